@@ -1,0 +1,99 @@
+//! What does a request cost on connections that stay open?
+//!
+//! An echo of 64 B on 1, 50 and 1000 connections and of 16 KiB on 50, each connection with one message
+//! under way, against tokio's current-thread runtime (epoll) and against a ring loop written by hand
+//! (`raw_ring/mod.rs`, the ceiling). The client is a thread with plain sockets on another core; it
+//! compares every byte.
+//!
+//! ```text
+//! cargo bench --bench echo                        criterion: time per request
+//! cargo bench --bench echo -- 64B/50/raw          one of them
+//! PAIRED=10 cargo bench --bench echo              interleaved: ratios, and CPU time per request
+//! PAIRED=10 cargo bench --bench echo -- 64B/50    one row of it
+//! ```
+//!
+//! Time per request is bounded below by the client, which costs about as much as a server. The CPU
+//! time of the server's thread, printed by the paired run, is what tells servers apart.
+
+mod support;
+
+use criterion::{Criterion, SamplingMode, Throughput};
+use std::time::Duration;
+use support::client::Client;
+use support::paired::{self, Contender, Window};
+use support::servers::{self, Server, Spawn};
+
+/// Title, message length, connections.
+const ROWS: [(&str, usize, usize); 4] = [
+    ("echo/64B/1", 64, 1),
+    ("echo/64B/50", 64, 50),
+    ("echo/64B/1000", 64, 1000),
+    ("echo/16KiB/50", 16 * 1024, 50),
+];
+
+fn main() {
+    support::begin(support::Side::Driver);
+    match paired::rounds() {
+        Some(rounds) => compare(rounds),
+        None => {
+            let mut criterion = support::criterion();
+            bench(&mut criterion);
+            criterion.final_summary();
+        }
+    }
+}
+
+fn bench(criterion: &mut Criterion) {
+    for (title, message_len, connections) in ROWS {
+        let mut group = criterion.benchmark_group(title);
+        group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
+        for (name, spawn) in servers::ALL {
+            let mut echo = None;
+            group.bench_function(name, |bencher| {
+                // Here, so that a server nobody selected is not started.
+                let echo = echo.get_or_insert_with(|| Echo::new(spawn, message_len, connections));
+                bencher.iter_custom(|requests| echo.client.exchange(requests));
+            });
+        }
+        group.finish();
+    }
+}
+
+fn compare(rounds: usize) {
+    for (title, message_len, connections) in
+        ROWS.into_iter().filter(|row| paired::is_selected(row.0))
+    {
+        let again = ("raw_ring again", servers::spawn_raw as Spawn);
+        let mut contenders: Vec<Contender> = servers::ALL
+            .into_iter()
+            .chain([again])
+            .map(|(name, spawn)| {
+                let mut echo = Echo::new(spawn, message_len, connections);
+                Contender::new(name, move |requests| echo.window(requests))
+            })
+            .collect();
+        paired::compare(title, "raw_ring", 1, rounds, &mut contenders);
+    }
+}
+
+/// A server and its client. The client is first: it closes before the server is stopped.
+struct Echo {
+    client: Client,
+    server: Server,
+}
+
+impl Echo {
+    fn new(spawn: Spawn, message_len: usize, connections: usize) -> Self {
+        let server = spawn(message_len);
+        let mut client = Client::connect(server.addr, connections, message_len)
+            .expect("a loopback connection (RLIMIT_NOFILE must allow some thousand descriptors)");
+        client.exchange(2 * connections as u64); // every connection is accepted and has echoed
+        Echo { client, server }
+    }
+
+    fn window(&mut self, requests: u64) -> Window {
+        let before: Duration = self.server.cpu();
+        let elapsed = self.client.exchange(requests);
+        Window { elapsed, cpu: Some(self.server.cpu() - before) }
+    }
+}

@@ -1,0 +1,194 @@
+//! What does a timer cost, and how late does it fire?
+//!
+//! - `timer/cancel`: create a sleep of about half a minute, poll it once, drop it;
+//! - `timer/10000`: create and poll 10 000 of them, then drop them all; per timer;
+//! - `timer/late/1ms`: `sleep(1 ms)`; the figure is the time **above** 1 ms until the task runs.
+//!
+//! Against tokio's current-thread runtime, whose timers have a resolution of 1 ms by design. The first
+//! two rows run beside a timer that fires every 100 ms, and yield now and then: otherwise each new timer
+//! is the nearest one, which tokio answers with a write to its eventfd. A server always has a nearer one.
+//!
+//! ```text
+//! cargo bench --bench timers                      criterion; the figure of /10000 is per 10 000
+//! PAIRED=10 cargo bench --bench timers            interleaved: time per timer, ratios
+//! ```
+
+mod support;
+
+use criterion::{Criterion, Throughput};
+use std::time::Duration;
+use support::paired::{self, Contender};
+
+const MANY: u64 = 10_000;
+
+/// The same text for both runtimes: only the names differ, and no function can be generic over a
+/// `spawn` that takes any future.
+macro_rules! workloads {
+    ($runtime:ident, $spawn:path, $sleep:path, $yield_now:path) => {
+        mod $runtime {
+            use super::{MANY, far_off, poll_once};
+            use std::pin::pin;
+            use std::time::{Duration, Instant};
+
+            pub async fn cancel(iterations: u64) -> Duration {
+                $spawn(async move {
+                    let ticks = $spawn(tick());
+                    $yield_now().await;
+                    let start = Instant::now();
+                    for at in 0..iterations {
+                        let sleep = pin!($sleep(far_off(at)));
+                        poll_once(sleep).await;
+                        if at % 1000 == 0 {
+                            $yield_now().await;
+                        }
+                    }
+                    let elapsed = start.elapsed();
+                    ticks.abort();
+                    elapsed
+                })
+                .await
+                .expect("the workload ends")
+            }
+
+            pub async fn alive(iterations: u64) -> Duration {
+                $spawn(async move {
+                    let ticks = $spawn(tick());
+                    $yield_now().await;
+                    let mut timers = Vec::with_capacity(MANY as usize);
+                    let start = Instant::now();
+                    for _ in 0..iterations {
+                        for at in 0..MANY {
+                            let mut sleep = Box::pin($sleep(far_off(at)));
+                            poll_once(sleep.as_mut()).await;
+                            timers.push(sleep);
+                        }
+                        timers.clear();
+                        $yield_now().await;
+                    }
+                    let elapsed = start.elapsed();
+                    ticks.abort();
+                    elapsed
+                })
+                .await
+                .expect("the workload ends")
+            }
+
+            async fn tick() {
+                loop {
+                    $sleep(Duration::from_millis(100)).await;
+                }
+            }
+
+            pub async fn late(iterations: u64) -> Duration {
+                $spawn(async move {
+                    let length = Duration::from_millis(1);
+                    let mut late = Duration::ZERO;
+                    for _ in 0..iterations {
+                        let start = Instant::now();
+                        $sleep(length).await;
+                        let elapsed = start.elapsed();
+                        late += elapsed.checked_sub(length).expect("a timer is never early");
+                    }
+                    late
+                })
+                .await
+                .expect("the workload ends")
+            }
+        }
+    };
+}
+
+workloads!(on_tamam, tamam::spawn, tamam::time::sleep, tamam::yield_now);
+workloads!(on_tokio, tokio::spawn, tokio::time::sleep, tokio::task::yield_now);
+
+/// Half a minute, spread so that neighbours differ.
+fn far_off(at: u64) -> Duration {
+    Duration::from_millis(30_000 + at * 7919 % 1000)
+}
+
+/// A timer takes its place with its first poll.
+async fn poll_once<F: Future<Output = ()>>(mut timer: std::pin::Pin<&mut F>) {
+    std::future::poll_fn(|cx| {
+        assert!(timer.as_mut().poll(cx).is_pending(), "the deadline is far off");
+        std::task::Poll::Ready(())
+    })
+    .await
+}
+
+fn main() {
+    support::begin(support::Side::Tested);
+    match paired::rounds() {
+        Some(rounds) => {
+            for row in rows().into_iter().filter(|row| paired::is_selected(row.title)) {
+                let mut contenders = [
+                    Contender::new("tamam", row.tamam),
+                    Contender::new("tokio", row.tokio),
+                    Contender::new("tokio again", row.tokio_again),
+                ];
+                paired::compare(row.title, "tokio", row.operations, rounds, &mut contenders);
+            }
+        }
+        None => {
+            let mut criterion = support::criterion();
+            bench(&mut criterion);
+            criterion.final_summary();
+        }
+    }
+}
+
+fn bench(criterion: &mut Criterion) {
+    for mut row in rows() {
+        let mut group = criterion.benchmark_group(row.title);
+        group.throughput(Throughput::Elements(row.operations));
+        group.bench_function("tamam", |bencher| bencher.iter_custom(&mut row.tamam));
+        group.bench_function("tokio", |bencher| bencher.iter_custom(&mut row.tokio));
+        group.finish();
+    }
+}
+
+type Run = Box<dyn FnMut(u64) -> Duration>;
+
+struct Row {
+    title: &'static str,
+    /// How many timers an iteration makes.
+    operations: u64,
+    tamam: Run,
+    tokio: Run,
+    tokio_again: Run,
+}
+
+fn rows() -> [Row; 3] {
+    [
+        Row {
+            title: "timer/cancel",
+            operations: 1,
+            tamam: tamam_run(on_tamam::cancel),
+            tokio: tokio_run(on_tokio::cancel),
+            tokio_again: tokio_run(on_tokio::cancel),
+        },
+        Row {
+            title: "timer/10000",
+            operations: MANY,
+            tamam: tamam_run(on_tamam::alive),
+            tokio: tokio_run(on_tokio::alive),
+            tokio_again: tokio_run(on_tokio::alive),
+        },
+        Row {
+            title: "timer/late/1ms",
+            operations: 1,
+            tamam: tamam_run(on_tamam::late),
+            tokio: tokio_run(on_tokio::late),
+            tokio_again: tokio_run(on_tokio::late),
+        },
+    ]
+}
+
+fn tamam_run<F: Future<Output = Duration> + 'static>(workload: fn(u64) -> F) -> Run {
+    let runtime = tamam::Runtime::new().expect("a ring");
+    Box::new(move |iterations| runtime.block_on(workload(iterations)))
+}
+
+fn tokio_run<F: Future<Output = Duration> + 'static>(workload: fn(u64) -> F) -> Run {
+    let runtime = support::tokio_runtime();
+    Box::new(move |iterations| runtime.block_on(workload(iterations)))
+}

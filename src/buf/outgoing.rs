@@ -1,0 +1,91 @@
+//! Bytes on their way out: a caller's buffer or buffers, type erased, with where the bytes are.
+#![allow(unsafe_code)]
+
+use super::Erased;
+
+/// What one `send` hands in. Owns the memory it points to.
+pub(crate) struct Outgoing {
+    parts: Parts,
+    len: usize,
+    /// Declared last: dropped after the pointers into it are gone.
+    owner: Erased,
+}
+
+enum Parts {
+    One(*const u8),
+    Many(Box<[(*const u8, usize)]>),
+}
+
+impl Outgoing {
+    #[inline]
+    pub(crate) fn one<B: super::IoBuf>(buf: B) -> Outgoing {
+        let (ptr, len) = (buf.ptr(), buf.len());
+        Outgoing { parts: Parts::One(ptr), len, owner: Erased::new(buf) }
+    }
+
+    pub(crate) fn many<B: super::IoBuf>(bufs: Vec<B>) -> Outgoing {
+        let parts: Box<[_]> = bufs.iter().map(|buf| (buf.ptr(), buf.len())).collect();
+        let len = parts.iter().map(|(_, len)| len).sum();
+        Outgoing { parts: Parts::Many(parts), len, owner: Erased::new(bufs) }
+    }
+
+    /// How many bytes there are in all.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The value handed in: the `B` of [`one`](Self::one), the `Vec<B>` of [`many`](Self::many).
+    #[inline]
+    pub(crate) fn take<T: 'static>(self) -> T {
+        self.owner.take()
+    }
+
+    /// The bytes from `offset` on, when they are one piece.
+    #[inline]
+    pub(crate) fn as_one(&self, offset: usize) -> Option<&[u8]> {
+        match &self.parts {
+            // SAFETY: pointer and length are those of the `IoBuf` inside `owner`, whose contract
+            // keeps the bytes readable and in place; `offset` is checked by the slice index.
+            Parts::One(ptr) => Some(&unsafe { std::slice::from_raw_parts(*ptr, self.len) }[offset..]),
+            Parts::Many(_) => None,
+        }
+    }
+
+    /// The bytes from `offset` on, piece by piece; empty pieces are left out.
+    pub(crate) fn pieces(&self, offset: usize) -> impl Iterator<Item = &[u8]> {
+        let one = self.as_one(offset);
+        let many: &[(*const u8, usize)] = match &self.parts {
+            Parts::One(_) => &[],
+            Parts::Many(parts) => parts,
+        };
+        let mut skip = offset;
+        let many = many.iter().map(move |part| {
+            let start = skip.min(part.1);
+            skip -= start;
+            &self.part(part)[start..]
+        });
+        one.into_iter().chain(many).filter(|piece| !piece.is_empty())
+    }
+
+    fn part(&self, &(ptr, len): &(*const u8, usize)) -> &[u8] {
+        // SAFETY: only called with the parts of this value, each of which is pointer and length of
+        // a buffer of the Vec inside `owner`; then as in `as_one`.
+        unsafe { std::slice::from_raw_parts(ptr, len) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_start_at_the_offset_and_skip_what_is_empty() {
+        let out = Outgoing::many(vec![b"ab".to_vec(), vec![], b"cde".to_vec()]);
+        let from = |offset| out.pieces(offset).collect::<Vec<_>>().concat();
+        assert_eq!((out.len(), from(0), from(1), from(3)), (5, b"abcde".to_vec(), b"bcde".to_vec(), b"de".to_vec()));
+        assert_eq!((from(5), out.pieces(2).count()), (vec![], 1));
+        assert_eq!(Outgoing::one("xyz").as_one(2), Some(&b"z"[..]));
+        assert_eq!(out.take::<Vec<Vec<u8>>>().len(), 3);
+    }
+}

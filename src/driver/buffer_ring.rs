@@ -1,0 +1,343 @@
+//! Provided buffers: memory that the kernel picks from when data arrives, lent out as [`Chunk`]s.
+//!
+//! One pool serves all streams of a runtime, so an idle connection holds no buffer. A chunk gives
+//! its buffer back when it is dropped, wherever that is: the pool lives as long as its last chunk,
+//! and after the runtime's end giving back is a write to memory that nobody reads.
+//!
+//! Read next: `net/connection/recv.rs`, which decides what is received how.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, UnsafeCell};
+use std::fmt;
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::BufRingEntry;
+
+use crate::sys::Mapping;
+
+/// The buffers of one runtime, and the ring by which the kernel is told which are free.
+pub(crate) struct Pool {
+    /// Entries, page aligned; the tail lies in the first one's reserved field.
+    ring: Mapping,
+    memory: Mapping,
+    buffer_len: usize,
+    /// A power of two.
+    count: u16,
+    tail: Cell<u16>,
+    /// How many chunks share each buffer; zero: the kernel's.
+    shares: Box<[Cell<u32>]>,
+    /// How many buffers are the kernel's.
+    free: Cell<usize>,
+}
+
+impl Pool {
+    /// `count` buffers of `buffer_len` bytes, all free, not yet registered.
+    pub(super) fn new(buffer_len: usize, count: u16) -> io::Result<Rc<Pool>> {
+        assert!(count.is_power_of_two() && buffer_len > 0, "checked by the builder");
+        let pool = Pool {
+            ring: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
+            memory: Mapping::new(usize::from(count) * buffer_len)?,
+            buffer_len,
+            count,
+            tail: Cell::new(0),
+            shares: (0..count).map(|_| Cell::new(0)).collect(),
+            free: Cell::new(0),
+        };
+        for bid in 0..count {
+            pool.recycle(bid);
+        }
+        Ok(Rc::new(pool))
+    }
+
+    pub(super) fn ring_addr(&self) -> u64 {
+        self.ring.start() as u64
+    }
+
+    pub(super) fn count(&self) -> u16 {
+        self.count
+    }
+
+    /// How many buffers are lent out.
+    pub(crate) fn lent(&self) -> usize {
+        usize::from(self.count) - self.free.get()
+    }
+
+    /// Whether the kernel has a buffer to put data in.
+    pub(crate) fn has_free(&self) -> bool {
+        self.free.get() > 0
+    }
+
+    /// The size of each buffer in bytes.
+    pub(crate) fn buffer_len(&self) -> usize {
+        self.buffer_len
+    }
+
+    fn buffer(&self, bid: u16) -> *mut u8 {
+        assert!(bid < self.count, "the kernel picks from the buffers it was given");
+        // SAFETY: `bid < count`, and the memory is `count * buffer_len` bytes long.
+        unsafe { self.memory.start().add(usize::from(bid) * self.buffer_len) }
+    }
+
+    /// Takes over the buffer that the kernel has filled with `len` bytes. Below a quarter of free
+    /// buffers the bytes are copied out and the buffer goes back at once, so that chunks which
+    /// somebody keeps never pin more than three quarters of the pool.
+    pub(crate) fn lend(self: &Rc<Self>, bid: u16, len: usize) -> Chunk {
+        assert!(len <= self.buffer_len, "the kernel writes no more than a buffer holds");
+        let shares = &self.shares[usize::from(bid)];
+        assert_eq!(shares.get(), 0, "the kernel fills free buffers only");
+        shares.set(1);
+        self.free.set(self.free.get() - 1);
+        let chunk = Chunk {
+            storage: Storage::Pooled { pool: self.clone(), bid },
+            start: 0,
+            len: u32::try_from(len).expect("a receive is shorter than 2 GiB"),
+        };
+        if self.free.get() * 4 < usize::from(self.count) { Chunk::from(chunk.to_vec()) } else { chunk }
+    }
+
+    /// Gives a buffer back to the kernel.
+    fn recycle(&self, bid: u16) {
+        let tail = self.tail.get();
+        let entries = self.ring.start().cast::<BufRingEntry>();
+        // SAFETY: the index is below `count`, the number of entries mapped; the kernel reads an
+        // entry only after the tail has passed it. Nobody holds a reference into the ring.
+        let entry = unsafe { &mut *entries.add(usize::from(tail & (self.count - 1))) };
+        entry.set_addr(self.buffer(bid) as u64);
+        entry.set_len(self.buffer_len as u32);
+        entry.set_bid(bid);
+        let tail = tail.wrapping_add(1);
+        self.tail.set(tail);
+        // SAFETY: the ring's first entry is mapped and was zeroed; its reserved field, which holds
+        // the tail, is aligned for u16 and not written by `set_*` above.
+        let shared = unsafe { &*BufRingEntry::tail(entries).cast::<AtomicU16>() };
+        shared.store(tail, Ordering::Release);
+        self.free.set(self.free.get() + 1);
+    }
+}
+
+/// Bytes that were received, lent from the runtime's pool or held on the heap.
+///
+/// Reads and writes as a slice. It can be kept as long as you like, across tasks of its thread and
+/// past the runtime's end; dropped, it gives its buffer back. A chunk is a buffer to send
+/// ([`IoBuf`](crate::buf::IoBuf)), so an echo copies nothing. What is kept for long, or sent to
+/// another thread, is better copied into a `Vec`: `Vec::from(chunk)` copies pooled bytes and moves
+/// heap memory.
+///
+/// # Examples
+/// ```
+/// use tamam::buf::Chunk;
+///
+/// let mut chunk = Chunk::from(b"GET /index".to_vec());
+/// let path = chunk.split_off(4);
+/// chunk.make_ascii_lowercase();
+/// assert_eq!((&chunk[..], &path[..]), (&b"get "[..], &b"/index"[..]));
+/// assert_eq!(Vec::from(path), b"/index");
+/// ```
+pub struct Chunk {
+    storage: Storage,
+    start: u32,
+    len: u32,
+}
+
+enum Storage {
+    Pooled { pool: Rc<Pool>, bid: u16 },
+    Heap(Rc<UnsafeCell<Vec<u8>>>),
+}
+
+impl Chunk {
+    /// Splits in two at `at`: keeps the bytes before, returns those from there on. Both share the
+    /// buffer, which goes back when the last of them is dropped.
+    ///
+    /// # Panics
+    /// If `at` is greater than the length.
+    pub fn split_off(&mut self, at: usize) -> Chunk {
+        assert!(at <= self.len as usize, "split at {at} of a chunk of {} bytes", self.len);
+        let storage = match &self.storage {
+            Storage::Pooled { pool, bid } => {
+                let shares = &pool.shares[usize::from(*bid)];
+                shares.set(shares.get().checked_add(1).expect("fewer than 2^32 parts of a buffer"));
+                Storage::Pooled { pool: pool.clone(), bid: *bid }
+            }
+            Storage::Heap(memory) => Storage::Heap(memory.clone()),
+        };
+        let at = at as u32;
+        let tail = Chunk { storage, start: self.start + at, len: self.len - at };
+        self.len = at;
+        tail
+    }
+
+    /// Splits in two at `at`: returns the bytes before, keeps those from there on.
+    ///
+    /// # Panics
+    /// If `at` is greater than the length.
+    pub fn split_to(&mut self, at: usize) -> Chunk {
+        let tail = self.split_off(at);
+        std::mem::replace(self, tail)
+    }
+
+    /// Keeps the first `len` bytes; no effect if there are no more.
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
+    }
+
+    /// Whether the bytes are lent from the pool, rather than on the heap.
+    pub fn is_pooled(&self) -> bool {
+        matches!(self.storage, Storage::Pooled { .. })
+    }
+
+    /// How much memory the chunk keeps from being used otherwise, in bytes.
+    pub(crate) fn footprint(&self) -> usize {
+        match &self.storage {
+            Storage::Pooled { pool, .. } => pool.buffer_len,
+            Storage::Heap(_) => self.len as usize,
+        }
+    }
+
+    fn first(&self) -> *mut u8 {
+        let memory = match &self.storage {
+            Storage::Pooled { pool, bid } => pool.buffer(*bid),
+            // SAFETY: no reference to the Vec outlives the statement that makes it; nobody
+            // resizes it while chunks share it.
+            Storage::Heap(memory) => unsafe { (*memory.get()).as_mut_ptr() },
+        };
+        // SAFETY: `start + len` is within the memory (`lend`, `from`, and splits only divide it).
+        unsafe { memory.add(self.start as usize) }
+    }
+}
+
+impl Deref for Chunk {
+    type Target = [u8];
+
+    #[inline]
+    fn deref(&self) -> &[u8] {
+        // SAFETY: these bytes are initialised, by the kernel or the Vec, and this chunk's alone:
+        // parts of one buffer never overlap, and the kernel writes to free buffers only.
+        unsafe { std::slice::from_raw_parts(self.first(), self.len as usize) }
+    }
+}
+
+impl DerefMut for Chunk {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as for `deref`.
+        unsafe { std::slice::from_raw_parts_mut(self.first(), self.len as usize) }
+    }
+}
+
+impl Drop for Storage {
+    #[inline]
+    fn drop(&mut self) {
+        if let Storage::Pooled { pool, bid } = self {
+            let shares = &pool.shares[usize::from(*bid)];
+            shares.set(shares.get() - 1);
+            if shares.get() == 0 {
+                pool.recycle(*bid);
+            }
+        }
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Chunk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Chunk").field("len", &self.len).field("pooled", &self.is_pooled()).finish()
+    }
+}
+
+impl From<Vec<u8>> for Chunk {
+    /// A chunk over heap memory.
+    ///
+    /// # Panics
+    /// If the vector is 4 GiB or longer.
+    fn from(memory: Vec<u8>) -> Chunk {
+        let len = u32::try_from(memory.len()).expect("a chunk is shorter than 4 GiB");
+        Chunk { storage: Storage::Heap(Rc::new(UnsafeCell::new(memory))), start: 0, len }
+    }
+}
+
+impl From<Chunk> for Vec<u8> {
+    /// Moves heap memory that no other part shares; copies everything else.
+    fn from(mut chunk: Chunk) -> Vec<u8> {
+        let (start, len) = (chunk.start, chunk.len as usize);
+        if let (Storage::Heap(memory), 0) = (&mut chunk.storage, start) {
+            if let Some(memory) = Rc::get_mut(memory) {
+                let mut memory = std::mem::take(memory.get_mut());
+                memory.truncate(len);
+                return memory;
+            }
+        }
+        chunk.to_vec()
+    }
+}
+
+#[cfg(feature = "bytes")]
+impl From<Chunk> for bytes::Bytes {
+    /// As `Vec::from`: moves heap memory, copies pooled bytes, since `Bytes` may go to other
+    /// threads and live for ever.
+    fn from(chunk: Chunk) -> bytes::Bytes {
+        bytes::Bytes::from(Vec::from(chunk))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(count: u16) -> Rc<Pool> {
+        Pool::new(64, count).expect("a little memory")
+    }
+
+    #[test]
+    fn a_buffer_goes_back_once_when_its_last_part_is_dropped() {
+        let pool = pool(8);
+        let mut chunk = pool.lend(3, 10);
+        chunk.copy_from_slice(b"0123456789");
+        let mut parts = vec![];
+        for _ in 0..9 {
+            parts.push(chunk.split_to(1));
+        }
+        parts.push(chunk);
+        assert_eq!(parts.iter().map(|part| part[0]).collect::<Vec<_>>(), b"0123456789");
+        for order in [7, 3, 5, 0, 4, 2, 0, 1, 1] {
+            drop(parts.remove(order));
+            assert_eq!(pool.lent(), 1);
+        }
+        parts.clear();
+        assert_eq!((pool.lent(), pool.tail.get()), (0, 9));
+    }
+
+    #[test]
+    fn below_a_quarter_free_bytes_are_copied_out() {
+        let pool = pool(4);
+        let kept: Vec<Chunk> = (0..4).map(|bid| pool.lend(bid, 1)).collect();
+        let pooled: Vec<bool> = kept.iter().map(Chunk::is_pooled).collect();
+        assert_eq!((pooled, pool.lent()), (vec![true, true, true, false], 3));
+    }
+
+    #[test]
+    fn a_pool_of_one_copies_everything() {
+        let pool = pool(1);
+        assert!(!pool.lend(0, 5).is_pooled());
+        assert!(pool.has_free());
+    }
+
+    #[test]
+    fn heap_memory_moves_into_a_vec_unless_it_is_shared() {
+        let memory = b"abcdef".to_vec();
+        let at = memory.as_ptr();
+        let mut chunk = Chunk::from(memory);
+        chunk.truncate(5);
+        let tail = chunk.split_off(3);
+        assert_eq!(Vec::from(tail), b"de");
+        let vec = Vec::from(chunk);
+        assert_eq!((&vec[..], vec.as_ptr()), (&b"abc"[..], at));
+    }
+}

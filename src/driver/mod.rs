@@ -1,0 +1,589 @@
+//! The seam between futures and the kernel: submit, cancel, keep, settle, park, notify.
+//!
+//! What a backend must provide, each once, all of it in this file's `match` on [`Backend`]:
+//!
+//! - `push`: take a request over, or say that there is no room;
+//! - `submit`: give what was pushed to the kernel without waiting;
+//! - `enter`: the same, then wait for a number of completions or a deadline;
+//! - `reap`: hand over what has completed, as (token, result, flags);
+//! - `has_work`, `has_overflow`: whether an `enter` that does not wait would bring anything.
+//!
+//! A backend knows tokens and descriptors, not objects. Everything else is shared: the op table,
+//! the order of cancels and closes, the pool, the wake-ups, the teardown. The executor and the
+//! timers know nothing of this module; what passes between them is `Waker`.
+//!
+//! Order to read: `op.rs`, `table.rs`, this file, `ring.rs`, `buffer_ring.rs`, `wake.rs`.
+
+mod buffer_ring;
+mod handshake;
+mod op;
+mod probe;
+mod ring;
+mod table;
+mod wake;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::AsRawFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use io_uring::{cqueue, opcode, squeue, types};
+
+pub use buffer_ring::Chunk;
+pub(crate) use buffer_ring::Pool;
+pub(crate) use op::{Completion, Op, Owner, Payload, Role, Token, error, is_retried};
+pub use probe::SetupError;
+use ring::{Ring, Sleep};
+use table::{Found, Table};
+use wake::Notifier;
+
+use crate::sys;
+use crate::sys::fork::ForkMark;
+
+/// The group of provided buffers that receives pick from.
+pub(crate) const BUFFER_GROUP: u16 = 0;
+
+/// user_data of cancels, whose answer says nothing that the terminal completion does not.
+const CANCEL: u64 = u64::MAX;
+/// user_data of the poll on the notifier's eventfd.
+const NOTIFIED: u64 = u64::MAX - 1;
+
+/// How long teardown waits without progress before it leaks what is left.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a wait for ops that are about to end may sleep in one enter.
+const SETTLE_SLICE: Duration = Duration::from_millis(100);
+/// After this many enters that failed in passing and brought nothing, pause.
+const FRUITLESS_MAX: u32 = 16;
+
+/// Sizes and limits, from the builder.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) entries: u32,
+    pub(crate) completion_entries: u32,
+    pub(crate) buffer_len: usize,
+    pub(crate) buffer_count: u16,
+    pub(crate) stream_credit: usize,
+}
+
+/// The far side of the seam.
+enum Backend {
+    Ring(Ring),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Teardown has begun: nothing new is taken.
+    Closing,
+    /// The backend failed for good with this errno; tasks and timers go on.
+    Broken(i32),
+    /// Torn down.
+    Gone,
+}
+
+/// How long [`Driver::park`] may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all: submit and reap.
+    No,
+    /// Until something happens, or this point of CLOCK_MONOTONIC in nanoseconds.
+    Until(Option<u64>),
+}
+
+/// What has been counted since the runtime was made.
+#[derive(Default)]
+pub(crate) struct Counters {
+    pub(crate) enters: Cell<u64>,
+    pub(crate) submissions: Cell<u64>,
+    pub(crate) completions: Cell<u64>,
+    pub(crate) overflows: Cell<u64>,
+    pub(crate) pool_empty: Cell<u64>,
+    pub(crate) stray_completions: Cell<u64>,
+    pub(crate) accept_errors: Cell<u64>,
+    /// Answers that came while nobody waited for them.
+    pub(crate) parked: Cell<u64>,
+}
+
+/// Adds to a counter.
+pub(crate) fn count(counter: &Cell<u64>, more: u64) {
+    counter.set(counter.get().wrapping_add(more));
+}
+
+/// One runtime's way to the kernel. Used through `&self` on its home thread.
+pub(crate) struct Driver {
+    /// `None` once torn down.
+    backend: RefCell<Option<Backend>>,
+    table: RefCell<Table>,
+    /// Completions that are out of the backend and not yet handed to their owners. A queue of the
+    /// driver's, not a local of the loop: an owner's callback may settle, and so dispatch.
+    reaped: RefCell<VecDeque<cqueue::Entry>>,
+    /// Submissions that found no room; bounded by the objects, each of which has at most one op
+    /// and one cancel of a kind.
+    backlog: RefCell<VecDeque<squeue::Entry>>,
+    /// Ops to cancel at the end of the poll pass.
+    cancels: RefCell<Vec<Token>>,
+    /// Wakers that `settle` collected; woken in the next turn.
+    woken: RefCell<Vec<Waker>>,
+    /// Those who wait for a descriptor to become free.
+    short_of_descriptors: RefCell<Vec<Waker>>,
+    pool: Rc<Pool>,
+    notifier: Arc<Notifier>,
+    notifier_armed: Cell<bool>,
+    state: Cell<State>,
+    fruitless: Cell<u32>,
+    fork: ForkMark,
+    settings: Settings,
+    counters: Counters,
+}
+
+impl Driver {
+    pub(crate) fn new(settings: Settings) -> Result<Rc<Driver>, SetupError> {
+        let ring = Ring::new(settings.entries, settings.completion_entries)?;
+        let pool = Pool::new(settings.buffer_len, settings.buffer_count)
+            .map_err(|error| SetupError::at("mmap of the receive buffers", &error))?;
+        ring.register_pool(&pool, BUFFER_GROUP)
+            .map_err(|error| SetupError::at("registering the receive buffers", &error))?;
+        let notifier = Notifier::new().map_err(|error| SetupError::at("eventfd", &error))?;
+        let fork = ForkMark::get().map_err(|error| SetupError::at("marking the process", &error))?;
+        Ok(Rc::new(Driver {
+            backend: RefCell::new(Some(Backend::Ring(ring))),
+            table: RefCell::new(Table::new()),
+            reaped: RefCell::default(),
+            backlog: RefCell::default(),
+            cancels: RefCell::default(),
+            woken: RefCell::default(),
+            short_of_descriptors: RefCell::default(),
+            pool,
+            notifier,
+            notifier_armed: Cell::new(false),
+            state: Cell::new(State::Open),
+            fruitless: Cell::new(0),
+            fork,
+            settings,
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Rouses the driver from any thread.
+    pub(crate) fn notifier(&self) -> Waker {
+        Waker::from(self.notifier.clone())
+    }
+
+    pub(crate) fn pool(&self) -> &Rc<Pool> {
+        &self.pool
+    }
+
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many ops are in flight.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.table.borrow().len()
+    }
+
+    /// The kernel features in use, in words.
+    pub(crate) fn features(&self) -> Vec<&'static str> {
+        match &*self.backend.borrow() {
+            Some(Backend::Ring(ring)) => ring.capabilities().names().collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Whether this is a forked child's copy, which must leave the kernel alone.
+    pub(crate) fn is_forked_copy(&self) -> bool {
+        self.fork.is_child()
+    }
+
+    /// Stops a forked child, in which every turn would disturb its parent.
+    pub(crate) fn assert_not_forked(&self) {
+        assert!(
+            !self.fork.is_child(),
+            "this tamam runtime belongs to the process that forked; make a new one in the child"
+        );
+    }
+
+    /// Whether ops are taken; if not, why.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        match self.state.get() {
+            State::Open => Ok(()),
+            State::Closing | State::Gone => Err(gone()),
+            State::Broken(errno) => Err(broken(errno)),
+        }
+    }
+
+    // ---- ops -------------------------------------------------------------------------------
+
+    /// Takes an op over until its terminal completion, which goes to `owner`.
+    pub(crate) fn submit(&self, op: Op, owner: Rc<dyn Owner>, role: Role) -> Token {
+        self.assert_not_forked();
+        debug_assert!(self.check().is_ok(), "callers check before they build an op");
+        let (entry, payload) = op.into_parts();
+        let token = self.table.borrow_mut().insert(owner, role, payload);
+        self.push(entry.user_data(token.to_user_data()));
+        token
+    }
+
+    /// Asks for an op to end. The cancel goes out when the tasks have been polled, unless
+    /// [`keep`](Self::keep) withdraws it before; it is never lost.
+    pub(crate) fn cancel(&self, token: Token) {
+        self.ask_cancel(token, false);
+    }
+
+    /// As `cancel`, for an object that is going: the driver does not sleep before the op has ended.
+    pub(crate) fn cancel_before_sleep(&self, token: Token) {
+        self.ask_cancel(token, true);
+    }
+
+    fn ask_cancel(&self, token: Token, owed: bool) {
+        if self.table.borrow_mut().ask_cancel(token, owed) {
+            self.cancels.borrow_mut().push(token);
+        }
+    }
+
+    /// Takes a cancel back; false if it is out, or the op has ended.
+    pub(crate) fn keep(&self, token: Token) -> bool {
+        self.table.borrow_mut().keep(token)
+    }
+
+    /// Ends an op now: cancels it and handles completions until its terminal one was. Wakers of
+    /// others wait for the next turn (SEMANTICS G7). Only for sockets, whose ops end in one enter.
+    pub(crate) fn settle(&self, token: Token) {
+        self.cancel_before_sleep(token);
+        let mut woken = Vec::new();
+        while self.table.borrow_mut().is_live(token) && matches!(self.state.get(), State::Open) {
+            self.send_cancels();
+            self.end_owed(&mut woken);
+        }
+        self.woken.borrow_mut().append(&mut woken);
+    }
+
+    // ---- descriptors ------------------------------------------------------------------------
+
+    /// A descriptor was closed: those who found none left may try again.
+    pub(crate) fn descriptor_closed(&self) {
+        let waiting = mem::take(&mut *self.short_of_descriptors.borrow_mut());
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// Wakes `waker` when a descriptor is closed.
+    pub(crate) fn wake_at_close(&self, waker: Waker) {
+        let mut waiting = self.short_of_descriptors.borrow_mut();
+        if !waiting.iter().any(|other| other.will_wake(&waker)) {
+            waiting.push(waker);
+        }
+    }
+
+    // ---- the turn ---------------------------------------------------------------------------
+
+    /// Submits what was pushed, sleeps as long as `wait` allows, reaps, and collects the wakers of
+    /// those whose ops were answered. What objects owe the kernel before the thread may sleep
+    /// (cancels, closes) is done first.
+    pub(crate) fn park(&self, wait: Wait, woken: &mut Vec<Waker>) {
+        self.assert_not_forked();
+        woken.append(&mut self.woken.borrow_mut());
+        if let State::Broken(_) = self.state.get() {
+            return self.park_broken(wait);
+        }
+        self.arm_notifier();
+        self.send_cancels();
+        self.end_owed(woken);
+        match wait {
+            Wait::Until(deadline) if woken.is_empty() => {
+                if self.notifier.handshake().park() {
+                    self.enter(1, deadline.map_or(Sleep::Long, Sleep::Until));
+                } else {
+                    self.enter(0, Sleep::Long);
+                }
+                self.notifier.handshake().unpark();
+            }
+            _ if self.with_ring(Ring::has_work) => self.enter(0, Sleep::Long),
+            _ => return,
+        }
+        self.reap(woken);
+    }
+
+    /// Sleeps without the backend, so that timers and wakes from other threads go on.
+    fn park_broken(&self, wait: Wait) {
+        let Wait::Until(deadline) = wait else { return };
+        if self.notifier.handshake().park() {
+            let timeout = deadline
+                .map(|deadline| Duration::from_nanos(deadline.saturating_sub(sys::monotonic_ns())));
+            sys::poll_readable(self.notifier.eventfd(), timeout);
+        }
+        self.notifier.handshake().unpark();
+        sys::eventfd_clear(self.notifier.eventfd());
+    }
+
+    /// Keeps a poll on the notifier's eventfd armed. The eventfd is never read: each write
+    /// completes the multishot poll again.
+    fn arm_notifier(&self) {
+        if !self.notifier_armed.replace(true) {
+            let fd = types::Fd(self.notifier.eventfd().as_raw_fd());
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+            self.push(poll.user_data(NOTIFIED));
+        }
+    }
+
+    /// Pushes the cancels that were asked for and not withdrawn.
+    fn send_cancels(&self) {
+        let mut cancels = self.cancels.take();
+        for token in cancels.drain(..) {
+            if self.table.borrow_mut().cancel_sent(token) {
+                let cancel = opcode::AsyncCancel::new(token.to_user_data()).build();
+                self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(CANCEL));
+            }
+        }
+        // Nothing was asked for meanwhile: pushing runs no owner's code.
+        self.cancels.replace(cancels);
+    }
+
+    /// Enters until the ops that are not to outlive this turn have ended. One enter, as far as
+    /// sockets go; an op that takes longer is left to the turns that follow.
+    fn end_owed(&self, woken: &mut Vec<Waker>) {
+        loop {
+            let owed = self.table.borrow().owed();
+            if owed == 0 || self.state.get() != State::Open {
+                return;
+            }
+            let patience = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
+            self.enter(owed as u32, Sleep::Until(patience));
+            self.reap(woken);
+            self.send_cancels();
+            if self.table.borrow().owed() >= owed && sys::monotonic_ns() >= patience {
+                return;
+            }
+        }
+    }
+
+    /// Hands everything that has completed to its owner.
+    fn reap(&self, woken: &mut Vec<Waker>) {
+        loop {
+            let overflow = self.with_ring(|ring| {
+                let reaped = ring.reap(&mut self.reaped.borrow_mut());
+                count(&self.counters.completions, reaped as u64);
+                if reaped > 0 {
+                    self.fruitless.set(0);
+                }
+                ring.has_overflow()
+            });
+            self.dispatch(woken);
+            if !overflow || self.state.get() == State::Gone {
+                return;
+            }
+            // More waits in the kernel, in order; it moves over when we ask.
+            count(&self.counters.overflows, 1);
+            self.enter(0, Sleep::Long);
+        }
+    }
+
+    fn dispatch(&self, woken: &mut Vec<Waker>) {
+        loop {
+            let Some(entry) = self.reaped.borrow_mut().pop_front() else { return };
+            let done = Completion::new(&entry);
+            match entry.user_data() {
+                CANCEL => continue,
+                NOTIFIED => {
+                    self.notifier_armed.set(done.more);
+                    continue;
+                }
+                _ => {}
+            }
+            let token = Token::from_user_data(entry.user_data());
+            let found = self.table.borrow_mut().complete(token, done.more);
+            match found {
+                Found::More(owner, role) => owner.complete(role, done, Payload::None, woken),
+                Found::Last(slot) => slot.owner.complete(slot.role, done, slot.payload, woken),
+                Found::Stray => {
+                    count(&self.counters.stray_completions, 1);
+                    debug_assert!(false, "a completion for {token:?}, which is not in flight");
+                }
+            }
+        }
+    }
+
+    // ---- the backend ------------------------------------------------------------------------
+
+    #[inline]
+    fn with_ring<T>(&self, call: impl FnOnce(&Ring) -> T) -> T {
+        match &*self.backend.borrow() {
+            Some(Backend::Ring(ring)) => call(ring),
+            None => unreachable!("a driver that is gone takes no ops and is not parked"),
+        }
+    }
+
+    /// Pushes a submission. A full queue is submitted first; what finds no room even then waits
+    /// in the backlog, in order.
+    #[inline]
+    fn push(&self, entry: squeue::Entry) {
+        let mut backlog = self.backlog.borrow_mut();
+        if backlog.is_empty() && self.with_ring(|ring| ring.push(&entry)) {
+            return;
+        }
+        backlog.push_back(entry);
+        drop(backlog);
+        self.submit_backlog();
+    }
+
+    /// Submits until nothing waits in the backlog, or the kernel takes no more for now.
+    fn submit_backlog(&self) {
+        loop {
+            let mut backlog = self.backlog.borrow_mut();
+            while let Some(entry) = backlog.front() {
+                if !self.with_ring(|ring| ring.push(entry)) {
+                    break;
+                }
+                backlog.pop_front();
+            }
+            if backlog.is_empty() || !matches!(self.state.get(), State::Open | State::Closing) {
+                return;
+            }
+            drop(backlog);
+            count(&self.counters.enters, 1);
+            match self.with_ring(Ring::submit) {
+                Ok(taken) if taken > 0 => count(&self.counters.submissions, taken.into()),
+                // The next enter that also reaps makes room.
+                _ => return,
+            }
+        }
+    }
+
+    /// One io_uring_enter(2), and the only place that looks at its errors.
+    #[inline]
+    fn enter(&self, want: u32, sleep: Sleep) {
+        if !self.backlog.borrow().is_empty() {
+            self.submit_backlog();
+        }
+        // With submissions still waiting, sleeping could be for ever.
+        let want = if self.backlog.borrow().is_empty() { want } else { 0 };
+        count(&self.counters.enters, 1);
+        match self.with_ring(|ring| ring.enter(want, sleep)) {
+            Ok(taken) => count(&self.counters.submissions, taken.into()),
+            Err(error) => self.enter_failed(error.raw_os_error().unwrap_or(libc::EIO)),
+        }
+    }
+
+    #[cold]
+    fn enter_failed(&self, errno: i32) {
+        match errno {
+            // A signal; the deadline.
+            libc::EINTR | libc::ETIME => {}
+            // Short of memory, or completions to reap first: the caller reaps and comes again.
+            libc::EAGAIN | libc::EBUSY | libc::ENOMEM => {
+                self.fruitless.set(self.fruitless.get() + 1);
+                if self.fruitless.get() >= FRUITLESS_MAX {
+                    thread::sleep(Duration::from_millis(1));
+                }
+            }
+            errno => self.fail(errno),
+        }
+    }
+
+    /// The ring is of no use any more. Everybody who waits hears of it; memory that the kernel may
+    /// still write to is leaked.
+    #[cold]
+    fn fail(&self, errno: i32) {
+        let mut woken = Vec::new();
+        self.with_ring(|ring| ring.reap(&mut self.reaped.borrow_mut()));
+        self.dispatch(&mut woken);
+        self.state.set(State::Broken(errno));
+        self.backlog.borrow_mut().clear();
+        let slots = self.table.borrow_mut().take_all();
+        for slot in slots {
+            mem::forget(slot.payload);
+            // The kernel may still use the descriptor's number in submissions it has not taken.
+            mem::forget(slot.owner.clone());
+            slot.owner.complete(slot.role, Completion::failed(errno), Payload::None, &mut woken);
+        }
+        self.woken.borrow_mut().append(&mut woken);
+    }
+
+    // ---- teardown ---------------------------------------------------------------------------
+
+    /// Cancels what is in flight, waits for the terminal completions, closes the ring. The
+    /// memory of what does not end within five seconds is leaked.
+    pub(crate) fn close(&self) {
+        if self.fork.is_child() {
+            // The ring belongs to the parent and is not mapped here; its number is.
+            self.state.set(State::Gone);
+            if let Some(backend) = self.backend.take() {
+                mem::forget(backend);
+            }
+            return;
+        }
+        let was = self.state.replace(State::Closing);
+        let mut woken = self.woken.take();
+        let drained = match was {
+            State::Broken(_) => false,
+            _ => self.drain(&mut woken),
+        };
+        self.state.set(State::Gone);
+        let backend = self.backend.take();
+        if drained {
+            if let Some(Backend::Ring(ring)) = &backend {
+                // Fails only if it never was registered.
+                let _ = ring.unregister_pool(BUFFER_GROUP);
+            }
+        } else {
+            let left = self.table.borrow_mut().take_all();
+            if !left.is_empty() {
+                eprintln!(
+                    "tamam: {} operations did not end within {} s; their memory is leaked",
+                    left.len(),
+                    DRAIN_PATIENCE.as_secs()
+                );
+            }
+            mem::forget((left, self.pool.clone()));
+        }
+        drop(backend);
+        woken.into_iter().for_each(Waker::wake);
+        self.descriptor_closed();
+    }
+
+    /// Whether everything in flight ended.
+    fn drain(&self, woken: &mut Vec<Waker>) -> bool {
+        let mut progress = Instant::now();
+        loop {
+            let in_flight = self.table.borrow().len();
+            if in_flight == 0 {
+                return true;
+            }
+            for token in self.table.borrow().tokens() {
+                self.cancel(token);
+            }
+            self.send_cancels();
+            let slice = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
+            let want = self.with_ring(Ring::completion_entries).min(in_flight as u32);
+            self.enter(want, Sleep::Until(slice));
+            self.reap(woken);
+            if matches!(self.state.get(), State::Broken(_)) {
+                return false;
+            }
+            if self.table.borrow().len() < in_flight {
+                progress = Instant::now();
+            } else if progress.elapsed() > DRAIN_PATIENCE {
+                return false;
+            }
+        }
+    }
+}
+
+/// The error of an object whose runtime is gone (SEMANTICS G8).
+fn gone() -> io::Error {
+    io::Error::other("its tamam runtime is gone")
+}
+
+fn broken(errno: i32) -> io::Error {
+    let cause = io::Error::from_raw_os_error(errno);
+    io::Error::new(cause.kind(), format!("the runtime's io_uring failed: {cause}"))
+}

@@ -1,0 +1,282 @@
+//! What this kernel can do, found once at start, and why io_uring cannot be used if it cannot.
+//!
+//! Set-up tries the best flags first and steps down; what is below the floor is an error that says
+//! what is in the way. Elsewhere nobody asks for versions: there is `caps.no_iowait`.
+//!
+//! Read next: `ring.rs`.
+
+use std::fmt;
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+use io_uring::IoUring;
+
+use crate::sys;
+
+/// What the kernel offers beyond the floor of 6.1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Capabilities {
+    /// `IORING_SETUP_NO_SQARRAY`, 6.6: one load less for each submission.
+    pub(super) no_sqarray: bool,
+    /// `IORING_ENTER_ABS_TIMER`, 6.12: a deadline needs no reading of the clock.
+    pub(super) abs_timer: bool,
+    /// `IORING_ENTER_NO_IOWAIT`, 6.15: a sleeping ring is not counted as waiting for a disk.
+    pub(super) no_iowait: bool,
+    /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
+    pub(super) registered_ring: bool,
+}
+
+impl Capabilities {
+    /// What is in use, in words.
+    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
+        let floor = ["multishot accept", "multishot recv", "buffer ring", "single issuer", "deferred task work"];
+        let more = [
+            (self.no_sqarray, "no sqarray"),
+            (self.abs_timer, "absolute timers"),
+            (self.no_iowait, "no iowait"),
+            (self.registered_ring, "registered ring"),
+        ];
+        floor.into_iter().chain(more.into_iter().filter_map(|(on, name)| on.then_some(name)))
+    }
+}
+
+/// Why a runtime could not start.
+///
+/// [`Runtime::new`](crate::Runtime::new) gives it inside an [`io::Error`], whose text is this
+/// one's:
+///
+/// ```
+/// use tamam::SetupError;
+///
+/// match tamam::Runtime::new() {
+///     Ok(_) => {}
+///     Err(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+///         Some(SetupError::Denied { .. }) => eprintln!("allow io_uring in the sandbox: {error}"),
+///         _ => eprintln!("{error}"),
+///     },
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The sysctl `kernel.io_uring_disabled` forbids io_uring.
+    Disabled {
+        /// Its value: 1, only members of `kernel.io_uring_group` may; 2, nobody.
+        sysctl: u32,
+    },
+    /// A seccomp filter or another security module denies the system call.
+    Denied {
+        /// The errno of io_uring_setup(2).
+        errno: i32,
+    },
+    /// The kernel has no io_uring, or lacks what this crate needs.
+    OldKernel {
+        /// uname(2)'s release.
+        release: String,
+        /// What is missing.
+        missing: &'static str,
+    },
+    /// The limit of locked memory (RLIMIT_MEMLOCK) is too low for the rings, or memory is short.
+    LockedMemory {
+        /// The soft limit in bytes.
+        limit: u64,
+    },
+    /// No descriptor is left for the ring, in the process or the system.
+    Descriptors {
+        /// EMFILE or ENFILE.
+        errno: i32,
+    },
+    /// Anything else.
+    Other {
+        /// What was being done.
+        step: &'static str,
+        /// Its errno.
+        errno: i32,
+    },
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let os = |errno: &i32| io::Error::from_raw_os_error(*errno);
+        match self {
+            SetupError::Disabled { sysctl: 1 } => f.write_str(
+                "io_uring is disabled for this user: kernel.io_uring_disabled is 1; add the \
+                 process to kernel.io_uring_group, or set it to 0 (sysctl -w kernel.io_uring_disabled=0)",
+            ),
+            SetupError::Disabled { sysctl } => write!(
+                f,
+                "io_uring is disabled: kernel.io_uring_disabled is {sysctl}; set it to 0 \
+                 (sysctl -w kernel.io_uring_disabled=0)"
+            ),
+            SetupError::Denied { errno } => write!(
+                f,
+                "io_uring is denied, most likely by a seccomp filter (containers have one): allow \
+                 io_uring_setup, io_uring_enter and io_uring_register; io_uring_setup says: {}",
+                os(errno)
+            ),
+            SetupError::OldKernel { release, missing } => {
+                write!(f, "kernel {release} is too old: Linux 6.1 or later is needed, {missing}")
+            }
+            SetupError::LockedMemory { limit } => write!(
+                f,
+                "no memory for the rings: RLIMIT_MEMLOCK is {limit} bytes for all rings of this \
+                 user; raise it (ulimit -l, LimitMEMLOCK=), or lower the builder's entries"
+            ),
+            SetupError::Descriptors { errno } => write!(
+                f,
+                "no file descriptor left for the ring: raise RLIMIT_NOFILE (ulimit -n); {}",
+                os(errno)
+            ),
+            SetupError::Other { step, errno } => write!(f, "{step} failed: {}", os(errno)),
+        }
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+impl From<SetupError> for io::Error {
+    fn from(error: SetupError) -> io::Error {
+        let kind = match &error {
+            SetupError::Disabled { .. } | SetupError::Denied { .. } => {
+                io::ErrorKind::PermissionDenied
+            }
+            SetupError::OldKernel { .. } => io::ErrorKind::Unsupported,
+            SetupError::LockedMemory { .. } => io::ErrorKind::OutOfMemory,
+            SetupError::Descriptors { errno } | SetupError::Other { errno, .. } => {
+                io::Error::from_raw_os_error(*errno).kind()
+            }
+        };
+        io::Error::new(kind, error)
+    }
+}
+
+impl SetupError {
+    /// Joins a failed step with what is known of the machine.
+    pub(super) fn at(step: &'static str, error: &io::Error) -> SetupError {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        match errno {
+            libc::ENOMEM => SetupError::LockedMemory { limit: sys::memlock_limit() },
+            libc::EMFILE | libc::ENFILE => SetupError::Descriptors { errno },
+            _ => SetupError::Other { step, errno },
+        }
+    }
+
+    /// Why io_uring_setup(2) failed, given the sysctl (absent below 6.6).
+    fn of_setup(error: &io::Error, sysctl: Option<u32>) -> SetupError {
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        match (errno, sysctl) {
+            (libc::EPERM | libc::EACCES, Some(sysctl @ 1..)) if sysctl > 1 || !sys::is_root() => {
+                SetupError::Disabled { sysctl }
+            }
+            (libc::EPERM | libc::EACCES, _) => SetupError::Denied { errno },
+            // A kernel that has the sysctl has io_uring: then a filter pretends that it does not.
+            (libc::ENOSYS, Some(_)) => SetupError::Denied { errno },
+            (libc::ENOSYS, None) if release_is_at_least(6, 1) => SetupError::Denied { errno },
+            (libc::ENOSYS, None) => {
+                let missing = "for io_uring";
+                SetupError::OldKernel { release: sys::kernel_release(), missing }
+            }
+            (libc::EINVAL, _) => {
+                let missing = "for IORING_SETUP_DEFER_TASKRUN";
+                SetupError::OldKernel { release: sys::kernel_release(), missing }
+            }
+            _ => SetupError::at("io_uring_setup", error),
+        }
+    }
+}
+
+fn release_is_at_least(major: u32, minor: u32) -> bool {
+    let release = sys::kernel_release();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
+    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    version >= (major, minor)
+}
+
+fn io_uring_disabled() -> Option<u32> {
+    std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
+}
+
+/// The smallest completion queue that set-up falls back to when locked memory is short.
+const COMPLETIONS_FLOOR: u32 = 128;
+
+/// Sets a ring up with the best flags this kernel takes.
+pub(super) fn set_up(
+    entries: u32,
+    completion_entries: u32,
+) -> Result<(IoUring, Capabilities), SetupError> {
+    let mut completions = completion_entries.max(entries);
+    let mut no_sqarray = true;
+    let mut patience = 3;
+    loop {
+        match build(entries, completions, no_sqarray) {
+            Ok(ring) => {
+                let params = ring.params();
+                let capabilities = Capabilities {
+                    no_sqarray,
+                    // Both came with 6.12; only the other has a feature bit.
+                    abs_timer: params.is_feature_min_timeout(),
+                    no_iowait: params.is_feature_no_iowait(),
+                    registered_ring: false,
+                };
+                return Ok((ring, capabilities));
+            }
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINVAL) if no_sqarray => no_sqarray = false,
+                // Locked memory is given back a while after a ring is closed, so wait a little;
+                // then make do with less.
+                Some(libc::ENOMEM) if patience > 0 => {
+                    patience -= 1;
+                    thread::sleep(Duration::from_millis(10));
+                }
+                Some(libc::ENOMEM) if completions / 2 >= entries.max(COMPLETIONS_FLOOR) => {
+                    completions /= 2;
+                }
+                _ => return Err(SetupError::of_setup(&error, io_uring_disabled())),
+            },
+        }
+    }
+}
+
+fn build(entries: u32, completions: u32, no_sqarray: bool) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .dontfork()
+        .setup_clamp()
+        .setup_cqsize(completions)
+        .setup_submit_all()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag();
+    if no_sqarray {
+        builder.setup_no_sqarray();
+    }
+    builder.build(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_own_words() {
+        let of = |errno, sysctl| {
+            SetupError::of_setup(&io::Error::from_raw_os_error(errno), sysctl).to_string()
+        };
+        assert!(of(libc::EPERM, Some(2)).contains("kernel.io_uring_disabled is 2"));
+        assert!(of(libc::EPERM, Some(0)).contains("seccomp"));
+        assert!(of(libc::ENOSYS, Some(0)).contains("seccomp"));
+        assert!(of(libc::EINVAL, None).contains("too old"));
+        assert!(of(libc::ENOMEM, Some(0)).contains("RLIMIT_MEMLOCK"));
+        assert!(of(libc::EMFILE, Some(0)).contains("RLIMIT_NOFILE"));
+        assert!(of(libc::EIO, Some(0)).contains("io_uring_setup failed"));
+    }
+
+    #[test]
+    fn the_error_keeps_its_cause_inside_an_io_error() {
+        let error = io::Error::from(SetupError::Disabled { sysctl: 2 });
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<SetupError>());
+        assert_eq!(inner, Some(&SetupError::Disabled { sysctl: 2 }));
+    }
+}

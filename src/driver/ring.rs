@@ -1,0 +1,230 @@
+//! The only code that touches the submission and completion queues: push, enter, reap.
+//!
+//! The `io-uring` crate maps the rings; entering is one system call of our own, because the
+//! crate's `submit` forgets a registered ring and its wait flags (KERNEL: 40 ns of 391 a turn).
+//! Nothing here knows what an op is. Read next: `mod.rs`.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr;
+
+use io_uring::{EnterFlags, IoUring, cqueue, squeue};
+
+use super::buffer_ring::Pool;
+use super::probe::{self, Capabilities, SetupError};
+use crate::sys;
+
+/// How long an enter may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sleep {
+    /// Until there are as many completions as wanted.
+    Long,
+    /// At most until this point of CLOCK_MONOTONIC, in nanoseconds.
+    Until(u64),
+}
+
+pub(super) struct Ring {
+    /// Dropped last by `Driver`: only when nothing is in flight (invariant 6).
+    ring: IoUring,
+    /// The ring's descriptor, or its index in this thread's table of registered rings.
+    enter_fd: i32,
+    enter_flags: u32,
+    capabilities: Capabilities,
+}
+
+// io_uring_enter(2) flags and io_uring_register(2) opcodes that the crate does not name.
+const ENTER_REGISTERED_RING: u32 = 1 << 4;
+const REGISTER_RING_FDS: u32 = 20;
+const UNREGISTER_RING_FDS: u32 = 21;
+
+/// The longest sleep; a longer one is as good as two (SEMANTICS TM2).
+const SLEEP_NS_MAX: u64 = 24 * 3600 * 1_000_000_000;
+
+/// `struct io_uring_getevents_arg`.
+#[repr(C)]
+struct GetEventsArg {
+    sigmask: u64,
+    sigmask_len: u32,
+    min_wait_us: u32,
+    timeout: u64,
+}
+
+/// `struct __kernel_timespec`.
+#[repr(C)]
+struct Timespec {
+    tv_sec: i64,
+    tv_nsec: i64,
+}
+
+/// `struct io_uring_rsrc_update`.
+#[repr(C)]
+struct RingRegistration {
+    offset: u32,
+    reserved: u32,
+    data: u64,
+}
+
+impl Ring {
+    pub(super) fn new(entries: u32, completion_entries: u32) -> Result<Ring, SetupError> {
+        let (ring, mut capabilities) = probe::set_up(entries, completion_entries)?;
+        let fd = ring.as_raw_fd();
+        let mut enter_fd = fd;
+        let mut enter_flags = EnterFlags::GETEVENTS.bits();
+        // A thread has room for sixteen; without it enter takes the descriptor.
+        if let Ok(index) = register_ring(fd) {
+            enter_fd = index;
+            enter_flags |= ENTER_REGISTERED_RING;
+            capabilities.registered_ring = true;
+        }
+        if capabilities.no_iowait {
+            enter_flags |= EnterFlags::NO_IOWAIT.bits();
+        }
+        Ok(Ring { ring, enter_fd, enter_flags, capabilities })
+    }
+
+    pub(super) fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    pub(super) fn completion_entries(&self) -> u32 {
+        self.ring.params().cq_entries()
+    }
+
+    /// Makes a pool's buffers the ones of `group`.
+    pub(super) fn register_pool(&self, pool: &Pool, group: u16) -> io::Result<()> {
+        let (addr, count) = (pool.ring_addr(), pool.count());
+        // SAFETY: the address is that of a page-aligned mapping with `count` entries. It lives as
+        // long as the `Rc<Pool>` of the driver, which unregisters it first.
+        unsafe { self.ring.submitter().register_buf_ring_with_flags(addr, count, group, 0) }
+    }
+
+    pub(super) fn unregister_pool(&self, group: u16) -> io::Result<()> {
+        self.ring.submitter().unregister_buf_ring(group)
+    }
+
+    /// Writes a submission; false if the queue is full.
+    #[inline]
+    pub(super) fn push(&self, entry: &squeue::Entry) -> bool {
+        // SAFETY: `Ring` is neither Send nor shared, and no other queue handle lives meanwhile.
+        let mut queue = unsafe { self.ring.submission_shared() };
+        // SAFETY: entries come from `Op`s, whose memory the table holds until the terminal
+        // completion, or point to nothing.
+        unsafe { queue.push(entry) }.is_ok()
+    }
+
+    /// Whether entering would submit or deliver anything.
+    #[inline]
+    pub(super) fn has_work(&self) -> bool {
+        // SAFETY: as in `push`.
+        let queue = unsafe { self.ring.submission_shared() };
+        !queue.is_empty() || queue.taskrun() || queue.cq_overflow() || self.has_completions()
+    }
+
+    #[inline]
+    fn has_completions(&self) -> bool {
+        // SAFETY: as in `push`, for the completion queue.
+        !unsafe { self.ring.completion_shared() }.is_empty()
+    }
+
+    /// Whether completions wait in the kernel because the queue was full.
+    pub(super) fn has_overflow(&self) -> bool {
+        // SAFETY: as in `push`.
+        unsafe { self.ring.submission_shared() }.cq_overflow()
+    }
+
+    /// Submits without asking for completions. How many the kernel took.
+    pub(super) fn submit(&self) -> io::Result<u32> {
+        let flags = self.enter_flags & ENTER_REGISTERED_RING;
+        self.system_call(0, flags, ptr::null(), 0)
+    }
+
+    /// Submits, and waits until `want` completions are there. How many submissions the kernel took;
+    /// errors are those of io_uring_enter(2), with nothing lost.
+    #[inline]
+    pub(super) fn enter(&self, want: u32, sleep: Sleep) -> io::Result<u32> {
+        let Sleep::Until(deadline) = sleep else {
+            return self.system_call(want, self.enter_flags, ptr::null(), 0);
+        };
+        let mut flags = self.enter_flags | EnterFlags::EXT_ARG.bits();
+        let now = sys::monotonic_ns();
+        let left = deadline.saturating_sub(now).min(SLEEP_NS_MAX);
+        if left == 0 {
+            // Never ask for a timeout of zero: it arms a timer and costs 15 us.
+            return self.system_call(0, self.enter_flags, ptr::null(), 0);
+        }
+        let time = if self.capabilities.abs_timer {
+            flags |= EnterFlags::ABS_TIMER.bits();
+            now + left
+        } else {
+            left
+        };
+        let timespec = Timespec {
+            tv_sec: (time / 1_000_000_000) as i64,
+            tv_nsec: (time % 1_000_000_000) as i64,
+        };
+        let arg = GetEventsArg {
+            sigmask: 0,
+            sigmask_len: 0,
+            min_wait_us: 0,
+            timeout: (&raw const timespec) as u64,
+        };
+        self.system_call(want, flags, &raw const arg, size_of::<GetEventsArg>())
+    }
+
+    #[inline]
+    fn system_call(
+        &self,
+        want: u32,
+        flags: u32,
+        arg: *const GetEventsArg,
+        arg_len: usize,
+    ) -> io::Result<u32> {
+        // SAFETY: as in `push`. What is published but not yet taken by the kernel is counted from
+        // its own head, so a short or failed enter needs no bookkeeping.
+        let pending = unsafe { self.ring.submission_shared() }.len() as u32;
+        // SAFETY: `arg` is null, or points to a live argument of `arg_len` bytes whose timespec
+        // lives too. What the submissions point to is the table's business.
+        let taken = unsafe {
+            libc::syscall(libc::SYS_io_uring_enter, self.enter_fd, pending, want, flags, arg, arg_len)
+        };
+        u32::try_from(taken).map_err(|_| io::Error::last_os_error())
+    }
+
+    /// Moves completions to `reaped` and publishes the queue's head; how many those were.
+    #[inline]
+    pub(super) fn reap(&self, reaped: &mut VecDeque<cqueue::Entry>) -> usize {
+        let before = reaped.len();
+        // SAFETY: as in `push`, for the completion queue. Dropping the handle stores the head:
+        // left unpublished, the next wait would end at once.
+        let queue = unsafe { self.ring.completion_shared() };
+        reaped.extend(queue);
+        reaped.len() - before
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.capabilities.registered_ring {
+            unregister_ring(self.ring.as_raw_fd(), self.enter_fd);
+        }
+    }
+}
+
+fn register_ring(fd: i32) -> io::Result<i32> {
+    let mut registration = RingRegistration { offset: u32::MAX, reserved: 0, data: fd as u64 };
+    // SAFETY: one registration is passed, and it is writable.
+    let done = unsafe {
+        libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_RING_FDS, &raw mut registration, 1)
+    };
+    if done == 1 { Ok(registration.offset as i32) } else { Err(io::Error::last_os_error()) }
+}
+
+fn unregister_ring(fd: i32, index: i32) {
+    let registration = RingRegistration { offset: index as u32, reserved: 0, data: 0 };
+    // SAFETY: one registration is passed. A failure leaves an index that goes with the thread.
+    unsafe {
+        libc::syscall(libc::SYS_io_uring_register, fd, UNREGISTER_RING_FDS, &raw const registration, 1)
+    };
+}

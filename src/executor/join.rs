@@ -1,0 +1,340 @@
+//! What a task gives to those who spawned it: `JoinHandle`, `AbortHandle`, `JoinError`, `TaskId`.
+//! All but the error live on the task's home thread. How the output gets here is in `task.rs`.
+
+use core::cell::Cell;
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll, Waker};
+use std::any::Any;
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use super::task::{TaskRef, TypedTask, contain};
+
+/// A spawned task, as seen by the one who spawned it: a future of its output.
+///
+/// Dropping the handle detaches the task: it runs on, and its output is dropped when it completes.
+/// To stop it, call [`abort`](Self::abort). The handle stays on the thread of its runtime, but any
+/// executor of that thread can poll it, also when the runtime is gone: a task that had finished
+/// gives its output, any other [`JoinError`] (cancelled).
+///
+/// # Panics
+/// Polling it again after it gave its result panics.
+/// # Cancel safety
+/// Cancel safe: `&mut handle` can be awaited, dropped and awaited again; the output stays in the
+/// task until it is taken. (Dropping the handle itself detaches.)
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let sum = tamam::run(async {
+///     let task = tamam::spawn(async { 2 + 2 });
+///     task.await
+/// })??;
+/// assert_eq!(sum, 4);
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "a task runs on when its handle is dropped; `drop(handle)` says that this is meant"]
+pub struct JoinHandle<T> {
+    task: TypedTask<T>,
+}
+
+/// Ends a task, without waiting for it or its output. From [`JoinHandle::abort_handle`].
+///
+/// Dropping it does nothing. It keeps the memory of the task, but neither its future nor its
+/// output.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// tamam::run(async {
+///     let task = tamam::spawn(std::future::pending::<()>());
+///     let stop = task.abort_handle();
+///     drop(tamam::spawn(async move { stop.abort() }));
+///     assert!(task.await.unwrap_err().is_cancelled());
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct AbortHandle {
+    task: TaskRef,
+}
+
+impl<T> JoinHandle<T> {
+    #[inline]
+    pub(super) fn new(task: TypedTask<T>) -> Self {
+        Self { task }
+    }
+
+    /// Asks the task to end.
+    ///
+    /// Its future is dropped when the run queue comes to it, never inside this call; from then on
+    /// [`is_finished`](Self::is_finished) is true and the handle gives [`JoinError`] (cancelled).
+    /// A task that aborts itself, or is aborted while it runs, ends where it next waits; if it
+    /// completes first, its output stands. No effect on a task that has finished.
+    ///
+    /// # Examples
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// tamam::run(async {
+    ///     let task = tamam::spawn(std::future::pending::<()>());
+    ///     task.abort();
+    ///     assert!(!task.is_finished());
+    ///     assert!(task.await.unwrap_err().is_cancelled());
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// Whether the future of the task is gone and its result can be had without waiting.
+    #[inline]
+    pub fn is_finished(&self) -> bool {
+        self.task.is_done()
+    }
+
+    /// The id of the task.
+    #[inline]
+    pub fn id(&self) -> TaskId {
+        self.task.id
+    }
+
+    /// A handle that can end the task, and be cloned and kept elsewhere.
+    pub fn abort_handle(&self) -> AbortHandle {
+        AbortHandle { task: self.task.clone() }
+    }
+
+    /// Leaves a waker to be woken at the end. The one that is there stays if it would do the same.
+    fn register(&self, waker: &Waker) {
+        let before = self.task.join_waker.take();
+        match before {
+            Some(before) if before.will_wake(waker) => self.task.join_waker.set(Some(before)),
+            before => {
+                drop(self.task.join_waker.replace(Some(waker.clone())));
+                drop(before);
+            }
+        }
+    }
+}
+
+impl<T> Future for JoinHandle<T> {
+    type Output = Result<T, JoinError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if !self.task.is_done() {
+            self.register(cx.waker());
+            // Again: cloning a waker is foreign code, and may have dropped the executor, which
+            // ended the task before there was a waker to wake.
+            if !self.task.is_done() {
+                return Poll::Pending;
+            }
+        }
+        let output = self.task.take_output();
+        Poll::Ready(output.expect("a JoinHandle is not polled after it gave its result"))
+    }
+}
+
+// The output is in the task, not in the handle.
+impl<T> Unpin for JoinHandle<T> {}
+
+impl<T> Drop for JoinHandle<T> {
+    #[inline]
+    fn drop(&mut self) {
+        self.task.detach();
+    }
+}
+
+impl<T> fmt::Debug for JoinHandle<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let finished = self.is_finished();
+        f.debug_struct("JoinHandle").field("id", &self.id()).field("finished", &finished).finish()
+    }
+}
+
+impl AbortHandle {
+    /// Asks the task to end, as [`JoinHandle::abort`] does.
+    pub fn abort(&self) {
+        self.task.abort();
+    }
+
+    /// Whether the future of the task is gone.
+    pub fn is_finished(&self) -> bool {
+        self.task.is_done()
+    }
+
+    /// The id of the task.
+    pub fn id(&self) -> TaskId {
+        self.task.id
+    }
+}
+
+impl fmt::Debug for AbortHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let finished = self.is_finished();
+        f.debug_struct("AbortHandle").field("id", &self.id()).field("finished", &finished).finish()
+    }
+}
+
+/// Names a task among those spawned on its thread.
+///
+/// Ids are counted per thread, without atomics: two tasks of one thread never share one, tasks of
+/// different threads may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(u64);
+
+impl TaskId {
+    #[inline]
+    pub(super) fn next() -> Self {
+        thread_local! {
+            static LAST: Cell<u64> = const { Cell::new(0) };
+        }
+        let id = LAST.get() + 1;
+        LAST.set(id);
+        Self(id)
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Why a task gave no output: it was cancelled, or it panicked.
+///
+/// Cancelled means aborted, or its runtime was dropped first. A panic in the destructor of the
+/// task's future counts as a panic of the task. The message of a panic was printed by the panic
+/// hook when it happened, and is part of what this displays if it is a string.
+///
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let result = tamam::run(async {
+///     tamam::spawn(async { assert!(1 > 2, "one is not more than two") }).await
+/// })?;
+/// let error = result.unwrap_err();
+/// assert!(error.is_panic());
+/// assert!(error.to_string().ends_with("panicked: one is not more than two"));
+/// # Ok(())
+/// # }
+/// ```
+pub struct JoinError {
+    task: TaskId,
+    cause: Cause,
+}
+
+enum Cause {
+    Cancelled,
+    Panic(Payload),
+}
+
+/// Boxed twice so that a result is small; a mutex, only to be Sync.
+struct Payload(Option<Box<Mutex<Box<dyn Any + Send>>>>);
+
+impl JoinError {
+    pub(super) fn cancelled(task: TaskId) -> Self {
+        Self { task, cause: Cause::Cancelled }
+    }
+
+    #[cold]
+    pub(super) fn panic(task: TaskId, payload: Box<dyn Any + Send>) -> Self {
+        let payload = Payload(Some(Box::new(Mutex::new(payload))));
+        Self { task, cause: Cause::Panic(payload) }
+    }
+
+    /// Whether the task was aborted, or its runtime dropped, before it finished.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.cause, Cause::Cancelled)
+    }
+
+    /// Whether the task panicked.
+    pub fn is_panic(&self) -> bool {
+        matches!(self.cause, Cause::Panic(_))
+    }
+
+    /// The id of the task.
+    pub fn id(&self) -> TaskId {
+        self.task
+    }
+
+    /// The payload of the panic, for [`resume_unwind`](std::panic::resume_unwind).
+    ///
+    /// # Panics
+    /// If the task did not panic. See [`try_into_panic`](Self::try_into_panic).
+    #[track_caller]
+    pub fn into_panic(self) -> Box<dyn Any + Send + 'static> {
+        match self.try_into_panic() {
+            Ok(payload) => payload,
+            Err(error) => panic!("`into_panic` on an error that is no panic: {error}"),
+        }
+    }
+
+    /// The payload of the panic.
+    ///
+    /// # Errors
+    /// The error itself, if the task did not panic.
+    pub fn try_into_panic(self) -> Result<Box<dyn Any + Send + 'static>, Self> {
+        match self.cause {
+            Cause::Panic(mut payload) => {
+                let payload = payload.0.take().expect("a payload is taken once, by value");
+                Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner))
+            }
+            Cause::Cancelled => Err(self),
+        }
+    }
+
+    /// Calls `show` with the message of the panic, if it has one.
+    fn with_message<R>(&self, show: impl FnOnce(Option<&str>) -> R) -> R {
+        let Cause::Panic(Payload(Some(payload))) = &self.cause else { return show(None) };
+        // Locked for a downcast and our own formatting only: no foreign code.
+        let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
+        let text = payload.downcast_ref::<&'static str>().copied();
+        show(text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)))
+    }
+}
+
+impl Drop for Payload {
+    fn drop(&mut self) {
+        // Wherever the error is dropped: a destructor of a payload that panics hurts nobody.
+        if let Some(payload) = self.0.take() {
+            contain(|| drop(payload));
+        }
+    }
+}
+
+impl fmt::Display for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Cancelled => write!(f, "task {} was cancelled", self.task),
+            Cause::Panic(_) => match self.with_message(|message| message.map(String::from)) {
+                Some(message) => write!(f, "task {} panicked: {message}", self.task),
+                None => write!(f, "task {} panicked", self.task),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for JoinError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if self.is_panic() { "JoinError::Panic" } else { "JoinError::Cancelled" };
+        let mut tuple = f.debug_tuple(name);
+        tuple.field(&self.task);
+        if let Some(message) = self.with_message(|message| message.map(String::from)) {
+            tuple.field(&message);
+        }
+        tuple.finish()
+    }
+}
+
+impl std::error::Error for JoinError {}
+
+/// Kind `Other`; the `JoinError` is inside.
+impl From<JoinError> for io::Error {
+    fn from(error: JoinError) -> Self {
+        io::Error::other(error)
+    }
+}

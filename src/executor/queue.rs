@@ -1,0 +1,132 @@
+//! The two lists of the home thread, both threaded through the task headers: the run queue, and
+//! the list of every task that has not ended, in spawn order.
+//!
+//! No call allocates, and none runs foreign code. A list owns one home reference of each task in
+//! it: `head` that of the first, each task's `next` that of the following one; the pointers that
+//! lead backwards (`tail`, `prev`) own nothing. Bounded by the number of tasks. What comes from
+//! other threads is in `inbox.rs`.
+#![allow(unsafe_code)]
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use super::task::{Header, TaskRef};
+
+/// The tasks to poll, first in, first out. `State` sees to it that a task is in it once.
+pub(super) struct RunQueue {
+    head: Cell<Option<TaskRef>>,
+    tail: Cell<Option<NonNull<Header>>>,
+}
+
+impl RunQueue {
+    pub(super) const fn new() -> Self {
+        Self { head: Cell::new(None), tail: Cell::new(None) }
+    }
+
+    #[inline]
+    pub(super) fn push(&self, task: TaskRef) {
+        match self.tail.replace(Some(task.as_ptr())) {
+            None => self.head.set(Some(task)),
+            Some(tail) => {
+                // SAFETY: the tail is in the queue, which owns a reference of it.
+                let tail = unsafe { tail.as_ref() };
+                tail.run_next.set(Some(task));
+            }
+        }
+    }
+
+    #[inline]
+    pub(super) fn pop(&self) -> Option<TaskRef> {
+        let task = self.head.take()?;
+        let next = task.run_next.take();
+        if next.is_none() {
+            self.tail.set(None);
+        }
+        self.head.set(next);
+        Some(task)
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.tail.get().is_none()
+    }
+}
+
+/// Every task whose future lives, oldest first.
+pub(super) struct Owned {
+    head: Cell<Option<TaskRef>>,
+    tail: Cell<Option<NonNull<Header>>>,
+    len: Cell<usize>,
+}
+
+/// A task's place in [`Owned`]. Whether it has one is `Header::listed`, outside for the sake of the
+/// header's size.
+pub(super) struct Place {
+    next: Cell<Option<TaskRef>>,
+    prev: Cell<Option<NonNull<Header>>>,
+}
+
+impl Place {
+    pub(super) const fn new() -> Self {
+        Self { next: Cell::new(None), prev: Cell::new(None) }
+    }
+}
+
+impl Owned {
+    pub(super) const fn new() -> Self {
+        Self { head: Cell::new(None), tail: Cell::new(None), len: Cell::new(0) }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len.get()
+    }
+
+    #[inline]
+    pub(super) fn push_back(&self, task: TaskRef) {
+        debug_assert!(!task.listed.get(), "a task is listed once, at its birth");
+        task.listed.set(true);
+        self.len.set(self.len.get() + 1);
+        let tail = self.tail.replace(Some(task.as_ptr()));
+        task.place.prev.set(tail);
+        match tail {
+            None => self.head.set(Some(task)),
+            Some(tail) => {
+                // SAFETY: the tail is in the list, which owns a reference of it.
+                let tail = unsafe { tail.as_ref() };
+                tail.place.next.set(Some(task));
+            }
+        }
+    }
+
+    /// Takes out the oldest. `remove` leaves it alone from then on.
+    pub(super) fn pop_front(&self) -> Option<TaskRef> {
+        let task = self.head.take()?;
+        self.head.set(Some(task.clone()));
+        self.remove(&task);
+        Some(task)
+    }
+
+    /// Takes a task out; nothing if it is not in the list.
+    #[inline]
+    pub(super) fn remove(&self, task: &TaskRef) {
+        if !task.listed.replace(false) {
+            return;
+        }
+        self.len.set(self.len.get() - 1);
+        let next = task.place.next.take();
+        let prev = task.place.prev.take();
+        match &next {
+            Some(next) => next.place.prev.set(prev),
+            None => self.tail.set(prev),
+        }
+        let listed = match prev {
+            None => self.head.replace(next),
+            Some(prev) => {
+                // SAFETY: the one before a listed task is in the list, which owns a reference.
+                let prev = unsafe { prev.as_ref() };
+                prev.place.next.replace(next)
+            }
+        };
+        debug_assert!(listed.is_some_and(|listed| listed.as_ptr() == task.as_ptr()));
+    }
+}

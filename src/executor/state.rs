@@ -1,0 +1,255 @@
+//! Where a task stands, as its home thread sees it: a small value and its transitions.
+//!
+//! Nothing here touches memory, queues or other threads. What other threads want of a task goes
+//! through its link (`inbox.rs`) and becomes a [`State::wake`] at home. Read `task.rs` next.
+//!
+//! ```text
+//!              1 wake               3 start                4 ready, panicked
+//!      Idle ───────────► Queued ───────────► Running ───────────────────────► Ending ───► Done
+//!       ▲                  ▲   │                │ ▲ 1 wake                      ▲   6 finish
+//!       │                  │   │ 3 start,       │ └───────► Woken               │
+//!       │   5 pending      │   │   aborted      │              │                │
+//!       ├──────────────────│───│────────────────┘   5 pending  │                │
+//!       │                  └───│───────────────────────────────┘                │
+//!       └──────────────────────┴── 5 pending, aborted; 7 close ─────────────────┘
+//! ```
+
+/// The state of a task. One per task, in a `Cell`, on the home thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct State {
+    phase: Phase,
+    /// Somebody asked for the end. Means nothing in `Ending` and `Done`; never taken back.
+    aborted: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Waits to be woken. In no run queue.
+    Idle,
+    /// In the run queue, once.
+    Queued,
+    /// Being polled.
+    Running,
+    /// Being polled, and woken meanwhile: goes to the back of the queue after the poll.
+    Woken,
+    /// The future is being dropped; the output, if any, is not in place yet.
+    Ending,
+    /// The future is gone, the output is in place (or was dropped, if nobody can ask for it).
+    Done,
+}
+
+/// What to do with a task that was taken from the run queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Start {
+    Poll,
+    /// Aborted while it waited: drop the future, unpolled.
+    End,
+    /// It ended while it was in the queue (close).
+    Skip,
+}
+
+/// What to do with a task after a poll that gave Pending.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    Idle,
+    /// Woken during the poll: push it, at the back.
+    Requeue,
+    /// Aborted during the poll: drop the future.
+    End,
+}
+
+impl State {
+    /// A task is born in the run queue; its birth pushes it.
+    pub(super) const fn queued() -> Self {
+        Self { phase: Phase::Queued, aborted: false }
+    }
+
+    /// Transition 1. Says whether the caller has to push the task. However many wakes there are
+    /// between two polls, one of them says so, or `pending` does. In `Ending` and `Done` the wake
+    /// is stray or late, and nothing happens.
+    #[inline]
+    pub(super) fn wake(&mut self) -> bool {
+        match self.phase {
+            Phase::Idle => {
+                self.phase = Phase::Queued;
+                true
+            }
+            Phase::Running => {
+                self.phase = Phase::Woken;
+                false
+            }
+            Phase::Queued | Phase::Woken | Phase::Ending | Phase::Done => false,
+        }
+    }
+
+    /// Transition 2, of the flag only: the end itself comes in `start` or `pending`, in the run
+    /// queue, never inside the call. Says whether a wake is needed to bring the task there. No
+    /// effect on a task that ends or has ended: its output stays.
+    pub(super) fn abort(&mut self) -> bool {
+        match self.phase {
+            Phase::Idle => {
+                self.aborted = true;
+                true
+            }
+            Phase::Queued | Phase::Running | Phase::Woken => {
+                self.aborted = true;
+                false
+            }
+            Phase::Ending | Phase::Done => false,
+        }
+    }
+
+    /// Transition 3: the run queue gave the task out.
+    #[inline]
+    pub(super) fn start(&mut self) -> Start {
+        match self.phase {
+            Phase::Queued if self.aborted => {
+                self.phase = Phase::Ending;
+                Start::End
+            }
+            Phase::Queued => {
+                self.phase = Phase::Running;
+                Start::Poll
+            }
+            Phase::Ending | Phase::Done => Start::Skip,
+            Phase::Idle | Phase::Running | Phase::Woken => {
+                unreachable!("a task in the run queue is queued, or was ended there: {self:?}")
+            }
+        }
+    }
+
+    /// Transition 4: the poll gave Ready or panicked. Ready wins over an abort in the same poll.
+    #[inline]
+    pub(super) fn end(&mut self) {
+        match self.phase {
+            Phase::Running | Phase::Woken => self.phase = Phase::Ending,
+            Phase::Idle | Phase::Queued | Phase::Ending | Phase::Done => {
+                unreachable!("only a running task comes to its end by itself: {self:?}")
+            }
+        }
+    }
+
+    /// Transition 5: the poll gave Pending. An abort wins over a wake: the future will not be
+    /// polled again.
+    #[inline]
+    pub(super) fn pending(&mut self) -> Rest {
+        let (phase, rest) = match self.phase {
+            Phase::Running | Phase::Woken if self.aborted => (Phase::Ending, Rest::End),
+            Phase::Running => (Phase::Idle, Rest::Idle),
+            Phase::Woken => (Phase::Queued, Rest::Requeue),
+            Phase::Idle | Phase::Queued | Phase::Ending | Phase::Done => {
+                unreachable!("only a running task can be pending: {self:?}")
+            }
+        };
+        self.phase = phase;
+        rest
+    }
+
+    /// Transition 6: future dropped, output in place. From here on the handle may take it.
+    #[inline]
+    pub(super) fn finish(&mut self) {
+        match self.phase {
+            Phase::Ending => self.phase = Phase::Done,
+            Phase::Idle | Phase::Queued | Phase::Running | Phase::Woken | Phase::Done => {
+                unreachable!("a task is finished once, after its end: {self:?}")
+            }
+        }
+    }
+
+    /// Transition 7: the executor closes. Says whether the caller has to drop the future now. A
+    /// task in whose poll the executor is closed ends at its Pending, like one that is aborted.
+    pub(super) fn close(&mut self) -> bool {
+        match self.phase {
+            Phase::Idle | Phase::Queued => {
+                self.phase = Phase::Ending;
+                true
+            }
+            Phase::Running | Phase::Woken => {
+                self.aborted = true;
+                false
+            }
+            Phase::Ending | Phase::Done => false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_done(self) -> bool {
+        self.phase == Phase::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running() -> State {
+        let mut state = State::queued();
+        assert_eq!(state.start(), Start::Poll);
+        state
+    }
+
+    fn idle() -> State {
+        let mut state = running();
+        assert_eq!(state.pending(), Rest::Idle);
+        state
+    }
+
+    #[test]
+    fn several_wakes_are_one_push() {
+        let mut state = idle();
+        assert!(state.wake());
+        assert!(!state.wake());
+        assert_eq!(state.start(), Start::Poll);
+        assert!(!state.wake());
+        assert!(!state.wake());
+        assert_eq!(state.pending(), Rest::Requeue);
+        assert!(!state.wake());
+    }
+
+    #[test]
+    fn abort_of_an_idle_task_needs_a_wake_once() {
+        let mut state = idle();
+        assert!(state.abort());
+        assert!(state.wake());
+        assert!(!state.abort());
+        assert_eq!(state.start(), Start::End);
+        state.finish();
+        assert!(state.is_done());
+    }
+
+    #[test]
+    fn ready_wins_over_abort_and_abort_over_wake() {
+        let mut state = running();
+        assert!(!state.abort());
+        state.end();
+        state.finish();
+        assert!(state.is_done());
+
+        let mut state = running();
+        assert!(!state.wake());
+        assert!(!state.abort());
+        assert_eq!(state.pending(), Rest::End);
+    }
+
+    #[test]
+    fn a_task_that_ended_hears_nothing() {
+        let mut state = idle();
+        assert!(state.close());
+        for _ in 0..2 {
+            let before = state;
+            assert!(!state.wake() && !state.abort() && !state.close());
+            assert_eq!(state.start(), Start::Skip);
+            assert_eq!(state, before);
+            if !state.is_done() {
+                state.finish();
+            }
+        }
+    }
+
+    #[test]
+    fn close_during_a_poll_waits_for_its_end() {
+        let mut state = running();
+        assert!(!state.close());
+        assert_eq!(state.pending(), Rest::End);
+    }
+}

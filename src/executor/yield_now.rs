@@ -1,0 +1,56 @@
+//! A future that lets the others run first. It knows no executor: it wakes itself and waits.
+
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+
+/// Lets every other ready task run before this one goes on.
+///
+/// The task goes to the back of the run queue; every task that was ready before it is polled
+/// first. Works under any executor: the future wakes its own waker and is Pending once. When the
+/// turn's budget is used up, I/O and timers are served in between as well.
+///
+/// # Cancel safety
+/// Cancel safe: it holds nothing.
+/// # Examples
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// let trace = Rc::new(RefCell::new(Vec::new()));
+/// let other = trace.clone();
+/// tamam::run(async move {
+///     tamam::spawn(async move { other.borrow_mut().push("task") });
+///     trace.borrow_mut().push("before");
+///     tamam::yield_now().await;
+///     trace.borrow_mut().push("after");
+///     assert_eq!(*trace.borrow(), ["before", "task", "after"]);
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+#[inline]
+pub fn yield_now() -> YieldNow {
+    YieldNow { yielded: false }
+}
+
+/// The future of [`yield_now`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct YieldNow {
+    yielded: bool,
+}
+
+impl Future for YieldNow {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if self.yielded {
+            return Poll::Ready(());
+        }
+        self.yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

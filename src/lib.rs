@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![deny(missing_docs, unsafe_code)]
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("tamam is for Linux: it is built on io_uring");
+
+// In the order in which they are best read.
+mod runtime;
+mod context;
+mod executor;
+pub mod time;
+pub mod net;
+mod ops;
+mod driver;
+pub mod buf;
+mod metrics;
+mod sync;
+mod sys;
+
+pub use buf::Chunk;
+pub use driver::SetupError;
+pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};
+pub use metrics::{Metrics, metrics};
+pub use runtime::{Builder, EnterGuard, Runtime, run, spawn};
+
+/// The long texts: how it is built, what dropping a future means, what the kernel must offer.
+pub mod docs {
+    #![doc = "The long texts."]
+
+    #[doc = include_str!("docs/architecture.md")]
+    pub mod architecture {}
+
+    #[doc = include_str!("docs/cancellation.md")]
+    pub mod cancellation {}
+
+    #[doc = include_str!("docs/kernels.md")]
+    pub mod kernels {}
+}

@@ -1,0 +1,577 @@
+//! Receiving: the connection owns one receive op and what it brought; futures wait for it.
+//!
+//! What is received how, in one place ([`Connection::arm`]):
+//! - the caller lends a buffer larger than a pooled one and nothing is in flight: one-shot, into
+//!   that buffer;
+//! - the pool has a buffer: multishot over the pool, armed until it ends by itself, by a cancel,
+//!   or for want of buffers;
+//! - else: one-shot, into the heap.
+//!
+//! Whatever comes is parked in order, and whoever asks first takes it. A `read` that got a part of
+//! what it wants leaves it parked (inside its own buffer), so a dropped or forgotten future takes
+//! no byte with it. Parked chunks are charged against the stream's credit by the memory they pin;
+//! over it the shot is stopped and TCP pushes back.
+
+use std::any::Any;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use super::Connection;
+use crate::buf::{BufError, Chunk, Fill, IoBufMut};
+use crate::context;
+use crate::driver::{Completion, Payload, Role, Token, count, error, is_retried};
+use crate::net::queue::Queue;
+use crate::net::waiters::{WaiterId, Waiters};
+use crate::ops;
+
+/// The receiving side of a connection.
+pub(super) struct Recv {
+    parked: Queue<Segment>,
+    /// Memory that parked chunks pin, in bytes.
+    pinned: usize,
+    end: Option<End>,
+    /// An error that is shown once and ends nothing (SEMANTICS G4).
+    passing: Option<i32>,
+    op: RecvOp,
+    /// The shot was stopped for want of credit.
+    stalled: bool,
+    /// Nobody will read any more: what still comes is thrown away.
+    closed: bool,
+    waiters: Waiters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Eof,
+    Error(i32),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum RecvOp {
+    Idle,
+    /// `lent`: into a caller's buffer. `stopping`: a cancel was asked for.
+    Armed { token: Token, lent: bool, stopping: bool },
+}
+
+/// Bytes that came and were not taken.
+enum Segment {
+    Chunk(Chunk),
+    /// In the buffer of a `read`, perhaps of one that is gone.
+    Filled(Rc<Fill<dyn Any>>),
+}
+
+impl Segment {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Segment::Chunk(chunk) => chunk,
+            Segment::Filled(fill) => fill.received(),
+        }
+    }
+
+    /// Memory of ours that is pinned; a caller's buffer costs us nothing.
+    fn footprint(&self) -> usize {
+        match self {
+            Segment::Chunk(chunk) => chunk.footprint(),
+            Segment::Filled(_) => 0,
+        }
+    }
+
+    fn is(&self, fill: &Fill<dyn Any>) -> bool {
+        matches!(self, Segment::Filled(other) if std::ptr::addr_eq(Rc::as_ptr(other), fill))
+    }
+}
+
+impl Recv {
+    pub(super) fn new() -> Recv {
+        Recv {
+            parked: Queue::new(),
+            pinned: 0,
+            end: None,
+            passing: None,
+            op: RecvOp::Idle,
+            stalled: false,
+            closed: false,
+            waiters: Waiters::default(),
+        }
+    }
+
+    /// Whether the peer has finished or the connection has failed.
+    pub(super) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// How many bytes are parked, as far as `enough`.
+    fn available(&self, enough: usize) -> usize {
+        let mut len = 0;
+        for segment in self.parked.iter() {
+            len += segment.bytes().len();
+            if len >= enough {
+                break;
+            }
+        }
+        len
+    }
+
+    fn park(&mut self, segment: Segment) {
+        self.pinned += segment.footprint();
+        self.parked.push(segment);
+    }
+
+    fn pop(&mut self) -> Option<Segment> {
+        let segment = self.parked.pop()?;
+        self.pinned -= segment.footprint();
+        Some(segment)
+    }
+
+    /// Everything that is parked, for the caller to drop when no borrow is held.
+    fn take_parked(&mut self) -> Vec<Segment> {
+        self.pinned = 0;
+        self.parked.extract(|_| true)
+    }
+
+    /// What there is to say when nothing is parked.
+    fn ending(&mut self) -> Option<io::Result<()>> {
+        if let Some(errno) = self.passing.take() {
+            return Some(Err(error(errno)));
+        }
+        self.end.map(|end| match end {
+            End::Eof => Ok(()),
+            End::Error(errno) => Err(error(errno)),
+        })
+    }
+
+    fn has_ending(&self) -> bool {
+        self.end.is_some() || self.passing.is_some()
+    }
+
+    /// Copies bytes that are parked in `fill` to the heap, so that its buffer is free of them.
+    /// Returns the segment that stood for them, to be dropped when no borrow is held.
+    fn part_with(&mut self, fill: &Fill<dyn Any>) -> Option<Segment> {
+        let segment = self.parked.iter_mut().find(|segment| segment.is(fill))?;
+        let copy = Segment::Chunk(Chunk::from(fill.received().to_vec()));
+        fill.consume(fill.received().len());
+        self.pinned += copy.footprint();
+        Some(std::mem::replace(segment, copy))
+    }
+
+    /// Moves parked bytes into `fill` as far as they fit. Bytes that are parked in `fill` itself
+    /// come first, in place, if they are first in line; else by a copy. Returns the segments that
+    /// are used up, to be dropped when no borrow is held.
+    fn gather(&mut self, fill: &Fill<dyn Any>) -> Vec<Segment> {
+        let mut spent = Vec::new();
+        if self.parked.front().is_some_and(|segment| segment.is(fill)) {
+            spent.extend(self.pop());
+        } else {
+            spent.extend(self.part_with(fill));
+        }
+        while let Some(segment) = self.parked.front() {
+            let len = fill.append(segment.bytes());
+            if len < segment.bytes().len() {
+                match self.parked.iter_mut().next().expect("just seen") {
+                    Segment::Filled(other) => other.consume(len),
+                    Segment::Chunk(chunk) => {
+                        let before = chunk.footprint();
+                        spent.push(Segment::Chunk(chunk.split_to(len)));
+                        self.pinned -= before - chunk.footprint();
+                    }
+                }
+                break;
+            }
+            if let Segment::Filled(other) = segment {
+                other.consume(len);
+            }
+            spent.extend(self.pop());
+        }
+        spent
+    }
+}
+
+impl Connection {
+    // ---- the op -----------------------------------------------------------------------------
+
+    /// Makes sure that something is in flight: arms the op that suits, or keeps the one that was
+    /// about to be stopped. The caller is at home and found nothing parked and no end.
+    fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) {
+        let mut recv = self.recv.borrow_mut();
+        match &mut recv.op {
+            RecvOp::Idle => {}
+            RecvOp::Armed { token, stopping, .. } => {
+                // If the cancel is out already, the terminal completion wakes us to arm again.
+                if *stopping && self.home.keep(*token) {
+                    *stopping = false;
+                    recv.stalled = false;
+                }
+                return;
+            }
+        }
+        recv.stalled = false;
+        let pool = self.home.pool();
+        let lent = lend.is_some();
+        let op = match lend {
+            Some(fill) => ops::recv::into_fill(self.fd(), fill),
+            None if pool.has_free() => ops::recv::multishot(self.fd()),
+            None => ops::recv::into_heap(self.fd(), pool.buffer_len()),
+        };
+        let token = self.home.submit(op, self.clone(), Role::Recv);
+        recv.op = RecvOp::Armed { token, lent, stopping: false };
+    }
+
+    /// Asks for the op to end; false if none is in flight.
+    fn stop(&self, recv: &mut Recv, before_sleep: bool) -> bool {
+        let RecvOp::Armed { token, stopping, .. } = &mut recv.op else { return false };
+        *stopping = true;
+        if before_sleep {
+            self.home.cancel_before_sleep(*token);
+        } else {
+            self.home.cancel(*token);
+        }
+        true
+    }
+
+    pub(super) fn complete_recv(&self, done: Completion, payload: Payload, woken: &mut Vec<Waker>) {
+        let Completion { result, more, buffer } = done;
+        // The data first, whatever becomes of it: a buffer the kernel picked must come back.
+        let len = result.unwrap_or(0) as usize;
+        let lent = buffer.map(|bid| self.home.pool().lend(bid, len));
+        let segment = match payload {
+            Payload::Fill(fill) => {
+                ops::recv::filled(&fill, len);
+                Some(Segment::Filled(fill))
+            }
+            Payload::Heap(memory) => Some(Segment::Chunk(Chunk::from(ops::recv::heap_bytes(memory, len)))),
+            _ => lent.map(Segment::Chunk),
+        };
+        let cut_by = self.cut_by();
+        let mut recv = self.recv.borrow_mut();
+        if !more {
+            recv.op = RecvOp::Idle;
+        }
+        let mut unwanted = None;
+        match result {
+            Ok(0) => {
+                // A reset that a send met first shows here as an end that it is not (RX12).
+                recv.end.get_or_insert(cut_by.map_or(End::Eof, End::Error));
+                unwanted = segment;
+            }
+            Ok(_) if recv.closed => unwanted = segment,
+            Ok(_) => {
+                let segment = segment.expect("received bytes are somewhere");
+                let known = matches!(&segment, Segment::Filled(fill)
+                    if recv.parked.iter().any(|other| other.is(fill)));
+                // More bytes in a buffer that is parked already, at the end of the line.
+                if known { unwanted = Some(segment) } else { recv.park(segment) }
+                if more && recv.pinned >= self.home.settings().stream_credit && !recv.stalled {
+                    recv.stalled = true;
+                    self.stop(&mut recv, false);
+                }
+            }
+            Err(errno) => {
+                unwanted = segment;
+                match errno {
+                    libc::ENOBUFS if buffer.is_none() => count(&self.home.counters().pool_empty, 1),
+                    errno if is_retried(errno) => {}
+                    libc::ENOMEM => recv.passing = Some(errno),
+                    errno => {
+                        recv.end.get_or_insert(End::Error(errno));
+                    }
+                }
+            }
+        }
+        if recv.waiters.is_empty() && !recv.closed && matches!(result, Ok(1..)) {
+            count(&self.home.counters().parked, 1);
+        }
+        // Those who find nothing arm again: an op that just ended is re-armed by who waits.
+        recv.waiters.wake(woken);
+        drop(recv);
+        drop(unwanted);
+    }
+
+    /// After bytes were taken: a shot that was stopped for want of credit starts again.
+    fn resume(self: &Rc<Self>) {
+        let recv = self.recv.borrow();
+        let half = self.home.settings().stream_credit / 2;
+        let wanted = recv.stalled && recv.pinned <= half && recv.end.is_none() && !recv.closed;
+        drop(recv);
+        if wanted && context::check_home(&self.home).is_ok() {
+            self.arm(None);
+        }
+    }
+
+    /// The last handle, or the reading half, is gone: what is in flight ends before the thread
+    /// sleeps, what is parked is thrown away.
+    pub(crate) fn end_recv(&self) {
+        if self.home.is_forked_copy() {
+            return;
+        }
+        let mut recv = self.recv.borrow_mut();
+        recv.closed = true;
+        self.stop(&mut recv, true);
+        let parked = recv.take_parked();
+        drop(recv);
+        drop(parked);
+    }
+
+    /// Ends the op now and gives out what is parked.
+    pub(super) fn settle_recv(&self) -> Vec<u8> {
+        let op = self.recv.borrow().op;
+        if let RecvOp::Armed { token, .. } = op {
+            self.home.settle(token);
+        }
+        let parked = self.recv.borrow_mut().take_parked();
+        let unread = parked.iter().flat_map(Segment::bytes).copied().collect();
+        for segment in &parked {
+            if let Segment::Filled(fill) = segment {
+                fill.consume(fill.received().len());
+            }
+        }
+        unread
+    }
+
+    pub(super) fn put_back(&self, unread: Vec<u8>) {
+        if !unread.is_empty() {
+            self.recv.borrow_mut().park(Segment::Chunk(Chunk::from(unread)));
+        }
+    }
+
+    // ---- waiting ----------------------------------------------------------------------------
+
+    fn wait_for_bytes(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
+        let waker = cx.waker().clone();
+        let replaced = self.recv.borrow_mut().waiters.register(id, waker);
+        drop(replaced);
+    }
+
+    /// A future that waited is dropped. A shot into a buffer whose future is gone is stopped if
+    /// nobody else waits: the next turn gives the buffer back.
+    fn stop_waiting_for_bytes(&self, id: Option<WaiterId>) {
+        let mut recv = self.recv.borrow_mut();
+        let waker = recv.waiters.remove(id);
+        if matches!(recv.op, RecvOp::Armed { lent: true, stopping: false, .. })
+            && recv.waiters.is_empty()
+        {
+            self.stop(&mut recv, false);
+        }
+        drop(recv);
+        drop(waker);
+    }
+
+    /// Waits for the next bytes and takes one piece of them; `None` at the end.
+    pub(crate) fn recv(self: &Rc<Self>) -> RecvChunk<'_> {
+        RecvChunk { connection: self, id: None }
+    }
+}
+
+/// The future of `recv`.
+pub(crate) struct RecvChunk<'a> {
+    connection: &'a Rc<Connection>,
+    id: Option<WaiterId>,
+}
+
+impl Future for RecvChunk<'_> {
+    type Output = io::Result<Option<Chunk>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let connection = self.connection;
+        let mut recv = connection.recv.borrow_mut();
+        if recv.parked.is_empty() && !recv.has_ending() {
+            drop(recv);
+            context::check_home(&connection.home)?;
+            connection.arm(None);
+            connection.wait_for_bytes(&mut self.id, cx);
+            return Poll::Pending;
+        }
+        drop(recv);
+        ready!(context::spend(cx));
+        recv = connection.recv.borrow_mut();
+        let Some(segment) = recv.pop() else {
+            return Poll::Ready(recv.ending().expect("there is an end, or nothing is ready").map(|()| None));
+        };
+        drop(recv);
+        let chunk = match segment {
+            Segment::Chunk(chunk) => chunk,
+            Segment::Filled(fill) => {
+                let chunk = Chunk::from(fill.received().to_vec());
+                fill.consume(chunk.len());
+                chunk
+            }
+        };
+        connection.resume();
+        Poll::Ready(Ok(Some(chunk)))
+    }
+}
+
+impl Drop for RecvChunk<'_> {
+    fn drop(&mut self) {
+        if self.id.is_some() {
+            self.connection.stop_waiting_for_bytes(self.id);
+        }
+    }
+}
+
+/// What a [`Read`] gives: how many bytes it appended, and the buffer.
+pub(crate) type ReadReport<B> = Result<(usize, B), BufError<B>>;
+
+/// The future of `read` and `read_exact`: at least `min` bytes, at most `max`, into a buffer.
+pub(crate) struct Read<'a, B: IoBufMut> {
+    connection: &'a Rc<Connection>,
+    held: Held<B>,
+    min: usize,
+    max: usize,
+    /// `read_exact`: the end before `max` bytes is an error.
+    exact: bool,
+    id: Option<WaiterId>,
+}
+
+/// Where the caller's buffer is.
+enum Held<B: IoBufMut> {
+    Here(B),
+    /// Lent to the connection, which may have received into it.
+    Lent(Rc<Fill<Option<B>>>),
+    Returned,
+}
+
+/// No part of it is pinned: the buffer's bytes stay in place when it moves (`IoBuf`).
+impl<B: IoBufMut> Unpin for Read<'_, B> {}
+
+impl<'a, B: IoBufMut> Read<'a, B> {
+    /// At least one byte, at most what there is room for.
+    pub(crate) fn some(connection: &'a Rc<Connection>, buf: B) -> Self {
+        let max = buf.capacity() - buf.len();
+        Read { connection, held: Held::Here(buf), min: 1, max, exact: false, id: None }
+    }
+
+    /// Exactly `len` bytes.
+    pub(crate) fn exact(connection: &'a Rc<Connection>, buf: B, len: usize) -> Self {
+        Read { connection, held: Held::Here(buf), min: len, max: len, exact: true, id: None }
+    }
+
+    /// Whether the kernel may be writing to the buffer.
+    fn is_in_flight(&self) -> bool {
+        matches!(&self.held, Held::Lent(fill) if fill.is_in_flight())
+    }
+
+    fn fail(&mut self, error: io::Error) -> Poll<ReadReport<B>> {
+        let buf = match std::mem::replace(&mut self.held, Held::Returned) {
+            Held::Here(buf) => buf,
+            Held::Lent(fill) => {
+                let own: Rc<Fill<dyn Any>> = fill.clone();
+                let parted = self.connection.recv.borrow_mut().part_with(&own);
+                drop(parted);
+                fill.take().0
+            }
+            Held::Returned => unreachable!("a future is not polled after it was ready"),
+        };
+        Poll::Ready(Err(BufError::new(error, buf)))
+    }
+
+    /// Takes what is parked, as far as it is wanted.
+    fn finish(&mut self) -> Poll<ReadReport<B>> {
+        let fill = match std::mem::replace(&mut self.held, Held::Returned) {
+            Held::Here(buf) => Rc::new(Fill::new(buf, self.max)),
+            Held::Lent(fill) => fill,
+            Held::Returned => unreachable!("a future is not polled after it was ready"),
+        };
+        let own: Rc<Fill<dyn Any>> = fill.clone();
+        let mut recv = self.connection.recv.borrow_mut();
+        let spent = recv.gather(&own);
+        let len = fill.received().len();
+        let ending = if len < self.min { recv.ending() } else { None };
+        drop(recv);
+        drop(spent);
+        let (buf, len) = fill.take();
+        self.connection.resume();
+        Poll::Ready(match ending {
+            None => Ok((len, buf)),
+            // The end is an answer to `read`, and too early for `read_exact`.
+            Some(Ok(())) if !self.exact => Ok((0, buf)),
+            Some(Ok(())) => {
+                let error = io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("the peer finished after {len} of {} bytes", self.min),
+                );
+                Err(BufError::new(error, buf))
+            }
+            Some(Err(error)) => Err(BufError::new(error, buf)),
+        })
+    }
+
+    /// Nothing in flight fills the buffer: puts what is parked into it, still as the stream's
+    /// bytes, and says whether the next op shall receive into it directly.
+    fn lend(&mut self) -> Option<Rc<Fill<dyn Any>>> {
+        let connection = self.connection;
+        let has_parked = !connection.recv.borrow().parked.is_empty();
+        let is_large = self.max > connection.home.pool().buffer_len();
+        let idle = connection.recv.borrow().op == RecvOp::Idle;
+        if !has_parked && !(idle && is_large) {
+            return None;
+        }
+        self.held = match std::mem::replace(&mut self.held, Held::Returned) {
+            Held::Here(buf) => Held::Lent(Rc::new(Fill::new(buf, self.max))),
+            held => held,
+        };
+        let Held::Lent(fill) = &self.held else { return None };
+        let own: Rc<Fill<dyn Any>> = fill.clone();
+        fill.compact();
+        let mut recv = connection.recv.borrow_mut();
+        let spent = recv.gather(&own);
+        if !own.received().is_empty() {
+            recv.parked.push_front(Segment::Filled(own.clone()));
+        }
+        drop(recv);
+        drop(spent);
+        let room = own.target().1;
+        (idle && room > connection.home.pool().buffer_len()).then_some(own)
+    }
+}
+
+impl<B: IoBufMut> Future for Read<'_, B> {
+    type Output = ReadReport<B>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Held::Here(buf) = &this.held {
+            if this.max == 0 && this.min == 0 {
+                return this.finish();
+            }
+            let spare = buf.capacity() - buf.len();
+            if spare < this.min || spare == 0 {
+                let text = format!("the buffer has room for {spare} bytes, {} are wanted", this.min);
+                return this.fail(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
+        }
+        let connection = this.connection;
+        let recv = connection.recv.borrow();
+        let ready = recv.available(this.min) >= this.min || recv.has_ending();
+        drop(recv);
+        if ready && !this.is_in_flight() {
+            ready!(context::spend(cx));
+            return this.finish();
+        }
+        if let Err(error) = context::check_home(&connection.home) {
+            // Home is on this thread, so the buffer can be had back at once.
+            if this.is_in_flight() {
+                let op = connection.recv.borrow().op;
+                if let RecvOp::Armed { token, .. } = op {
+                    connection.home.settle(token);
+                }
+                assert!(!this.is_in_flight(), "the ring failed with this buffer in the kernel: {error}");
+            }
+            return this.fail(error);
+        }
+        let lend = if this.is_in_flight() { None } else { this.lend() };
+        connection.arm(lend);
+        connection.wait_for_bytes(&mut this.id, cx);
+        Poll::Pending
+    }
+}
+
+impl<B: IoBufMut> Drop for Read<'_, B> {
+    fn drop(&mut self) {
+        if self.id.is_some() {
+            self.connection.stop_waiting_for_bytes(self.id);
+        }
+    }
+}

@@ -1,0 +1,523 @@
+//! Sending: a queue of whole buffers, one op in flight, carried out whether or not anyone waits.
+//!
+//! An entry that the kernel has seen is committed: when its future is gone the rest goes out in
+//! the background, so no message is ever torn (SEMANTICS G5). What waits behind it goes out
+//! together in one call.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker, ready};
+
+use super::Connection;
+use crate::buf::Outgoing;
+use crate::context;
+use crate::driver::{Completion, Payload, Role, Token, error, is_retried};
+use crate::net::queue::Queue;
+use crate::net::waiters::{WaiterId, Waiters};
+use crate::ops;
+use crate::sys;
+
+/// How many entries go out together at most.
+const BATCH_LEN_MAX: usize = 64;
+
+/// The sending side of a connection.
+pub(super) struct Send {
+    /// In order of first polls: finished and not yet collected, in flight, waiting.
+    entries: Queue<Entry>,
+    next_id: u64,
+    flight: Option<Flight>,
+    /// Nothing new is given to the kernel for the moment.
+    held: bool,
+    /// The errno that ended this direction, first one wins.
+    end: Option<i32>,
+    /// A send fell short without our doing, or failed other than by the peer's finishing: what
+    /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
+    cut: bool,
+    closing: Closing,
+    /// Those who wait for the shutdown.
+    waiters: Waiters,
+}
+
+/// One op in flight: so many bytes of so many entries.
+struct Flight {
+    token: Token,
+    entries: usize,
+    len: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// Shut down when everything is out.
+    Asked,
+    /// Done, with the errno of shutdown(2) if it failed.
+    Done(Result<(), i32>),
+}
+
+struct Entry {
+    id: u64,
+    /// `None` while in flight: the op owns it.
+    outgoing: Option<Outgoing>,
+    len: usize,
+    sent: usize,
+    state: EntryState,
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EntryState {
+    /// Its future lives, or was forgotten.
+    Live,
+    /// Its future was dropped after the kernel had seen it.
+    Abandoned,
+    /// Over; an errno, 0 if it went out whole.
+    Finished(i32),
+}
+
+impl Entry {
+    fn is_finished(&self) -> bool {
+        matches!(self.state, EntryState::Finished(_))
+    }
+}
+
+/// What [`SendBuffer`] gives: how many bytes went out, why not all, and the buffer.
+pub(crate) struct SendReport {
+    pub(crate) sent: usize,
+    pub(crate) error: Option<io::Error>,
+    pub(crate) outgoing: Outgoing,
+}
+
+impl Send {
+    pub(super) fn new() -> Send {
+        Send {
+            entries: Queue::new(),
+            next_id: 0,
+            flight: None,
+            held: false,
+            end: None,
+            cut: false,
+            closing: Closing::No,
+            waiters: Waiters::default(),
+        }
+    }
+
+    fn unfinished(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut().filter(|entry| !entry.is_finished())
+    }
+
+    fn is_idle(&self) -> bool {
+        self.entries.iter().all(Entry::is_finished)
+    }
+
+    /// Why nothing can be sent, if so.
+    fn refusal(&self) -> Option<io::Error> {
+        match (self.end, self.closing) {
+            (Some(errno), _) => Some(error(errno)),
+            (None, Closing::No) => None,
+            (None, _) => Some(error(libc::EPIPE)),
+        }
+    }
+
+    /// An entry is over: its future is woken, or the buffer of one without a future is handed
+    /// back to be dropped.
+    fn finish(entry: &mut Entry, errno: i32, woken: &mut Vec<Waker>) {
+        woken.extend(entry.waker.take());
+        entry.state = match entry.state {
+            EntryState::Abandoned => EntryState::Abandoned,
+            _ => EntryState::Finished(errno),
+        };
+    }
+
+    /// Ends what is unfinished with `errno`. Returns what nobody will collect.
+    fn fail_all(&mut self, errno: i32, woken: &mut Vec<Waker>) -> Vec<Entry> {
+        for entry in self.unfinished() {
+            Send::finish(entry, errno, woken);
+        }
+        self.entries.extract(|entry| entry.state == EntryState::Abandoned)
+    }
+
+    /// The last attempt, when the connection is closing: what the kernel takes without waiting.
+    pub(super) fn flush_now(&mut self, fd: BorrowedFd<'_>) {
+        if self.end.is_some() {
+            return;
+        }
+        for entry in self.entries.iter_mut().filter(|entry| !entry.is_finished()) {
+            let Some(outgoing) = &entry.outgoing else { return };
+            for piece in outgoing.pieces(entry.sent) {
+                match sys::send_now(fd, piece) {
+                    Ok(sent) if sent == piece.len() => {}
+                    _ => return,
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    /// Gives the kernel what waits, unless something is in flight.
+    fn pump(self: &Rc<Self>) {
+        let mut send = self.send.borrow_mut();
+        if send.flight.is_some() || send.held {
+            return;
+        }
+        let offset = send.unfinished().next().map_or(0, |entry| entry.sent);
+        let mut entries = send.unfinished().take(BATCH_LEN_MAX);
+        let Some(first) = entries.next() else { return };
+        let first = first.outgoing.take().expect("nothing is in flight");
+        let rest: Vec<Outgoing> = entries.filter_map(|entry| entry.outgoing.take()).collect();
+        let count = 1 + rest.len();
+        let (op, len) = if rest.is_empty() {
+            ops::send::one(self.fd(), first, offset)
+        } else {
+            ops::send::batch(self.fd(), std::iter::once(first).chain(rest).collect(), offset)
+        };
+        let token = self.home.submit(op, self.clone(), Role::Send);
+        send.flight = Some(Flight { token, entries: count, len });
+    }
+
+    pub(super) fn complete_send(
+        self: &Rc<Self>,
+        done: Completion,
+        payload: Payload,
+        woken: &mut Vec<Waker>,
+    ) {
+        let has_eof = self.recv.borrow().has_ended();
+        let mut send = self.send.borrow_mut();
+        let flight = send.flight.take().expect("a send completes once");
+        let lost = !give_back(&mut send, payload);
+        let mut spent = Vec::new();
+        match done.result {
+            Ok(sent) => {
+                let mut left = sent as usize;
+                for entry in send.unfinished().take(flight.entries) {
+                    let more = left.min(entry.len - entry.sent);
+                    left -= more;
+                    entry.sent += more;
+                    if entry.sent == entry.len {
+                        Send::finish(entry, 0, woken);
+                    }
+                }
+                // MSG_WAITALL comes back short only for an error, whose errno it swallows; unless
+                // we cancelled it, because the connection is closing.
+                send.cut = (sent as usize) < flight.len && !self.is_closing();
+                spent = send.entries.extract(|entry| {
+                    entry.state == EntryState::Abandoned && entry.sent == entry.len
+                });
+            }
+            Err(errno) if is_retried(errno) && !lost => {}
+            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !lost && !is_torn(&mut send) => {
+                // Short of memory: those in the batch hear of it, the next ones may do better.
+                for entry in send.unfinished().take(flight.entries) {
+                    Send::finish(entry, errno, woken);
+                }
+            }
+            Err(errno) => {
+                let errno = if errno == libc::EPIPE && send.cut && !has_eof {
+                    libc::ECONNRESET
+                } else {
+                    errno
+                };
+                send.cut |= errno != libc::EPIPE;
+                send.end.get_or_insert(errno);
+                spent = send.fail_all(errno, woken);
+            }
+        }
+        drop(send);
+        drop(spent);
+        self.proceed(woken);
+    }
+
+    /// What is next: more to send, a shutdown that was waiting, or nothing.
+    fn proceed(self: &Rc<Self>, woken: &mut Vec<Waker>) {
+        if self.is_closing() {
+            return; // `Drop` sends what still can be sent
+        }
+        if self.home.check().is_err() {
+            // Teardown: nothing more can be submitted; the entries give their buffers back.
+            let spent = self.send.borrow_mut().fail_all(libc::ECANCELED, woken);
+            drop(spent);
+        }
+        if !self.send.borrow().is_idle() {
+            return self.pump();
+        }
+        let mut send = self.send.borrow_mut();
+        if send.closing == Closing::Asked {
+            let done = match send.end {
+                Some(errno) => Err(errno),
+                None => sys::shutdown_write(self.fd())
+                    .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+            };
+            send.closing = Closing::Done(done);
+            send.waiters.wake(woken);
+        }
+    }
+
+    /// The reason for a reset that looks like an end to a receive.
+    pub(super) fn cut_by(&self) -> Option<i32> {
+        let send = self.send.borrow();
+        send.cut.then(|| match send.end {
+            Some(errno) if errno != libc::EPIPE => errno,
+            _ => libc::ECONNRESET,
+        })
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        let send = self.send.borrow();
+        send.end.is_none() && !send.is_idle()
+    }
+
+    /// The last handle is gone: a send in flight is cancelled before the thread sleeps. What it
+    /// leaves over, `Drop` tries once more.
+    pub(super) fn end_send(&self) {
+        if let Some(flight) = &self.send.borrow().flight {
+            self.home.cancel_before_sleep(flight.token);
+        }
+    }
+
+    /// Shuts the direction down when everything is out, without anyone waiting for it.
+    pub(crate) fn ask_shutdown(self: &Rc<Self>) {
+        if self.home.is_forked_copy() {
+            return;
+        }
+        let mut send = self.send.borrow_mut();
+        if send.closing == Closing::No {
+            send.closing = Closing::Asked;
+        }
+        drop(send);
+        let mut woken = Vec::new();
+        self.proceed(&mut woken);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    /// Queues `outgoing` behind what is queued already, and waits until it is out.
+    pub(crate) fn send(self: &Rc<Self>, outgoing: Outgoing) -> SendBuffer<'_> {
+        SendBuffer { connection: self, state: SendState::Start(outgoing) }
+    }
+
+    /// Waits until everything queued is out, and the direction is shut down.
+    pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_> {
+        Shutdown { connection: self, id: None }
+    }
+
+    /// A future's answer, if its entry is finished.
+    fn collect(&self, id: u64) -> Option<SendReport> {
+        let mut send = self.send.borrow_mut();
+        let index = send.entries.iter().position(|entry| entry.id == id && entry.is_finished())?;
+        let entry = send.entries.remove(index);
+        drop(send);
+        let EntryState::Finished(errno) = entry.state else { unreachable!("just checked") };
+        let outgoing = entry.outgoing.unwrap_or_else(|| {
+            panic!("the ring failed with this buffer in the kernel: {}", error(errno))
+        });
+        let error = (errno != 0).then(|| match self.home.check() {
+            Err(gone) if errno == libc::ECANCELED => gone,
+            _ => error(errno),
+        });
+        Some(SendReport { sent: entry.sent, error, outgoing })
+    }
+
+    /// The future of an entry is polled under another runtime, and wants its buffer back at once.
+    /// What has been seen by the kernel goes on as a copy.
+    fn take_back(self: &Rc<Self>, id: u64) -> Outgoing {
+        let token = self.send.borrow().flight.as_ref().map(|flight| flight.token);
+        let mut send = self.send.borrow_mut();
+        let entry = send.entries.iter_mut().find(|entry| entry.id == id);
+        let in_flight = entry.expect("an entry stays until it is collected").outgoing.is_none();
+        drop(send);
+        if let (true, Some(token)) = (in_flight, token) {
+            self.send.borrow_mut().held = true;
+            self.home.settle(token);
+            self.send.borrow_mut().held = false;
+        }
+        let outgoing = self.take_out(id);
+        if self.home.check().is_ok() {
+            self.pump();
+        }
+        outgoing
+    }
+
+    /// Takes the buffer of an entry that is not in flight.
+    fn take_out(&self, id: u64) -> Outgoing {
+        let mut send = self.send.borrow_mut();
+        let index = send.entries.iter().position(|entry| entry.id == id);
+        let index = index.expect("an entry stays until it is collected");
+        let entry = send.entries.iter_mut().nth(index).expect("just found");
+        if entry.sent > 0 && entry.state == EntryState::Live {
+            let outgoing = entry.outgoing.take().expect("the ring has given the buffer back");
+            let rest: Vec<u8> = outgoing.pieces(entry.sent).flatten().copied().collect();
+            entry.len = rest.len();
+            entry.sent = 0;
+            entry.outgoing = Some(Outgoing::one(rest));
+            entry.state = EntryState::Abandoned;
+            return outgoing;
+        }
+        let entry = send.entries.remove(index);
+        drop(send);
+        entry.outgoing.expect("the ring has given the buffer back")
+    }
+}
+
+/// Puts the buffers of an op that ended back into their entries; false if they are lost.
+fn give_back(send: &mut Send, payload: Payload) -> bool {
+    let mut entries = send.unfinished();
+    match payload {
+        Payload::Outgoing(outgoing) => {
+            let entry = entries.next().expect("what was in flight is unfinished");
+            entry.outgoing = Some(outgoing);
+        }
+        Payload::Batch(batch) => {
+            for (outgoing, entry) in batch.into_outgoing().into_iter().zip(entries) {
+                entry.outgoing = Some(outgoing);
+            }
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// Whether an error now would leave a part of a buffer sent.
+fn is_torn(send: &mut Send) -> bool {
+    send.unfinished().next().is_some_and(|entry| entry.sent > 0 || entry.state == EntryState::Abandoned)
+}
+
+/// The future of `send`, `send_all` and `sendv`.
+pub(crate) struct SendBuffer<'a> {
+    connection: &'a Rc<Connection>,
+    state: SendState,
+}
+
+enum SendState {
+    /// Not polled yet: nothing has happened.
+    Start(Outgoing),
+    /// In the connection's queue.
+    Queued(u64),
+    Done,
+}
+
+/// No part of it is pinned.
+impl Unpin for SendBuffer<'_> {}
+
+impl SendBuffer<'_> {
+    fn start(&mut self, outgoing: Outgoing, cx: &mut Context<'_>) -> Poll<SendReport> {
+        let connection = self.connection;
+        let refusal = connection.send.borrow().refusal();
+        let refusal = match refusal {
+            None if outgoing.len() == 0 => {
+                let report = SendReport { sent: 0, error: None, outgoing };
+                return Poll::Ready(report);
+            }
+            None => context::check_home(&connection.home).err(),
+            refusal => refusal,
+        };
+        if refusal.is_some() {
+            return Poll::Ready(SendReport { sent: 0, error: refusal, outgoing });
+        }
+        let waker = Some(cx.waker().clone());
+        let mut send = connection.send.borrow_mut();
+        let id = send.next_id;
+        send.next_id += 1;
+        let (len, outgoing) = (outgoing.len(), Some(outgoing));
+        send.entries.push(Entry { id, outgoing, len, sent: 0, state: EntryState::Live, waker });
+        drop(send);
+        self.state = SendState::Queued(id);
+        connection.pump();
+        Poll::Pending
+    }
+}
+
+impl Future for SendBuffer<'_> {
+    type Output = SendReport;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SendReport> {
+        let id = match std::mem::replace(&mut self.state, SendState::Done) {
+            SendState::Start(outgoing) => return self.start(outgoing, cx),
+            SendState::Queued(id) => id,
+            SendState::Done => unreachable!("a future is not polled after it was ready"),
+        };
+        let connection = self.connection;
+        if let Some(report) = connection.collect(id) {
+            return Poll::Ready(report);
+        }
+        if let Err(error) = context::check_home(&connection.home) {
+            let outgoing = connection.take_back(id);
+            return Poll::Ready(SendReport { sent: 0, error: Some(error), outgoing });
+        }
+        self.state = SendState::Queued(id);
+        let waker = cx.waker().clone();
+        let mut send = connection.send.borrow_mut();
+        let entry = send.entries.iter_mut().find(|entry| entry.id == id);
+        let entry = entry.expect("an entry stays until it is collected");
+        let replaced = entry.waker.replace(waker);
+        drop(send);
+        drop(replaced);
+        Poll::Pending
+    }
+}
+
+impl Drop for SendBuffer<'_> {
+    fn drop(&mut self) {
+        let SendState::Queued(id) = self.state else { return };
+        let mut send = self.connection.send.borrow_mut();
+        let Some(index) = send.entries.iter().position(|entry| entry.id == id) else { return };
+        let entry = send.entries.iter_mut().nth(index).expect("just found");
+        let committed = entry.sent > 0 || entry.outgoing.is_none();
+        let waker = entry.waker.take();
+        let removed = if committed && !entry.is_finished() {
+            entry.state = EntryState::Abandoned;
+            None
+        } else {
+            Some(send.entries.remove(index))
+        };
+        drop(send);
+        drop((waker, removed));
+    }
+}
+
+/// The future of `shutdown`.
+pub(crate) struct Shutdown<'a> {
+    connection: &'a Rc<Connection>,
+    id: Option<WaiterId>,
+}
+
+impl Future for Shutdown<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = self.connection;
+        let send = connection.send.borrow();
+        let (end, closing, idle) = (send.end, send.closing, send.is_idle());
+        drop(send);
+        match (end, closing) {
+            (Some(errno), _) | (None, Closing::Done(Err(errno))) => {
+                ready!(context::spend(cx));
+                return Poll::Ready(Err(error(errno)));
+            }
+            (None, Closing::Done(Ok(()))) => {
+                ready!(context::spend(cx));
+                return Poll::Ready(Ok(()));
+            }
+            (None, Closing::No | Closing::Asked) => {}
+        }
+        if !idle {
+            context::check_home(&connection.home)?;
+        }
+        connection.ask_shutdown();
+        if let Closing::Done(done) = connection.send.borrow().closing {
+            return Poll::Ready(done.map_err(error));
+        }
+        let waker = cx.waker().clone();
+        let replaced = connection.send.borrow_mut().waiters.register(&mut self.id, waker);
+        drop(replaced);
+        Poll::Pending
+    }
+}
+
+impl Drop for Shutdown<'_> {
+    fn drop(&mut self) {
+        let waker = self.connection.send.borrow_mut().waiters.remove(self.id);
+        drop(waker);
+    }
+}

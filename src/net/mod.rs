@@ -1,0 +1,17 @@
+//! TCP over completions.
+//!
+//! Objects own what is in flight on them: a [`TcpListener`] its accept, a [`TcpStream`] its
+//! receive and its queue of sends. Futures only wait. So dropping any of them, in `select!`, at a
+//! timeout, at any point, loses no connection and no byte: the next call gets it.
+
+mod addr;
+mod connection;
+mod queue;
+mod tcp;
+mod waiters;
+
+pub use addr::ToSocketAddrs;
+pub use tcp::{
+    IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener, TcpSocket,
+    TcpStream,
+};

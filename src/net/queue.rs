@@ -1,0 +1,107 @@
+//! A first-in-first-out queue whose first element is in place.
+//!
+//! Most streams have one segment parked or one send queued at a time; ten thousand of them should
+//! not hold ten thousand heap blocks for that.
+
+use std::collections::VecDeque;
+
+pub(crate) struct Queue<T> {
+    first: Option<T>,
+    /// Empty if there is no first.
+    rest: VecDeque<T>,
+}
+
+impl<T> Queue<T> {
+    pub(crate) const fn new() -> Queue<T> {
+        Queue { first: None, rest: VecDeque::new() }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, value: T) {
+        match self.first {
+            None => self.first = Some(value),
+            Some(_) => self.rest.push_back(value),
+        }
+    }
+
+    pub(crate) fn push_front(&mut self, value: T) {
+        if let Some(second) = self.first.replace(value) {
+            self.rest.push_front(second);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop(&mut self) -> Option<T> {
+        let first = self.first.take();
+        self.move_up();
+        first
+    }
+
+    pub(crate) fn front(&self) -> Option<&T> {
+        self.first.as_ref()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first.iter().chain(&self.rest)
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.first.iter_mut().chain(&mut self.rest)
+    }
+
+    /// Takes out the element at `index`, which exists.
+    pub(crate) fn remove(&mut self, index: usize) -> T {
+        let removed = match index {
+            0 => self.pop(),
+            _ => self.rest.remove(index - 1),
+        };
+        removed.expect("the index is in the queue")
+    }
+
+    /// Takes out what `unwanted` picks, in order.
+    pub(crate) fn extract(&mut self, mut unwanted: impl FnMut(&T) -> bool) -> Vec<T> {
+        if !self.iter().any(&mut unwanted) {
+            return Vec::new();
+        }
+        let (out, stay) = std::mem::replace(self, Queue::new()).into_iter().partition(|value| unwanted(value));
+        let stay: Vec<T> = stay;
+        stay.into_iter().for_each(|value| self.push(value));
+        out
+    }
+
+    pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
+        self.first.into_iter().chain(self.rest)
+    }
+
+    fn move_up(&mut self) {
+        if self.first.is_none() {
+            self.first = self.rest.pop_front();
+            if self.rest.is_empty() && self.rest.capacity() > 16 {
+                self.rest = VecDeque::new();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_a_queue() {
+        let mut queue = Queue::new();
+        for n in 0..5 {
+            queue.push(n);
+        }
+        queue.push_front(9);
+        assert_eq!(queue.remove(2), 1);
+        assert_eq!(queue.extract(|n| n % 2 == 1), [9, 3]);
+        assert_eq!((queue.front(), queue.iter().count()), (Some(&0), 3));
+        assert_eq!((queue.remove(0), queue.pop(), queue.pop(), queue.pop()), (0, Some(2), Some(4), None));
+        assert!(queue.is_empty());
+    }
+}

@@ -1,0 +1,225 @@
+//! Options of a socket that must be set before it listens or connects.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::connect::Connect;
+use super::listener::TcpListener;
+use super::stream::TcpStream;
+use crate::context;
+use crate::driver::Driver;
+use crate::sys::{self, IntOption, addr::SockAddr};
+
+/// How many connections wait to be accepted, unless [`TcpSocket::backlog`] says otherwise.
+pub(super) const BACKLOG: u32 = 1024;
+
+/// A TCP socket that does not listen or connect yet: the place for options.
+///
+/// # Examples
+/// ```
+/// use tamam::net::{TcpSocket, TcpStream};
+///
+/// tamam::run(async {
+///     let listener = TcpSocket::new_v4()?
+///         .reuse_port(true)
+///         .nodelay(true)               // accepted connections inherit it
+///         .backlog(4096)
+///         .listen("127.0.0.1:0".parse().expect("an address"))?;
+///     let client = TcpStream::connect(listener.local_addr()?).await?;
+///     let (server, peer) = listener.accept().await?;
+///     assert!(server.nodelay()?);
+///     assert_eq!(client.local_addr()?, peer);
+///     std::io::Result::Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use]
+pub struct TcpSocket {
+    fd: OwnedFd,
+    home: Rc<Driver>,
+    backlog: u32,
+    /// The first option that could not be set; `bind`, `listen` and `connect` report it.
+    error: Option<io::Error>,
+}
+
+/// When and how often an idle connection is probed; tcp(7). What is `None` stays as the system
+/// has it.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tamam::net::TcpKeepalive;
+///
+/// let keepalive = TcpKeepalive { idle: Some(Duration::from_secs(60)), ..TcpKeepalive::default() };
+/// assert_eq!(keepalive.probes, None);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpKeepalive {
+    /// Idle time before the first probe (TCP_KEEPIDLE), in whole seconds, rounded up.
+    pub idle: Option<Duration>,
+    /// Time between probes (TCP_KEEPINTVL), in whole seconds, rounded up.
+    pub interval: Option<Duration>,
+    /// How many probes go unanswered before the connection is dropped (TCP_KEEPCNT).
+    pub probes: Option<u32>,
+}
+
+impl TcpKeepalive {
+    pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let seconds = |time: Duration| {
+            i32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(i32::MAX)
+        };
+        sys::set(fd, IntOption::KeepAlive, 1)?;
+        if let Some(idle) = self.idle {
+            sys::set(fd, IntOption::KeepIdle, seconds(idle))?;
+        }
+        if let Some(interval) = self.interval {
+            sys::set(fd, IntOption::KeepInterval, seconds(interval))?;
+        }
+        if let Some(probes) = self.probes {
+            sys::set(fd, IntOption::KeepCount, i32::try_from(probes).unwrap_or(i32::MAX))?;
+        }
+        Ok(())
+    }
+}
+
+impl TcpSocket {
+    /// A socket for IPv4.
+    ///
+    /// # Errors
+    /// Those of socket(2), such as EMFILE; `Other` outside a runtime.
+    pub fn new_v4() -> io::Result<TcpSocket> {
+        TcpSocket::new(false)
+    }
+
+    /// A socket for IPv6; it takes no IPv4 connections (IPV6_V6ONLY).
+    ///
+    /// # Errors
+    /// Those of socket(2), such as EMFILE; `Other` outside a runtime.
+    pub fn new_v6() -> io::Result<TcpSocket> {
+        TcpSocket::new(true)
+    }
+
+    fn new(v6: bool) -> io::Result<TcpSocket> {
+        let home = context::try_current()?.driver.clone();
+        let fd = sys::tcp_socket(v6)?;
+        let socket = TcpSocket { fd, home, backlog: BACKLOG, error: None };
+        Ok(if v6 { socket.set(IntOption::OnlyV6, 1) } else { socket })
+    }
+
+    /// A socket for the family of `addr`.
+    pub(super) fn for_addr(addr: SocketAddr) -> io::Result<TcpSocket> {
+        TcpSocket::new(addr.is_ipv6())
+    }
+
+    fn set(mut self, option: IntOption, value: i32) -> TcpSocket {
+        if let Err(error) = sys::set(self.fd.as_fd(), option, value) {
+            self.error.get_or_insert(error);
+        }
+        self
+    }
+
+    fn check(&mut self) -> io::Result<()> {
+        self.error.take().map_or(Ok(()), Err)
+    }
+
+    /// SO_REUSEADDR: bind although old connections to the address linger. [`TcpListener::bind`]
+    /// sets it; here it is off at first.
+    pub fn reuse_addr(self, on: bool) -> TcpSocket {
+        self.set(IntOption::ReuseAddr, on.into())
+    }
+
+    /// SO_REUSEPORT: several sockets listen at one address, and the kernel spreads connections
+    /// over them.
+    pub fn reuse_port(self, on: bool) -> TcpSocket {
+        self.set(IntOption::ReusePort, on.into())
+    }
+
+    /// SO_RCVBUF in bytes; the kernel doubles it for its own use (socket(7)).
+    pub fn recv_buffer_size(self, bytes: u32) -> TcpSocket {
+        self.set(IntOption::ReceiveBuffer, i32::try_from(bytes).unwrap_or(i32::MAX))
+    }
+
+    /// SO_SNDBUF in bytes; the kernel doubles it for its own use (socket(7)).
+    pub fn send_buffer_size(self, bytes: u32) -> TcpSocket {
+        self.set(IntOption::SendBuffer, i32::try_from(bytes).unwrap_or(i32::MAX))
+    }
+
+    /// TCP_NODELAY: small sends do not wait for one another. Connections accepted from a listener
+    /// inherit it, which saves a system call for each.
+    pub fn nodelay(self, on: bool) -> TcpSocket {
+        self.set(IntOption::NoDelay, on.into())
+    }
+
+    /// SO_KEEPALIVE and its times. Accepted connections inherit them.
+    pub fn keepalive(mut self, keepalive: TcpKeepalive) -> TcpSocket {
+        if let Err(error) = keepalive.apply(self.fd.as_fd()) {
+            self.error.get_or_insert(error);
+        }
+        self
+    }
+
+    /// How many connections wait in the kernel to be accepted: 1024 unless set; the kernel cuts
+    /// it to `net.core.somaxconn`.
+    pub fn backlog(mut self, connections: u32) -> TcpSocket {
+        self.backlog = connections;
+        self
+    }
+
+    /// bind(2): the local address to listen at or to connect from.
+    ///
+    /// # Errors
+    /// Those of bind(2), and of an option set before.
+    pub fn bind(mut self, addr: SocketAddr) -> io::Result<TcpSocket> {
+        self.check()?;
+        sys::bind(self.fd.as_fd(), &SockAddr::new(addr))?;
+        Ok(self)
+    }
+
+    /// Binds to `addr` and listens.
+    ///
+    /// # Errors
+    /// Those of bind(2) and listen(2), and of an option set before.
+    pub fn listen(self, addr: SocketAddr) -> io::Result<TcpListener> {
+        let socket = self.bind(addr)?;
+        sys::listen(socket.fd.as_fd(), i32::try_from(socket.backlog).unwrap_or(i32::MAX))?;
+        Ok(TcpListener::new(socket.fd, socket.home))
+    }
+
+    /// Connects to `addr`.
+    ///
+    /// # Errors
+    /// Those of connect(2), and of an option set before.
+    /// # Cancel safety
+    /// Dropped, the attempt ends and the socket is closed.
+    /// # Kernel
+    /// 5.5, `IORING_OP_CONNECT`. See connect(2).
+    pub async fn connect(mut self, addr: SocketAddr) -> io::Result<TcpStream> {
+        self.check()?;
+        let fd = Connect::new(self.fd, self.home.clone(), addr).await?;
+        Ok(TcpStream::new(fd, self.home))
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// Those of getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        sys::local_addr(self.fd.as_fd())
+    }
+}
+
+impl AsFd for TcpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl fmt::Debug for TcpSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpSocket").field("fd", &self.fd).field("backlog", &self.backlog).finish()
+    }
+}

@@ -1,0 +1,192 @@
+//! The two directions of a stream as values of their own.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::rc::Rc;
+
+use super::stream::{TcpStream, all_sent, some_sent};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::net::connection::{Connection, Read, ReadReport};
+use crate::sys;
+
+/// The receiving half of a [`TcpStream`].
+///
+/// Dropping it stops receiving: what was parked is freed, and TCP pushes the peer back. Sending
+/// goes on until the other half is dropped too.
+pub struct OwnedReadHalf {
+    /// `None` only once it was made a part of something else.
+    connection: Option<Rc<Connection>>,
+}
+
+/// The sending half of a [`TcpStream`].
+///
+/// Dropping it shuts down sending: the peer sees the end after everything that was sent.
+/// [`forget`](Self::forget) leaves the direction open.
+pub struct OwnedWriteHalf {
+    /// `None` only once it was made a part of something else.
+    connection: Option<Rc<Connection>>,
+}
+
+fn present(connection: &Option<Rc<Connection>>) -> &Rc<Connection> {
+    connection.as_ref().expect("a half has its connection until it is consumed")
+}
+
+impl OwnedReadHalf {
+    pub(super) fn new(connection: Rc<Connection>) -> OwnedReadHalf {
+        OwnedReadHalf { connection: Some(connection) }
+    }
+
+    fn connection(&self) -> &Rc<Connection> {
+        present(&self.connection)
+    }
+
+    /// Receives the next bytes: [`TcpStream::recv`], with its errors and cancel safety.
+    pub async fn recv(&self) -> io::Result<Option<Chunk>> {
+        self.connection().recv().await
+    }
+
+    /// Receives into spare room: [`TcpStream::read`], with its errors and cancel safety.
+    pub async fn read<B: IoBufMut>(&self, buf: B) -> ReadReport<B> {
+        Read::some(self.connection(), buf).await
+    }
+
+    /// Receives a number of bytes: [`TcpStream::read_exact`], with its errors and cancel safety.
+    pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
+        Read::exact(self.connection(), buf, len).await.map(|(_, buf)| buf)
+    }
+
+    /// Makes the stream whole again, with everything that was received and everything queued.
+    ///
+    /// # Errors
+    /// [`ReuniteError`] with both halves, if they are not of the same stream.
+    pub fn reunite(mut self, mut other: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
+        if !Rc::ptr_eq(self.connection(), other.connection()) {
+            return Err(ReuniteError(self, other));
+        }
+        let connection = self.connection.take().expect("just compared");
+        other.connection = None;
+        // Two handles become one; neither direction ends.
+        connection.drop_handle();
+        Ok(TcpStream::from_connection(connection))
+    }
+}
+
+impl OwnedWriteHalf {
+    pub(super) fn new(connection: Rc<Connection>) -> OwnedWriteHalf {
+        OwnedWriteHalf { connection: Some(connection) }
+    }
+
+    fn connection(&self) -> &Rc<Connection> {
+        present(&self.connection)
+    }
+
+    /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.
+    pub async fn send<B: IoBuf>(&self, buf: B) -> Result<(usize, B), BufError<B>> {
+        some_sent(self.connection().send(Outgoing::one(buf)).await)
+    }
+
+    /// Sends all of a buffer: [`TcpStream::send_all`], with its errors and cancel safety.
+    pub async fn send_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
+        all_sent(self.connection().send(Outgoing::one(buf)).await)
+    }
+
+    /// Sends several buffers: [`TcpStream::sendv`], with its errors and cancel safety.
+    pub async fn sendv<B: IoBuf>(&self, bufs: Vec<B>) -> Result<(usize, Vec<B>), BufError<Vec<B>>> {
+        some_sent(self.connection().send(Outgoing::many(bufs)).await)
+    }
+
+    /// Ends sending: [`TcpStream::shutdown`], with its errors and cancel safety.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        self.connection().shutdown().await
+    }
+
+    /// Drops the half without shutting down sending: the peer sees the end only when the other
+    /// half is dropped too.
+    pub fn forget(mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.drop_handle();
+        }
+    }
+}
+
+impl Drop for OwnedReadHalf {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.end_recv();
+            connection.drop_handle();
+        }
+    }
+}
+
+impl Drop for OwnedWriteHalf {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.ask_shutdown();
+            connection.drop_handle();
+        }
+    }
+}
+
+/// What both halves have.
+macro_rules! names {
+    ($($half:ident),*) => {$(
+        impl $half {
+            /// The address of this end.
+            ///
+            /// # Errors
+            /// Those of getsockname(2).
+            pub fn local_addr(&self) -> io::Result<SocketAddr> {
+                sys::local_addr(self.as_fd())
+            }
+
+            /// The address of the peer, also when it is gone already.
+            ///
+            /// # Errors
+            /// Those of getsockopt(2).
+            pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+                sys::peer_addr(self.as_fd())
+            }
+        }
+
+        impl AsFd for $half {
+            fn as_fd(&self) -> BorrowedFd<'_> {
+                self.connection().fd()
+            }
+        }
+
+        impl fmt::Debug for $half {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($half))
+                    .field("local_addr", &self.local_addr().ok())
+                    .field("peer_addr", &self.peer_addr().ok())
+                    .finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+names!(OwnedReadHalf, OwnedWriteHalf);
+
+/// Two halves that are not of the same stream.
+pub struct ReuniteError(
+    /// The receiving half.
+    pub OwnedReadHalf,
+    /// The sending half.
+    pub OwnedWriteHalf,
+);
+
+impl fmt::Debug for ReuniteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReuniteError").field(&self.0).field(&self.1).finish()
+    }
+}
+
+impl fmt::Display for ReuniteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("these halves are not of the same stream")
+    }
+}
+
+impl std::error::Error for ReuniteError {}

@@ -1,0 +1,438 @@
+//! `TcpStream`: a thin handle over a connection.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
+
+use super::connect::Connect;
+use super::socket::TcpKeepalive;
+use super::split::{OwnedReadHalf, OwnedWriteHalf};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::context;
+use crate::driver::Driver;
+use crate::net::addr::ToSocketAddrs;
+use crate::net::connection::{Connection, Read, ReadReport, SendReport};
+use crate::sys::{self, IntOption};
+
+/// A TCP connection.
+///
+/// All methods take `&self`: receive and send at once without splitting, from any number of tasks.
+/// Each received byte goes to one of them, each sent buffer goes out whole.
+///
+/// Dropping the stream closes the connection without waiting for the peer. Bytes that were sent
+/// before are delivered; what a send in flight has not handed to the kernel is tried once more and
+/// then discarded. To be sure that everything arrived, `shutdown().await`, then receive until the
+/// end, then drop.
+///
+/// # Examples
+/// An echo of one message:
+/// ```
+/// use tamam::net::{TcpListener, TcpStream};
+///
+/// tamam::run(async {
+///     let listener = TcpListener::bind("127.0.0.1:0")?;
+///     let client = TcpStream::connect(listener.local_addr()?).await?;
+///     let (server, _) = listener.accept().await?;
+///
+///     client.send_all("tamam").await?;
+///     let chunk = server.recv().await?.expect("a message");
+///     server.send_all(chunk).await?;
+///
+///     let answer = client.read_exact(Vec::with_capacity(5), 5).await?;
+///     assert_eq!(answer, b"tamam");
+///     std::io::Result::Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct TcpStream {
+    connection: Rc<Connection>,
+}
+
+impl TcpStream {
+    pub(super) fn new(fd: OwnedFd, home: Rc<Driver>) -> TcpStream {
+        TcpStream { connection: Connection::new(fd, home) }
+    }
+
+    pub(super) fn from_connection(connection: Rc<Connection>) -> TcpStream {
+        TcpStream { connection }
+    }
+
+    /// The connection without the handle: for halves and conversions.
+    fn into_connection(self) -> Rc<Connection> {
+        let connection = self.connection.clone();
+        // The clone takes the handle's place, so its drop must not end the connection.
+        connection.split_handle();
+        drop(self);
+        connection
+    }
+
+    /// Connects to `addr`; of several addresses, to the first that answers, tried in order.
+    ///
+    /// # Errors
+    /// Those of connect(2) for the last address, such as `ConnectionRefused`; `InvalidInput` if
+    /// `addr` is no address; `Other` outside a runtime.
+    /// # Cancel safety
+    /// Dropped, the attempt ends and its socket is closed; no further address is tried.
+    /// # Kernel
+    /// 5.5, `IORING_OP_CONNECT`. See connect(2).
+    /// # Examples
+    /// ```
+    /// use tamam::net::{TcpListener, TcpStream};
+    ///
+    /// tamam::run(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    ///     let stream = TcpStream::connect([closed, listener.local_addr()?]).await?;
+    ///     assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let home = context::try_current()?.driver.clone();
+        let mut last = None;
+        for addr in addr.resolve()? {
+            let socket = sys::tcp_socket(addr.is_ipv6())?;
+            match Connect::new(socket, home.clone(), addr).await {
+                Ok(fd) => return Ok(TcpStream::new(fd, home)),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("there is at least one address"))
+    }
+
+    /// Takes over a connected socket. What it has received already, or its end, comes first. It is
+    /// made non-blocking, for those who share it.
+    ///
+    /// # Errors
+    /// `Other` outside a runtime; those of fcntl(2).
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+        let home = context::try_current()?.driver.clone();
+        sys::set_nonblocking(stream.as_fd())?;
+        Ok(TcpStream::new(OwnedFd::from(stream), home))
+    }
+
+    /// Gives the socket back, with the bytes that were received and not read: they come before
+    /// those still in the socket. The socket stays non-blocking.
+    ///
+    /// There is no `IntoRawFd`, since it could not give these bytes:
+    /// ```compile_fail
+    /// fn raw(stream: tamam::net::TcpStream) -> std::os::fd::RawFd {
+    ///     std::os::fd::IntoRawFd::into_raw_fd(stream)
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`IntoStdError`] with the stream, if bytes of a dropped send are still on their way out.
+    /// Wait for them, with `shutdown` or another send, and try again.
+    pub fn into_std(self) -> Result<(std::net::TcpStream, Vec<u8>), IntoStdError> {
+        match self.into_connection().into_parts() {
+            Ok((fd, unread)) => Ok((fd.into(), unread)),
+            Err((error, connection)) => {
+                Err(IntoStdError { error, stream: TcpStream::from_connection(connection) })
+            }
+        }
+    }
+
+    /// Splits into a half that receives and one that sends, for different tasks. Dropping the
+    /// latter shuts down sending.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let connection = self.into_connection();
+        connection.split_handle();
+        (OwnedReadHalf::new(connection.clone()), OwnedWriteHalf::new(connection))
+    }
+
+    /// Receives the next bytes, however many came together. `None`: the peer has finished.
+    ///
+    /// The bytes stay where the kernel put them; no buffer is held while waiting.
+    ///
+    /// # Errors
+    /// `ConnectionReset` (peer), on this and every later call, after what came before it. Others
+    /// carry the errno of recv(2).
+    /// # Cancel safety
+    /// Cancel safe: bytes that reach a dropped or forgotten `recv` come first in the next call.
+    /// # Kernel
+    /// 6.0, `IORING_OP_RECV` with `IORING_RECV_MULTISHOT` over provided buffers. See recv(2).
+    /// # Examples
+    /// ```
+    /// use tamam::net::{TcpListener, TcpStream};
+    ///
+    /// tamam::run(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///     let (server, _) = listener.accept().await?;
+    ///     client.send_all("one").await?;
+    ///     client.shutdown().await?;
+    ///     assert_eq!(&server.recv().await?.expect("a message")[..], b"one");
+    ///     assert!(server.recv().await?.is_none());
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn recv(&self) -> io::Result<Option<Chunk>> {
+        self.connection.recv().await
+    }
+
+    /// Receives bytes into the spare room of `buf`.
+    ///
+    /// Appends at most `buf.capacity() - buf.len()` bytes and returns how many; 0 means that the
+    /// peer has finished sending. `buf` comes back in every case, on failure inside the error.
+    ///
+    /// # Errors
+    /// `InvalidInput` (no spare room), `ConnectionReset` (peer), on this and every later call.
+    /// Others carry the errno of recv(2).
+    /// # Cancel safety
+    /// Cancel safe: bytes that reach a dropped or forgotten `read` come first in the next call.
+    /// `buf` itself is gone; [`recv`](Self::recv) needs none.
+    /// # Panics
+    /// If io_uring fails while the kernel holds `buf`, since it cannot be given back then.
+    /// # Kernel
+    /// 6.0, `IORING_OP_RECV`. See recv(2).
+    /// # Examples
+    /// ```
+    /// use tamam::net::{TcpListener, TcpStream};
+    ///
+    /// tamam::run(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///     let (server, _) = listener.accept().await?;
+    ///     client.send_all("hello").await?;
+    ///     let (len, buf) = server.read(Vec::with_capacity(1024)).await?;
+    ///     assert_eq!((len, &buf[..]), (5, &b"hello"[..]));
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn read<B: IoBufMut>(&self, buf: B) -> ReadReport<B> {
+        Read::some(&self.connection, buf).await
+    }
+
+    /// Receives exactly `len` bytes into the spare room of `buf`.
+    ///
+    /// # Errors
+    /// `InvalidInput` (less than `len` bytes of spare room), `UnexpectedEof` (the peer finished
+    /// before), `ConnectionReset` (peer). The error carries `buf` with the bytes that came.
+    /// # Cancel safety
+    /// Cancel safe: the bytes that had come are first in the next call, of whatever kind.
+    /// # Panics
+    /// As [`read`](Self::read).
+    /// # Kernel
+    /// 6.0, `IORING_OP_RECV`. See recv(2).
+    pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
+        Read::exact(&self.connection, buf, len).await.map(|(_, buf)| buf)
+    }
+
+    /// Sends `buf`, and returns how many of its bytes went out: all of them, unless the connection
+    /// failed on the way; then the next call gives the error.
+    ///
+    /// # Errors
+    /// `BrokenPipe` (peer finished, or after [`shutdown`](Self::shutdown)), `ConnectionReset`
+    /// (peer). The error carries `buf`.
+    /// # Cancel safety
+    /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
+    /// # Panics
+    /// If io_uring fails while the kernel holds `buf`, since it cannot be given back then.
+    /// # Kernel
+    /// 5.6, `IORING_OP_SEND`. See send(2).
+    pub async fn send<B: IoBuf>(&self, buf: B) -> Result<(usize, B), BufError<B>> {
+        some_sent(self.connection.send(Outgoing::one(buf)).await)
+    }
+
+    /// Sends all of `buf` and gives it back.
+    ///
+    /// Buffers of concurrent sends go out one after the other, in the order of first polls.
+    ///
+    /// # Errors
+    /// `BrokenPipe` (peer finished, or after [`shutdown`](Self::shutdown)), `ConnectionReset`
+    /// (peer), also when a part went out before. The error carries `buf`.
+    /// # Cancel safety
+    /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
+    /// To give up for good, drop the stream.
+    /// # Panics
+    /// As [`send`](Self::send).
+    /// # Kernel
+    /// 5.6, `IORING_OP_SEND` with `MSG_WAITALL`. See send(2).
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::net::{TcpListener, TcpStream};
+    /// use tamam::time::timeout;
+    ///
+    /// tamam::run(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///     let (server, _) = listener.accept().await?;
+    ///
+    ///     // More than the kernel holds: nobody reads yet, so this runs into the timeout …
+    ///     let big = vec![7u8; 16 << 20];
+    ///     assert!(timeout(Duration::from_millis(5), client.send_all(big)).await.is_err());
+    ///
+    ///     // … and goes on in the background.
+    ///     let all = server.read_exact(Vec::with_capacity(16 << 20), 16 << 20).await?;
+    ///     assert!(all.iter().all(|byte| *byte == 7));
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn send_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
+        all_sent(self.connection.send(Outgoing::one(buf)).await)
+    }
+
+    /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
+    /// out: all of them, unless the connection failed on the way; then the next call gives the
+    /// error.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); the error carries `bufs`.
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    /// # Panics
+    /// As [`send`](Self::send).
+    /// # Kernel
+    /// 5.3, `IORING_OP_SENDMSG`. See sendmsg(2).
+    pub async fn sendv<B: IoBuf>(&self, bufs: Vec<B>) -> Result<(usize, Vec<B>), BufError<Vec<B>>> {
+        some_sent(self.connection.send(Outgoing::many(bufs)).await)
+    }
+
+    /// Ends sending: the peer sees the end after every byte of sends that were polled before this,
+    /// also of those that were dropped. Receiving goes on. Sends that come later fail with
+    /// `BrokenPipe`. `Ok` means that the kernel has the end, not that the peer has seen it.
+    ///
+    /// # Errors
+    /// That of a send which failed before; `NotConnected` (peer has reset).
+    /// # Cancel safety
+    /// Dropped after its first poll, the end still follows what is queued.
+    /// # Kernel
+    /// shutdown(2), called directly: it never waits.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        self.connection.shutdown().await
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    /// Those of getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        sys::local_addr(self.as_fd())
+    }
+
+    /// The address of the peer, also when it is gone already.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2).
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        sys::peer_addr(self.as_fd())
+    }
+
+    /// Whether small sends go out at once (TCP_NODELAY).
+    ///
+    /// # Errors
+    /// Those of getsockopt(2).
+    pub fn nodelay(&self) -> io::Result<bool> {
+        sys::get(self.as_fd(), IntOption::NoDelay).map(|on| on != 0)
+    }
+
+    /// Sets TCP_NODELAY: small sends do not wait for one another.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+        sys::set(self.as_fd(), IntOption::NoDelay, on.into())
+    }
+
+    /// Sets SO_KEEPALIVE and its times.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn set_keepalive(&self, keepalive: TcpKeepalive) -> io::Result<()> {
+        keepalive.apply(self.as_fd())
+    }
+
+    /// Makes the drop of this stream reset the connection: the peer sees `ConnectionReset`, and
+    /// bytes not delivered yet are lost. SO_LINGER of zero; longer ones are not offered, since
+    /// close(2) would block the thread.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    pub fn set_zero_linger(&self) -> io::Result<()> {
+        self.connection.set_zero_linger()
+    }
+}
+
+pub(super) fn some_sent<T: 'static>(report: SendReport) -> Result<(usize, T), BufError<T>> {
+    let value = report.outgoing.take();
+    match report.error {
+        Some(error) if report.sent == 0 => Err(BufError::new(error, value)),
+        _ => Ok((report.sent, value)),
+    }
+}
+
+pub(super) fn all_sent<T: 'static>(report: SendReport) -> Result<T, BufError<T>> {
+    let value = report.outgoing.take();
+    match report.error {
+        Some(error) => Err(BufError::new(error, value)),
+        None => Ok(value),
+    }
+}
+
+impl Drop for TcpStream {
+    fn drop(&mut self) {
+        self.connection.drop_handle();
+    }
+}
+
+/// For options and names. Reading or writing by hand takes bytes that the runtime may have
+/// received already, or puts bytes between those of a send.
+impl AsFd for TcpStream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.connection.as_fd()
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream")
+            .field("local_addr", &self.local_addr().ok())
+            .field("peer_addr", &self.peer_addr().ok())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why [`TcpStream::into_std`] could not, with the stream.
+pub struct IntoStdError {
+    error: io::Error,
+    stream: TcpStream,
+}
+
+impl IntoStdError {
+    /// The stream, unchanged.
+    pub fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+}
+
+impl From<IntoStdError> for io::Error {
+    fn from(error: IntoStdError) -> io::Error {
+        error.error
+    }
+}
+
+impl fmt::Debug for IntoStdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IntoStdError").field("error", &self.error).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for IntoStdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for IntoStdError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}

@@ -1,0 +1,82 @@
+//! Those who wait for something to happen to an object.
+//!
+//! No answer is reserved for one of them: an arrival wakes all, and who finds nothing waits again.
+//! A forgotten future cannot be told from a slow one, so every scheme that wakes one, or hands
+//! over on drop, loses a wake to `mem::forget` (SEMANTICS G2).
+
+use std::task::Waker;
+
+/// Names one waiting future among those of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WaiterId(u64);
+
+/// Wakers in order of arrival. One is the common number; it needs no allocation.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    first: Option<(WaiterId, Waker)>,
+    rest: Vec<(WaiterId, Waker)>,
+    next_id: u64,
+}
+
+impl Waiters {
+    /// Lets `waker` be woken by the next arrival; the future is `id`, or new. Returns the waker
+    /// that this one replaces: drop it when no borrow is held.
+    #[must_use]
+    pub(crate) fn register(&mut self, id: &mut Option<WaiterId>, waker: Waker) -> Option<Waker> {
+        let id = *id.get_or_insert_with(|| {
+            self.next_id += 1;
+            WaiterId(self.next_id)
+        });
+        if let Some((_, old)) = self.iter_mut().find(|(other, _)| *other == id) {
+            return Some(std::mem::replace(old, waker));
+        }
+        match self.first {
+            None => self.first = Some((id, waker)),
+            Some(_) => self.rest.push((id, waker)),
+        }
+        None
+    }
+
+    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (WaiterId, Waker)> {
+        self.first.iter_mut().chain(&mut self.rest)
+    }
+
+    /// Takes the future's waker out, to be dropped when no borrow is held.
+    #[must_use]
+    pub(crate) fn remove(&mut self, id: Option<WaiterId>) -> Option<Waker> {
+        let id = id?;
+        if let Some((_, waker)) = self.first.take_if(|(first, _)| *first == id) {
+            return Some(waker);
+        }
+        let at = self.rest.iter().position(|(other, _)| *other == id)?;
+        Some(self.rest.remove(at).1)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none() && self.rest.is_empty()
+    }
+
+    /// An arrival: everybody is to be woken.
+    pub(crate) fn wake(&mut self, woken: &mut Vec<Waker>) {
+        woken.extend(self.first.take().map(|(_, waker)| waker));
+        woken.extend(self.rest.drain(..).map(|(_, waker)| waker));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_future_has_one_entry_and_an_arrival_takes_all() {
+        let (mut waiters, mut a, mut b) = (Waiters::default(), None, None);
+        assert!(waiters.register(&mut a, Waker::noop().clone()).is_none());
+        assert!(waiters.register(&mut b, Waker::noop().clone()).is_none());
+        assert!(waiters.register(&mut a, Waker::noop().clone()).is_some());
+        assert!(waiters.remove(a).is_some() && waiters.remove(a).is_none());
+        assert!(waiters.register(&mut a, Waker::noop().clone()).is_none());
+        let mut woken = Vec::new();
+        waiters.wake(&mut woken);
+        assert_eq!((woken.len(), waiters.is_empty()), (2, true));
+    }
+}

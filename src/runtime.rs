@@ -1,0 +1,346 @@
+//! The runtime: executor, timers and driver, and the only loop there is.
+//!
+//! Read [`Runtime::turn`] first; everything this thread ever does happens there.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::marker::PhantomData;
+use std::ops::ControlFlow;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use crate::context::{self, Entered, Handle};
+use crate::driver::{Driver, Settings, Wait};
+use crate::executor::{Executor, JoinHandle, MainTask};
+use crate::metrics::Metrics;
+use crate::sys;
+use crate::time::Timers;
+
+/// A single-thread runtime: tasks, timers, and the io_uring that completes them.
+///
+/// Dropping it drops the future of every task, in the order of their spawns, then cancels what is
+/// in flight and waits for the kernel to let go of it.
+///
+/// # Examples
+/// ```
+/// let runtime = tamam::Runtime::new()?;
+/// let handle = runtime.spawn(async { 6 * 7 });
+/// assert_eq!(runtime.block_on(handle).expect("no panic"), 42);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Runtime {
+    handle: Rc<Handle>,
+    budget: u32,
+    /// CLOCK_MONOTONIC at the timers' time zero, or a little later: never early.
+    clock_base_ns: u64,
+}
+
+/// Sizes and limits of a [`Runtime`].
+///
+/// # Examples
+/// ```
+/// let runtime = tamam::Runtime::builder()
+///     .buffer_size(16 * 1024)
+///     .buffer_count(64)
+///     .build()?;
+/// runtime.block_on(async {});
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    entries: u32,
+    completion_entries: u32,
+    buffer_size: usize,
+    buffer_count: u32,
+    stream_credit: usize,
+    budget: u32,
+}
+
+impl Default for Builder {
+    fn default() -> Builder {
+        Builder {
+            entries: 256,
+            completion_entries: 4096,
+            buffer_size: 4096,
+            buffer_count: 256,
+            stream_credit: 64 * 1024,
+            budget: 128,
+        }
+    }
+}
+
+impl Builder {
+    /// Submission queue entries: 256 unless set. A full queue is submitted early, nothing is lost.
+    /// The kernel rounds up to a power of two and cuts at 32768.
+    pub fn entries(mut self, entries: u32) -> Builder {
+        self.entries = entries;
+        self
+    }
+
+    /// Completion queue entries: 4096 unless set, at least as many as `entries`. Have twice as
+    /// many as busy connections; what overflows waits in the kernel, at a cost.
+    pub fn completion_entries(mut self, entries: u32) -> Builder {
+        self.completion_entries = entries;
+        self
+    }
+
+    /// Size of each receive buffer in bytes: 4096 unless set. One message that is larger comes in
+    /// several chunks.
+    pub fn buffer_size(mut self, bytes: usize) -> Builder {
+        self.buffer_size = bytes;
+        self
+    }
+
+    /// How many receive buffers the kernel may pick from: 256 unless set, rounded up to a power of
+    /// two, at most 32768. When all are in use, receives go to the heap.
+    pub fn buffer_count(mut self, buffers: u32) -> Builder {
+        self.buffer_count = buffers;
+        self
+    }
+
+    /// How many bytes of receive buffers a stream may hold unread before TCP pushes its peer back:
+    /// 65536 unless set.
+    pub fn stream_credit(mut self, bytes: usize) -> Builder {
+        self.stream_credit = bytes;
+        self
+    }
+
+    /// How many tasks are polled before I/O and timers have their turn: 128 unless set.
+    pub fn budget(mut self, polls: u32) -> Builder {
+        self.budget = polls;
+        self
+    }
+
+    /// Starts a runtime on this thread.
+    ///
+    /// # Errors
+    /// `InvalidInput` if a size is zero or too large. An error around a
+    /// [`SetupError`](crate::SetupError), if io_uring cannot be used here.
+    pub fn build(self) -> io::Result<Runtime> {
+        let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        if self.entries == 0 || self.completion_entries == 0 {
+            return invalid("a ring needs at least one entry");
+        }
+        if self.buffer_size == 0 || self.buffer_size > 1 << 30 {
+            return invalid("a receive buffer has between 1 byte and 1 GiB");
+        }
+        if self.buffer_count == 0 || self.buffer_count > 1 << 15 {
+            return invalid("there are between 1 and 32768 receive buffers");
+        }
+        if self.stream_credit == 0 || self.budget == 0 {
+            return invalid("with a credit or a budget of zero nothing would ever happen");
+        }
+        let settings = Settings {
+            entries: self.entries,
+            completion_entries: self.completion_entries,
+            buffer_len: self.buffer_size,
+            buffer_count: self.buffer_count.next_power_of_two() as u16,
+            stream_credit: self.stream_credit,
+        };
+        let driver = Driver::new(settings)?;
+        let executor = Executor::new(driver.notifier());
+        let timers = Rc::new(Timers::new());
+        let clock_base_ns = sys::monotonic_ns();
+        let handle = Handle { executor, timers, driver, turns: Cell::new(0), woken: Default::default() };
+        Ok(Runtime { handle: Rc::new(handle), budget: self.budget, clock_base_ns })
+    }
+}
+
+impl Runtime {
+    /// Starts a runtime on this thread with the default sizes.
+    ///
+    /// # Errors
+    /// An error around a [`SetupError`](crate::SetupError), if io_uring cannot be used here.
+    pub fn new() -> io::Result<Runtime> {
+        Builder::default().build()
+    }
+
+    /// Sizes and limits to choose.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Runs `future` to its end, and meanwhile every task of this runtime. It is polled where it
+    /// is, on the caller's stack.
+    ///
+    /// Tasks that have not ended stay, and go on in the next `block_on`.
+    ///
+    /// # Panics
+    /// With the panic of `future`; the runtime can be used again. Inside another `block_on` of
+    /// this thread, before anything is polled. In a forked child of the process that made the
+    /// runtime.
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let Some(_turning) = context::turn() else {
+            panic!(
+                "`block_on` (or `tamam::run`) inside `block_on`: this thread turns a tamam runtime \
+                 already; await the future instead, or spawn it"
+            );
+        };
+        self.handle.driver.assert_not_forked();
+        let _entered = context::enter(&self.handle);
+        let main = self.handle.executor.main_task();
+        let mut future = pin!(future);
+        let mut output = None;
+        let mut poll_main = |cx: &mut Context<'_>| match future.as_mut().poll(cx) {
+            Poll::Ready(value) => {
+                output = Some(value);
+                ControlFlow::Break(())
+            }
+            Poll::Pending => ControlFlow::Continue(()),
+        };
+        while self.turn(&main, &mut poll_main).is_continue() {}
+        // What the last polls submitted, cancelled or closed must not wait for another `block_on`.
+        self.park(Wait::No);
+        output.expect("the loop ends when the future is ready")
+    }
+
+    /// One turn. Everything this thread ever does happens here, in this order.
+    fn turn(
+        &self,
+        main: &MainTask,
+        poll_main: &mut dyn FnMut(&mut Context<'_>) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let Handle { executor, timers, turns, .. } = &*self.handle;
+        turns.set(turns.get() + 1);
+        executor.run_ready(self.budget, main, poll_main)?; // polls tasks; they push ops
+        let wait = match executor.is_idle() {
+            true => Wait::Until(timers.next_deadline().map(|ns| self.to_clock(ns))),
+            false => Wait::No, // submit, reap, do not sleep
+        };
+        self.park(wait); // one enter: submit, wait, reap, wake
+        ControlFlow::Continue(())
+    }
+
+    /// Wakes what is due, and what the driver brings.
+    fn park(&self, wait: Wait) {
+        let Handle { driver, timers, woken: reused, .. } = &*self.handle;
+        let mut woken = reused.take();
+        self.expire(&mut woken);
+        let wait = if woken.is_empty() { wait } else { Wait::No };
+        driver.park(wait, &mut woken);
+        if timers.next_deadline().is_some() && woken.is_empty() {
+            self.expire(&mut woken); // slept until the deadline, most likely
+        }
+        woken.drain(..).for_each(Waker::wake); // no borrow is held here
+        reused.replace(woken);
+    }
+
+    fn expire(&self, woken: &mut Vec<Waker>) {
+        let timers = &self.handle.timers;
+        if timers.next_deadline().is_some() {
+            timers.expire(timers.now_ns(), woken);
+        }
+    }
+
+    /// A time of the timers on CLOCK_MONOTONIC.
+    fn to_clock(&self, ns: u64) -> u64 {
+        self.clock_base_ns.saturating_add(ns)
+    }
+
+    /// Spawns a task that runs in the next [`block_on`](Self::block_on).
+    pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        self.handle.executor.spawn(future)
+    }
+
+    /// Makes this the runtime of the thread until the guard is dropped, so that constructors and
+    /// [`spawn`](crate::spawn) find it. Nothing is polled meanwhile.
+    ///
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// let listener = {
+    ///     let _guard = runtime.enter();
+    ///     tamam::net::TcpListener::bind("127.0.0.1:0")?
+    /// };
+    /// assert!(listener.local_addr()?.port() > 0);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn enter(&self) -> EnterGuard<'_> {
+        EnterGuard { _entered: context::enter(&self.handle), runtime: PhantomData }
+    }
+
+    /// What has been counted since the runtime was made.
+    pub fn metrics(&self) -> Metrics {
+        Metrics::of(&self.handle)
+    }
+
+    /// The kernel features in use, in words: for logs.
+    pub fn features(&self) -> Vec<&'static str> {
+        self.handle.driver.features()
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        let Handle { executor, timers, driver, .. } = &*self.handle;
+        // Possibly inside another runtime's task: its context comes back when this is done.
+        let _turning = context::turn_nested();
+        let _entered = context::enter(&self.handle);
+        executor.close();
+        drop(timers.clear());
+        driver.close();
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("metrics", &self.metrics()).finish_non_exhaustive()
+    }
+}
+
+/// Makes a runtime the current one of its thread; see [`Runtime::enter`].
+#[must_use = "the runtime is left when the guard is dropped"]
+pub struct EnterGuard<'a> {
+    _entered: Entered,
+    runtime: PhantomData<&'a Runtime>,
+}
+
+impl fmt::Debug for EnterGuard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EnterGuard")
+    }
+}
+
+/// Starts a runtime, runs `future` to its end, and gives its output. The tasks that are left are
+/// dropped.
+///
+/// # Panics
+/// If io_uring cannot be used here, with the reason: [`Runtime::new`] gives it as an error instead.
+/// Otherwise as [`Runtime::block_on`].
+///
+/// # Examples
+/// ```
+/// let sum = tamam::run(async {
+///     let a = tamam::spawn(async { 1 });
+///     let b = tamam::spawn(async { 2 });
+///     a.await.expect("no panic") + b.await.expect("no panic")
+/// });
+/// assert_eq!(sum, 3);
+/// ```
+pub fn run<F: Future>(future: F) -> F::Output {
+    match Runtime::new() {
+        Ok(runtime) => runtime.block_on(future),
+        Err(error) => panic!("no tamam runtime can start: {error}"),
+    }
+}
+
+/// Spawns a task on the runtime of this thread. It runs as soon as the current one pauses.
+///
+/// # Panics
+/// Outside a runtime.
+///
+/// # Examples
+/// ```
+/// tamam::run(async {
+///     let handle = tamam::spawn(async { "done" });
+///     assert_eq!(handle.await.expect("no panic"), "done");
+/// });
+/// ```
+#[track_caller]
+pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
+    context::expect_current().executor.spawn(future)
+}

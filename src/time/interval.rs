@@ -1,0 +1,296 @@
+//! `Interval`: one deadline after the other, and what to do when some were missed.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use super::{Sleep, saturating_add, sleep_until};
+
+/// Ticks at once, then every `period`.
+///
+/// # Panics
+/// If `period` is zero. [`tick`](Interval::tick) panics outside a runtime; calling `interval`
+/// itself is fine anywhere.
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// tamam::run(async {
+///     let start = Instant::now();
+///     let mut interval = tamam::time::interval(Duration::from_millis(1));
+///     interval.tick().await; // at once
+///     interval.tick().await;
+///     interval.tick().await;
+///     assert!(start.elapsed() >= Duration::from_millis(2));
+/// });
+/// ```
+#[track_caller]
+pub fn interval(period: Duration) -> Interval {
+    interval_at(Instant::now(), period)
+}
+
+/// Ticks at `start`, then every `period`.
+///
+/// # Panics
+/// If `period` is zero. [`tick`](Interval::tick) panics outside a runtime; calling `interval_at`
+/// itself is fine anywhere.
+/// # Examples
+/// ```
+/// use std::time::{Duration, Instant};
+///
+/// tamam::run(async {
+///     let start = Instant::now() + Duration::from_millis(1);
+///     let mut interval = tamam::time::interval_at(start, Duration::from_millis(2));
+///     assert_eq!(interval.tick().await, start);
+///     assert_eq!(interval.tick().await, start + Duration::from_millis(2));
+/// });
+/// ```
+#[track_caller]
+pub fn interval_at(start: Instant, period: Duration) -> Interval {
+    assert!(!period.is_zero(), "the period of an interval must not be zero");
+    Interval { sleep: sleep_until(start), period, missed: MissedTickBehavior::default() }
+}
+
+/// Ticks of [`interval()`] and [`interval_at`].
+pub struct Interval {
+    /// Its deadline is that of the next tick.
+    sleep: Sleep,
+    period: Duration,
+    missed: MissedTickBehavior,
+}
+
+impl Interval {
+    /// Waits for the next tick, and returns the time it was due.
+    ///
+    /// # Panics
+    /// When polled outside a runtime.
+    /// # Cancel safety
+    /// Cancel safe: a tick is taken only by a future that returns it.
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::time::{interval, timeout};
+    ///
+    /// tamam::run(async {
+    ///     let mut interval = interval(Duration::from_millis(2));
+    ///     let first = interval.tick().await;
+    ///     while timeout(Duration::from_millis(1), interval.tick()).await.is_err() {}
+    ///     let third = interval.tick().await;
+    ///     assert_eq!(third - first, Duration::from_millis(4)); // none was lost
+    /// });
+    /// ```
+    pub fn tick(&mut self) -> impl Future<Output = Instant> {
+        Tick(self)
+    }
+
+    /// [`tick`](Self::tick) as a poll: the task of the latest call is woken.
+    ///
+    /// # Panics
+    /// Outside a runtime.
+    #[track_caller]
+    pub fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
+        ready!(Pin::new(&mut self.sleep).poll(cx));
+        let due = self.sleep.deadline();
+        self.sleep.reset(self.missed.next(due, self.period));
+        Poll::Ready(due)
+    }
+
+    /// Lets the next tick be one period from now, and those after it follow from there.
+    pub fn reset(&mut self) {
+        self.sleep.reset(saturating_add(Instant::now(), self.period));
+    }
+
+    /// The time between ticks.
+    pub fn period(&self) -> Duration {
+        self.period
+    }
+
+    /// What happens when ticks are missed; `Burst` if it was not set.
+    pub fn missed_tick_behavior(&self) -> MissedTickBehavior {
+        self.missed
+    }
+
+    /// Sets what happens when ticks are missed, from the next tick on.
+    pub fn set_missed_tick_behavior(&mut self, behavior: MissedTickBehavior) {
+        self.missed = behavior;
+    }
+}
+
+impl fmt::Debug for Interval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interval")
+            .field("next", &self.sleep.deadline())
+            .field("period", &self.period)
+            .field("missed_tick_behavior", &self.missed)
+            .finish()
+    }
+}
+
+/// Not an `async fn`, so that the panic outside a runtime names the line of the `await`.
+#[must_use = "futures do nothing unless awaited"]
+struct Tick<'a>(&'a mut Interval);
+
+impl Future for Tick<'_> {
+    type Output = Instant;
+
+    #[track_caller]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Instant> {
+        self.0.poll_tick(cx)
+    }
+}
+
+/// What an [`Interval`] does after ticks nobody was there to take.
+///
+/// With a period of 10 ms, when the tick due at 20 is taken at 45, the next are due at:
+///
+/// | | |
+/// |---|---|
+/// | `Burst` | 30, 40, 50, 60: two at once, then as planned |
+/// | `Delay` | 55, 65, 75: a period from now on |
+/// | `Skip` | 50, 60, 70: as planned, without those that were missed |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MissedTickBehavior {
+    /// Keeps the number of ticks: makes up for the missed ones as fast as they are taken.
+    #[default]
+    Burst,
+    /// Keeps the distance: a tick taken late (by 5 ms, or by a period if that is shorter) moves
+    /// all later ones.
+    Delay,
+    /// Keeps the pace: the next tick is the first one planned after now.
+    Skip,
+}
+
+impl MissedTickBehavior {
+    fn next(self, due: Instant, period: Duration) -> Instant {
+        match self {
+            MissedTickBehavior::Burst => saturating_add(due, period),
+            MissedTickBehavior::Delay => next_delayed(due, period, Instant::now()),
+            MissedTickBehavior::Skip => next_planned(due, period, Instant::now()),
+        }
+    }
+}
+
+/// What every wake-up is late by is no missed tick: it must not add up. Tokio draws the line at
+/// 5 ms as well.
+const LATE: Duration = Duration::from_millis(5);
+
+fn next_delayed(due: Instant, period: Duration, now: Instant) -> Instant {
+    let late = now.saturating_duration_since(due) >= LATE.min(period);
+    saturating_add(if late { now } else { due }, period)
+}
+
+/// The first `due + n * period` after `now`, and not `due` itself.
+fn next_planned(due: Instant, period: Duration, now: Instant) -> Instant {
+    let past = now.saturating_duration_since(due).as_nanos() % period.as_nanos();
+    let past = Duration::new((past / 1_000_000_000) as u64, (past % 1_000_000_000) as u32);
+    let latest = now.checked_sub(past).unwrap_or(due); // planned, and not after `now`
+    saturating_add(latest.max(due), period)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::panic::catch_unwind;
+    use std::pin::pin;
+    use std::task::Poll;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::super::timeout;
+    use super::{Interval, MissedTickBehavior, interval, interval_at, next_delayed, next_planned};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn plans_after_missed_ticks() {
+        let due = Instant::now() + 20 * MS;
+        let now = due + 25 * MS;
+        assert_eq!(next_planned(due, 10 * MS, now), due + 30 * MS);
+        assert_eq!(next_planned(due, 10 * MS, due), due + 10 * MS);
+        assert_eq!(next_planned(due, 10 * MS, due + 10 * MS), due + 20 * MS);
+        assert_eq!(next_planned(due, 10 * MS, due - MS), due + 10 * MS);
+        assert_eq!(next_delayed(due, 10 * MS, now), now + 10 * MS);
+        assert_eq!(next_delayed(due, 10 * MS, due + MS), due + 10 * MS);
+        assert_eq!(next_delayed(due, MS, due + 2 * MS), due + 3 * MS);
+        for plan in [next_planned, next_delayed] {
+            assert!(plan(due, Duration::MAX, now) > now + 10_000_000 * MS);
+            assert!(plan(due, Duration::from_nanos(1), now) > now);
+        }
+    }
+
+    #[test]
+    fn first_tick_at_once_then_every_period() {
+        crate::run(async {
+            let before = Instant::now();
+            let mut ticks = interval(2 * MS);
+            let first = ticks.tick().await;
+            assert!(first >= before && first <= Instant::now());
+            for n in 1..4 {
+                assert_eq!(ticks.tick().await, first + n * 2 * MS);
+                assert!(Instant::now() >= first + n * 2 * MS);
+            }
+        });
+    }
+
+    fn late(behavior: MissedTickBehavior) -> (Interval, Instant) {
+        let mut ticks = interval(10 * MS);
+        ticks.set_missed_tick_behavior(behavior);
+        assert_eq!(ticks.missed_tick_behavior(), behavior);
+        let first = ticks.sleep.deadline();
+        thread::sleep(25 * MS);
+        (ticks, first)
+    }
+
+    #[test]
+    fn late_consumer() {
+        crate::run(async {
+            let (mut ticks, first) = late(MissedTickBehavior::Burst);
+            for n in 0..4 {
+                assert_eq!(ticks.tick().await, first + n * 10 * MS);
+            }
+            let (mut ticks, first) = late(MissedTickBehavior::Delay);
+            assert_eq!(ticks.tick().await, first);
+            assert!(ticks.tick().await >= first + 35 * MS);
+            let (mut ticks, first) = late(MissedTickBehavior::Skip);
+            assert_eq!(ticks.tick().await, first);
+            let planned = ticks.tick().await - first;
+            assert!(planned >= 30 * MS && planned.as_nanos() % 10_000_000 == 0);
+        });
+    }
+
+    #[test]
+    fn dropped_tick_loses_none() {
+        crate::run(async {
+            let start = Instant::now();
+            let mut ticks = interval_at(start, 3 * MS);
+            assert_eq!(ticks.tick().await, start);
+            while timeout(MS, ticks.tick()).await.is_err() {}
+            poll_fn(|cx| Poll::Ready(pin!(ticks.tick()).poll(cx).is_ready())).await;
+            assert!(ticks.tick().await <= start + 9 * MS);
+        });
+    }
+
+    #[test]
+    fn reset_starts_over_and_huge_periods_never_tick() {
+        crate::run(async {
+            let mut ticks = interval(5 * MS);
+            ticks.tick().await;
+            let from = Instant::now();
+            ticks.reset();
+            assert!(ticks.tick().await >= from + 5 * MS);
+
+            let mut never = interval(Duration::MAX);
+            never.tick().await;
+            assert!(timeout(MS, never.tick()).await.is_err());
+            never.reset();
+            assert!(timeout(MS, never.tick()).await.is_err());
+            assert_eq!(never.period(), Duration::MAX);
+        });
+    }
+
+    #[test]
+    fn zero_period_panics() {
+        assert!(catch_unwind(|| interval(Duration::ZERO)).is_err());
+    }
+}

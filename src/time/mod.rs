@@ -1,0 +1,58 @@
+//! Time: sleep until a deadline, limit a future, tick at a period.
+//!
+//! Deadlines are [`std::time::Instant`]s (`CLOCK_MONOTONIC`: time spent suspended does not count),
+//! fixed when a future is made, and nothing here fires before them. What lies too far ahead to be
+//! represented never fires; [`Duration::MAX`](std::time::Duration::MAX) is fine everywhere. These
+//! futures are made anywhere and polled inside a runtime; they register with the one that polls
+//! them, and dropping them unregisters at once.
+//!
+//! | | |
+//! |---|---|
+//! | [`sleep()`], [`sleep_until`] | wait for a deadline |
+//! | [`timeout()`], [`timeout_at`] | wait for a future, until a deadline at most |
+//! | [`interval()`], [`interval_at`] | wait for one deadline after the other |
+//!
+//! Within: `wheel.rs` decides what is due and knows no clock, `timers.rs` adds the clock, the rest
+//! are futures over it. Read `wheel.rs` next.
+
+mod wheel;
+
+mod timers;
+
+mod sleep;
+
+mod timeout;
+
+mod interval;
+
+pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
+pub use sleep::{Sleep, sleep, sleep_until};
+pub use timeout::{Elapsed, Timeout, timeout, timeout_at};
+pub(crate) use timers::Timers;
+
+use std::time::{Duration, Instant};
+
+/// `at + by`; where that cannot be represented, an `Instant` so late that it is never.
+fn saturating_add(at: Instant, by: Duration) -> Instant {
+    at.checked_add(by).unwrap_or_else(|| {
+        // std does not name the last `Instant`; steps of halving length come within a second.
+        let steps = (0..u64::BITS).rev().map(|bit| Duration::from_secs(1 << bit));
+        steps.fold(at, |latest, step| latest.checked_add(step).unwrap_or(latest))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::saturating_add;
+
+    #[test]
+    fn addition_saturates() {
+        let now = Instant::now();
+        assert_eq!(saturating_add(now, Duration::from_nanos(7)), now + Duration::from_nanos(7));
+        let last = saturating_add(now, Duration::MAX);
+        assert!(last - now > Duration::from_secs(u64::MAX / 2 - (1 << 40)));
+        assert!(saturating_add(last, Duration::from_secs(1)) >= last);
+    }
+}

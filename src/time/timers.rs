@@ -1,0 +1,182 @@
+//! The wheel of one runtime with its clock: what futures register with and the turn expires.
+//!
+//! Everything goes through `&self`, and no waker is cloned, woken or dropped while the wheel is
+//! borrowed (invariant 3): foreign code in a waker may come back here. Read `sleep.rs` next.
+
+use std::cell::{Cell, RefCell};
+use std::task::Waker;
+use std::time::Instant;
+
+use super::wheel::{NEVER, TimerKey, Wheel};
+
+/// Clock and timers of one runtime.
+pub(crate) struct Timers {
+    start: Instant,
+    /// The latest `now` that `expire` was given.
+    reached: Cell<u64>,
+    wheel: RefCell<Wheel>,
+}
+
+impl Timers {
+    pub(crate) fn new() -> Self {
+        Timers { start: Instant::now(), reached: Cell::new(0), wheel: RefCell::new(Wheel::new()) }
+    }
+
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.to_ns(Instant::now())
+    }
+
+    /// Nanoseconds from `start`: 0 before it, `u64::MAX` (never) from 584 years on. Exact in
+    /// between, for an `Instant` counts whole nanoseconds; so nothing can fire early by rounding.
+    pub(crate) fn to_ns(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(NEVER)
+    }
+
+    /// Whether `expire` has already taken out what is due at `deadline_ns`.
+    pub(crate) fn has_reached(&self, deadline_ns: u64) -> bool {
+        deadline_ns <= self.reached.get()
+    }
+
+    pub(crate) fn insert(&self, deadline_ns: u64, waker: Waker) -> TimerKey {
+        self.wheel.borrow_mut().insert(deadline_ns, waker)
+    }
+
+    /// Makes the timer wake `waker`. `false` if it fired or was removed.
+    pub(crate) fn update(&self, key: TimerKey, waker: &Waker) -> bool {
+        let known = self.wheel.borrow().will_wake(key, waker);
+        match known {
+            None => false,
+            Some(true) => true,
+            Some(false) => {
+                // Clone and drop are foreign code: before and after the borrow, never within.
+                let clone = waker.clone();
+                let unneeded = self.wheel.borrow_mut().replace(key, clone);
+                drop(unneeded);
+                self.is_pending(key)
+            }
+        }
+    }
+
+    /// Unregisters a timer. The caller drops the waker; `None` if it fired or was removed.
+    pub(crate) fn remove(&self, key: TimerKey) -> Option<Waker> {
+        self.wheel.borrow_mut().remove(key)
+    }
+
+    pub(crate) fn is_pending(&self, key: TimerKey) -> bool {
+        self.wheel.borrow().is_pending(key)
+    }
+
+    /// Takes out what is due at `now_ns` and appends the wakers to `woken`, for the caller to
+    /// wake: in order of deadline, then of registration. Returns at once if nothing is due.
+    pub(crate) fn expire(&self, now_ns: u64, woken: &mut Vec<Waker>) {
+        self.reached.set(now_ns.max(self.reached.get()));
+        self.wheel.borrow_mut().expire(now_ns, woken);
+    }
+
+    /// When to call `expire` next; see [`Wheel::next_deadline`]. May lie in the past.
+    pub(crate) fn next_deadline(&self) -> Option<u64> {
+        self.wheel.borrow().next_deadline()
+    }
+
+    /// How many timers there are, those that never fire included.
+    pub(crate) fn len(&self) -> usize {
+        self.wheel.borrow().len()
+    }
+
+    /// Takes out every timer, for the caller to drop the wakers.
+    pub(crate) fn clear(&self) -> Vec<Waker> {
+        self.wheel.borrow_mut().clear()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::{Arc, Mutex};
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    use super::super::wheel::NEVER;
+    use super::Timers;
+
+    struct Count(Mutex<u32>);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            *self.0.lock().unwrap() += 1;
+        }
+    }
+
+    #[test]
+    fn conversion_saturates_and_is_exact() {
+        let timers = Timers::new();
+        let start = timers.start;
+        assert_eq!(timers.to_ns(start + Duration::from_nanos(1)), 1);
+        assert_eq!(timers.to_ns(start + Duration::from_secs(3600)), 3_600_000_000_000);
+        assert_eq!(timers.to_ns(start + Duration::from_nanos(NEVER - 1)), NEVER - 1);
+        assert_eq!(timers.to_ns(start + Duration::from_secs(1 << 40)), NEVER);
+        if let Some(before) = start.checked_sub(Duration::from_millis(1)) {
+            assert_eq!(timers.to_ns(before), 0);
+        }
+        assert!(timers.now_ns() <= timers.now_ns());
+    }
+
+    #[test]
+    fn update_tells_fired_from_pending() {
+        let timers = Timers::new();
+        let (one, two) = (Arc::new(Count(Mutex::new(0))), Arc::new(Count(Mutex::new(0))));
+        let (first, second) = (Waker::from(one.clone()), Waker::from(two.clone()));
+        let key = timers.insert(10, first.clone());
+        assert!(timers.update(key, &first));
+        assert!(timers.update(key, &second));
+        let mut woken = Vec::new();
+        timers.expire(9, &mut woken);
+        assert!(woken.is_empty() && !timers.has_reached(10));
+        timers.expire(10, &mut woken);
+        woken.into_iter().for_each(Waker::wake);
+        assert_eq!((*one.0.lock().unwrap(), *two.0.lock().unwrap()), (0, 1));
+        assert!(timers.has_reached(10) && !timers.update(key, &first));
+        assert_eq!(timers.len(), 0);
+    }
+
+    thread_local! {
+        static TIMERS: Rc<Timers> = Rc::new(Timers::new());
+    }
+
+    /// A waker that uses the timers it is registered with, when woken and when dropped.
+    struct Meddler;
+
+    impl Wake for Meddler {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    impl Drop for Meddler {
+        fn drop(&mut self) {
+            TIMERS.with(|timers| {
+                let key = timers.insert(0, Waker::noop().clone());
+                assert!(timers.remove(key).is_some());
+            });
+        }
+    }
+
+    #[test]
+    fn no_waker_is_dropped_under_the_borrow() {
+        let timers = TIMERS.with(Rc::clone);
+        let meddler = || Waker::from(Arc::new(Meddler));
+        let key = timers.insert(10, meddler());
+        assert!(timers.update(key, &meddler()));
+        assert!(timers.update(key, Waker::noop()));
+        assert!(timers.remove(key).is_some());
+        assert!(!timers.update(key, &meddler()));
+
+        let key = timers.insert(10, meddler());
+        drop(timers.remove(key));
+        timers.insert(10, meddler());
+        let mut woken = Vec::new();
+        timers.expire(10, &mut woken);
+        woken.into_iter().for_each(Waker::wake);
+        timers.insert(10, meddler());
+        drop(timers.clear());
+        assert_eq!(timers.len(), 0);
+    }
+}
