@@ -558,9 +558,8 @@ impl Driver {
             if in_flight == 0 {
                 return true;
             }
-            for token in self.table.borrow().tokens() {
-                self.cancel(token);
-            }
+            let tokens = self.table.borrow().tokens();
+            tokens.into_iter().for_each(|token| self.cancel(token));
             self.send_cancels();
             let slice = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
             let want = self.with_ring(Ring::completion_entries).min(in_flight as u32);

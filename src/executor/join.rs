@@ -35,7 +35,6 @@ use super::task::{TaskRef, TypedTask, contain};
 /// # Ok(())
 /// # }
 /// ```
-#[must_use = "a task runs on when its handle is dropped; `drop(handle)` says that this is meant"]
 pub struct JoinHandle<T> {
     task: TypedTask<T>,
 }

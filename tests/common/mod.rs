@@ -1,0 +1,219 @@
+//! What the tests share: runtimes of every size, peers, a process of one's own, and the ledger that
+//! must balance at the end.
+#![allow(dead_code, reason = "each test binary uses its part of it")]
+
+pub mod quarantine;
+
+use std::future::Future;
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tamam::net::TcpStream;
+use tamam::{Builder, Runtime};
+
+/// Longer than any test takes; a test that hangs ends here, with its name.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The sizes that every test of a row runs with: the usual, and so small that what is rare
+/// elsewhere (a full queue, an overflow, no buffer) happens all the time.
+pub fn sizes() -> [(&'static str, Builder); 4] {
+    let small = Runtime::builder().entries(1).completion_entries(2);
+    [
+        ("default", Runtime::builder()),
+        ("one entry, two completions", small.clone()),
+        ("one buffer of 16 bytes", Runtime::builder().buffer_size(16).buffer_count(1)),
+        ("smallest of all", small.buffer_size(16).buffer_count(1)),
+    ]
+}
+
+/// Runs a test under each of [`sizes`], on a runtime of its own, and lets the ledger balance.
+pub fn everywhere<F: Future<Output = ()>>(test: impl Fn() -> F) {
+    for (name, builder) in sizes() {
+        eprintln!("-- {name}");
+        with(builder, &test);
+    }
+}
+
+/// Runs a test on a runtime of these sizes, watched, and checks what is left in it.
+pub fn with<F: Future<Output = ()>>(builder: Builder, test: impl Fn() -> F) {
+    let _watchdog = Watchdog::start();
+    let runtime = builder.build().expect("io_uring works on the machines that run these tests");
+    runtime.block_on(test());
+    // Objects that the test dropped at its end are let go of in one more turn.
+    runtime.block_on(tamam::yield_now());
+    let metrics = runtime.metrics();
+    assert_eq!(metrics.stray_completions, 0, "a completion that nothing explains");
+    assert_eq!(metrics.ops, 0, "ops in flight after the test dropped everything: {metrics:?}");
+    assert_eq!(metrics.timers, 0, "timers left: {metrics:?}");
+    assert_eq!(metrics.buffers_lent, 0, "buffers not given back: {metrics:?}");
+}
+
+/// Ends the process when a test hangs.
+pub struct Watchdog(std::sync::mpsc::Sender<()>);
+
+impl Watchdog {
+    pub fn start() -> Watchdog {
+        let (alive, dropped) = std::sync::mpsc::channel::<()>();
+        let name = thread::current().name().unwrap_or("test").to_owned();
+        thread::spawn(move || {
+            let timeout = dropped.recv_timeout(PATIENCE);
+            if timeout == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                eprintln!("{name} hangs");
+                std::process::abort();
+            }
+        });
+        Watchdog(alive)
+    }
+}
+
+/// Runs a test alone in a process of its own, since the threads of libtest share descriptors,
+/// allocator and limits. `name` is the path of the test, as libtest prints it.
+pub fn alone(name: &str, test: impl FnOnce()) {
+    const ALONE: &str = "TAMAM_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some_and(|alone| alone == name) {
+        let ledger = Ledger::start();
+        test();
+        return ledger.balance();
+    }
+    let output = Command::new(std::env::current_exe().expect("a test has a binary"))
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .env(ALONE, name)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the test's own binary can be run");
+    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    println!("{}{}", text[0], text[1]);
+    assert!(output.status.success(), "{name} alone: {}", output.status);
+    assert!(text[0].contains("1 passed"), "{name} is not the path of a test");
+}
+
+/// What a test must leave as it found it.
+pub struct Ledger {
+    descriptors: Vec<String>,
+}
+
+impl Ledger {
+    pub fn start() -> Ledger {
+        Ledger { descriptors: descriptors() }
+    }
+
+    /// Descriptors as at the start, and no byte of freed memory written to.
+    pub fn balance(self) {
+        // Locked memory and descriptors of a ring are let go of by the kernel a moment later.
+        let until = Instant::now() + Duration::from_secs(5);
+        while descriptors().len() != self.descriptors.len() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(descriptors(), self.descriptors, "descriptors leaked");
+        assert_eq!(quarantine::changed(), 0, "freed blocks were written to");
+    }
+}
+
+/// The open descriptors of this process, as `number -> what`.
+pub fn descriptors() -> Vec<String> {
+    let mut open: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .expect("proc is mounted")
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            let what = std::fs::read_link(&path).ok()?; // the directory itself is closed by now
+            let what = what.to_string_lossy().into_owned();
+            let number = path.file_name()?.to_string_lossy().into_owned();
+            (!what.contains("/fd")).then(|| format!("{number} -> {what}"))
+        })
+        .collect();
+    open.sort();
+    open
+}
+
+/// A stream of the runtime and the std socket at its other end.
+pub async fn pair() -> (TcpStream, StdStream) {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
+    let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connects");
+    let (peer, _) = listener.accept().expect("it is there");
+    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    peer.set_nodelay(true).expect("a TCP socket");
+    (stream, peer)
+}
+
+/// As [`pair`], with small kernel buffers at both ends, so that sends stall early.
+pub async fn narrow_pair() -> (TcpStream, StdStream) {
+    let listener = tamam::net::TcpSocket::new_v4()
+        .and_then(|socket| socket.recv_buffer_size(4096).listen(SocketAddr::from(([127, 0, 0, 1], 0))))
+        .expect("loopback has ports");
+    let addr = listener.local_addr().expect("bound");
+    let stream = tamam::net::TcpSocket::new_v4()
+        .expect("a socket")
+        .send_buffer_size(4096)
+        .connect(addr)
+        .await
+        .expect("connects");
+    let (peer, _) = listener.accept().await.expect("it is there");
+    let (peer, unread) = peer.into_std().expect("nothing was sent");
+    assert!(unread.is_empty());
+    peer.set_nonblocking(false).expect("a socket");
+    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    (stream, peer)
+}
+
+/// Makes the peer's drop reset the connection.
+pub fn reset(peer: StdStream) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    // SAFETY: `linger` is a valid option value of the length given.
+    let done = unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&peer),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            size_of_val(&linger) as libc::socklen_t,
+        )
+    };
+    assert_eq!(done, 0, "SO_LINGER can be set");
+    drop(peer);
+}
+
+/// Reads from a std peer until the end, on a thread of its own.
+pub fn read_to_end(mut peer: StdStream) -> thread::JoinHandle<std::io::Result<Vec<u8>>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        peer.read_to_end(&mut bytes).map(|_| bytes)
+    })
+}
+
+/// Waits for another thread without blocking the runtime.
+pub async fn join<T>(thread: thread::JoinHandle<T>) -> T {
+    while !thread.is_finished() {
+        tamam::time::sleep(Duration::from_millis(1)).await;
+    }
+    thread.join().expect("the thread does not panic")
+}
+
+/// Lets the runtime turn until what was submitted had time to arrive on loopback.
+pub async fn settle() {
+    tamam::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// Polls a future once.
+pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
+    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
+}
+
+/// `len` bytes in which each place can be told from others: a counter of 4 bytes, repeated.
+pub fn pattern(len: usize) -> Vec<u8> {
+    (0..len.div_ceil(4) as u32).flat_map(u32::to_le_bytes).take(len).collect()
+}
+
+/// Pseudo-random numbers from a seed (xorshift64*), so that a failure can be repeated.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+}
