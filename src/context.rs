@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::ManuallyDrop;
+use std::ptr;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -28,6 +29,8 @@ type Current = ManuallyDrop<Option<Rc<Handle>>>;
 
 thread_local! {
     static CURRENT: Cell<Current> = const { Cell::new(ManuallyDrop::new(None)) };
+    /// The driver of `CURRENT`, to compare with and never to follow.
+    static HOME: Cell<*const Driver> = const { Cell::new(ptr::null()) };
     static TURNING: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -42,12 +45,14 @@ pub(crate) struct Entered {
 pub(crate) fn enter(handle: &Rc<Handle>) -> Entered {
     let home = handle.executor.enter();
     let previous = CURRENT.replace(ManuallyDrop::new(Some(handle.clone())));
+    HOME.set(Rc::as_ptr(&handle.driver));
     Entered { previous, _home: home }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
         let previous = std::mem::replace(&mut self.previous, ManuallyDrop::new(None));
+        HOME.set(previous.as_ref().map_or(ptr::null(), |handle| Rc::as_ptr(&handle.driver)));
         drop(ManuallyDrop::into_inner(CURRENT.replace(previous)));
     }
 }
@@ -122,9 +127,12 @@ pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
 #[inline]
 pub(crate) fn check_home(driver: &Rc<Driver>) -> io::Result<()> {
     driver.check()?;
-    match current() {
-        Some(handle) if Rc::ptr_eq(&handle.driver, driver) => Ok(()),
-        Some(_) => Err(io::Error::other("polled outside its runtime: another one turns here")),
-        None => Err(io::Error::other("polled outside its runtime: none turns on this thread")),
+    let home = HOME.get();
+    if ptr::eq(home, Rc::as_ptr(driver)) {
+        Ok(())
+    } else if home.is_null() {
+        Err(io::Error::other("polled outside its runtime: none turns on this thread"))
+    } else {
+        Err(io::Error::other("polled outside its runtime: another one turns here"))
     }
 }

@@ -5,7 +5,7 @@
 //! - `push`: take a request over, or say that there is no room;
 //! - `submit`: give what was pushed to the kernel without waiting;
 //! - `enter`: the same, then wait for a number of completions or a deadline;
-//! - `reap`: hand over what has completed, as (token, result, flags);
+//! - `next_completion`: hand over what has completed, as (token, result, flags), one by one;
 //! - `has_work`, `has_overflow`: whether an `enter` that does not wait would bring anything.
 //!
 //! A backend knows tokens and descriptors, not objects. Everything else is shared: the op table,
@@ -33,7 +33,7 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use io_uring::{cqueue, opcode, squeue, types};
+use io_uring::{opcode, squeue, types};
 
 pub use buffer_ring::Chunk;
 pub(crate) use buffer_ring::Pool;
@@ -120,9 +120,6 @@ pub(crate) struct Driver {
     /// `None` once torn down.
     backend: RefCell<Option<Backend>>,
     table: RefCell<Table>,
-    /// Completions that are out of the backend and not yet handed to their owners. A queue of the
-    /// driver's, not a local of the loop: an owner's callback may settle, and so dispatch.
-    reaped: RefCell<VecDeque<cqueue::Entry>>,
     /// Submissions that found no room; bounded by the objects, each of which has at most one op
     /// and one cancel of a kind.
     backlog: RefCell<VecDeque<squeue::Entry>>,
@@ -154,7 +151,6 @@ impl Driver {
         Ok(Rc::new(Driver {
             backend: RefCell::new(Some(Backend::Ring(ring))),
             table: RefCell::new(Table::new()),
-            reaped: RefCell::default(),
             backlog: RefCell::default(),
             cancels: RefCell::default(),
             woken: RefCell::default(),
@@ -369,27 +365,25 @@ impl Driver {
     /// Hands everything that has completed to its owner.
     fn reap(&self, woken: &mut Vec<Waker>) {
         loop {
-            let overflow = self.with_ring(|ring| {
-                let reaped = ring.reap(&mut self.reaped.borrow_mut());
-                count(&self.counters.completions, reaped as u64);
-                if reaped > 0 {
-                    self.fruitless.set(0);
-                }
-                ring.has_overflow()
-            });
             self.dispatch(woken);
-            if !overflow || self.state.get() == State::Gone {
+            if !self.with_ring(Ring::has_overflow) {
                 return;
             }
             // More waits in the kernel, in order; it moves over when we ask.
             count(&self.counters.overflows, 1);
             self.enter(0, Sleep::Long);
+            if self.state.get() != State::Open && self.state.get() != State::Closing {
+                return;
+            }
         }
     }
 
+    /// One completion after the other, straight from the queue: an owner may settle, and so
+    /// dispatch, before it returns.
     fn dispatch(&self, woken: &mut Vec<Waker>) {
-        loop {
-            let Some(entry) = self.reaped.borrow_mut().pop_front() else { return };
+        while let Some(entry) = self.with_ring(Ring::next_completion) {
+            count(&self.counters.completions, 1);
+            self.fruitless.set(0);
             let done = Completion::new(&entry);
             match entry.user_data() {
                 CANCEL => continue,
@@ -494,7 +488,6 @@ impl Driver {
     #[cold]
     fn fail(&self, errno: i32) {
         let mut woken = Vec::new();
-        self.with_ring(|ring| ring.reap(&mut self.reaped.borrow_mut()));
         self.dispatch(&mut woken);
         self.state.set(State::Broken(errno));
         self.backlog.borrow_mut().clear();

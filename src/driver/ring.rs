@@ -5,7 +5,6 @@
 //! Nothing here knows what an op is. Read next: `mod.rs`.
 #![allow(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::ptr;
@@ -192,15 +191,12 @@ impl Ring {
         u32::try_from(taken).map_err(|_| io::Error::last_os_error())
     }
 
-    /// Moves completions to `reaped` and publishes the queue's head; how many those were.
+    /// The oldest completion. The queue's head is published with it: left unpublished, the next
+    /// wait would end at once.
     #[inline]
-    pub(super) fn reap(&self, reaped: &mut VecDeque<cqueue::Entry>) -> usize {
-        let before = reaped.len();
-        // SAFETY: as in `push`, for the completion queue. Dropping the handle stores the head:
-        // left unpublished, the next wait would end at once.
-        let queue = unsafe { self.ring.completion_shared() };
-        reaped.extend(queue);
-        reaped.len() - before
+    pub(super) fn next_completion(&self) -> Option<cqueue::Entry> {
+        // SAFETY: as in `push`, for the completion queue.
+        unsafe { self.ring.completion_shared() }.next()
     }
 }
 

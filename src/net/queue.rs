@@ -45,6 +45,12 @@ impl<T> Queue<T> {
         self.first.as_ref()
     }
 
+    /// The first element, if there is no other: the common case, without a search.
+    #[inline]
+    pub(crate) fn only_mut(&mut self) -> Option<&mut T> {
+        if self.rest.is_empty() { self.first.as_mut() } else { None }
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.first.iter().chain(&self.rest)
     }
@@ -77,8 +83,9 @@ impl<T> Queue<T> {
         self.first.into_iter().chain(self.rest)
     }
 
+    #[inline]
     fn move_up(&mut self) {
-        if self.first.is_none() {
+        if !self.rest.is_empty() {
             self.first = self.rest.pop_front();
             if self.rest.is_empty() && self.rest.capacity() > 16 {
                 self.rest = VecDeque::new();

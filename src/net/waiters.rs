@@ -57,9 +57,14 @@ impl Waiters {
     }
 
     /// An arrival: everybody is to be woken.
+    #[inline]
     pub(crate) fn wake(&mut self, woken: &mut Vec<Waker>) {
-        woken.extend(self.first.take().map(|(_, waker)| waker));
-        woken.extend(self.rest.drain(..).map(|(_, waker)| waker));
+        if let Some((_, waker)) = self.first.take() {
+            woken.push(waker);
+        }
+        if !self.rest.is_empty() {
+            woken.extend(self.rest.drain(..).map(|(_, waker)| waker));
+        }
     }
 }
 

@@ -244,7 +244,8 @@ impl Connection {
             Payload::Heap(memory) => Some(Segment::Chunk(Chunk::from(ops::recv::heap_bytes(memory, len)))),
             _ => lent.map(Segment::Chunk),
         };
-        let cut_by = self.cut_by();
+        // Before the borrow, and only for what looks like an end.
+        let cut_by = if result == Ok(0) { self.cut_by() } else { None };
         let mut recv = self.recv.borrow_mut();
         if !more {
             recv.op = RecvOp::Idle;
@@ -348,6 +349,9 @@ impl Connection {
     /// nobody else waits: the next turn gives the buffer back.
     fn stop_waiting_for_bytes(&self, id: Option<WaiterId>) {
         let mut recv = self.recv.borrow_mut();
+        if recv.op == RecvOp::Idle && recv.waiters.is_empty() {
+            return;
+        }
         let waker = recv.waiters.remove(id);
         if matches!(recv.op, RecvOp::Armed { lent: true, stopping: false, .. })
             && recv.waiters.is_empty()

@@ -131,6 +131,33 @@ impl Send {
         };
     }
 
+    /// The common case: one buffer was in flight, nothing else is queued, all of it went out and
+    /// somebody waits for it. Gives `payload` back if it is another.
+    #[inline]
+    fn finish_only(
+        &mut self,
+        flight: &Flight,
+        done: Completion,
+        payload: Payload,
+        woken: &mut Vec<Waker>,
+    ) -> Result<(), Payload> {
+        let is_usual = done.result == Ok(flight.len as u32) && self.closing == Closing::No;
+        match (payload, self.entries.only_mut()) {
+            (Payload::Outgoing(outgoing), Some(entry))
+                if is_usual
+                    && entry.state == EntryState::Live
+                    && entry.sent + flight.len == entry.len =>
+            {
+                entry.outgoing = Some(outgoing);
+                entry.sent = entry.len;
+                Send::finish(entry, 0, woken);
+                self.cut = false;
+                Ok(())
+            }
+            (payload, _) => Err(payload),
+        }
+    }
+
     /// Ends what is unfinished with `errno`. Returns what nobody will collect.
     fn fail_all(&mut self, errno: i32, woken: &mut Vec<Waker>) -> Vec<Entry> {
         for entry in self.unfinished() {
@@ -184,9 +211,13 @@ impl Connection {
         payload: Payload,
         woken: &mut Vec<Waker>,
     ) {
-        let has_eof = self.recv.borrow().has_ended();
         let mut send = self.send.borrow_mut();
         let flight = send.flight.take().expect("a send completes once");
+        let payload = match send.finish_only(&flight, done, payload, woken) {
+            Ok(()) => return,
+            Err(payload) => payload,
+        };
+        let has_eof = self.recv.borrow().has_ended();
         let lost = !give_back(&mut send, payload);
         let mut spent = Vec::new();
         match done.result {
@@ -305,8 +336,14 @@ impl Connection {
     /// A future's answer, if its entry is finished.
     fn collect(&self, id: u64) -> Option<SendReport> {
         let mut send = self.send.borrow_mut();
-        let index = send.entries.iter().position(|entry| entry.id == id && entry.is_finished())?;
-        let entry = send.entries.remove(index);
+        let is_mine = |entry: &Entry| entry.id == id && entry.is_finished();
+        let entry = match send.entries.only_mut() {
+            Some(only) if is_mine(only) => send.entries.pop().expect("just seen"),
+            _ => {
+                let index = send.entries.iter().position(is_mine)?;
+                send.entries.remove(index)
+            }
+        };
         drop(send);
         let EntryState::Finished(errno) = entry.state else { unreachable!("just checked") };
         let outgoing = entry.outgoing.unwrap_or_else(|| {
