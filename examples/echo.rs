@@ -75,8 +75,8 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
 
 fn start(options: &Options) -> io::Result<()> {
     raise_descriptor_limit();
-    // A pool of some 2 MiB: more does not stay in the cache, less runs short under load.
-    let buffers = ((2 << 20) / options.size.max(1)).clamp(16, 1024) as u32;
+    // At most 2 MiB of buffers: more would not stay in the cache.
+    let buffers = ((2 << 20) / options.size.max(1)).clamp(16, 256) as u32;
     let runtime =
         Runtime::builder().buffer_size(options.size).buffer_count(buffers).build()?;
     let port = if options.self_test { 0 } else { options.port };

@@ -255,6 +255,7 @@ impl Driver {
     /// Ends an op now: cancels it and handles completions until its terminal one was. Wakers of
     /// others wait for the next turn (SEMANTICS G7). Only for sockets, whose ops end in one enter.
     pub(crate) fn settle(&self, token: Token) {
+        self.assert_not_forked();
         self.cancel_before_sleep(token);
         let mut woken = Vec::new();
         while self.table.borrow_mut().is_live(token) && matches!(self.state.get(), State::Open) {
@@ -509,8 +510,8 @@ impl Driver {
         if self.fork.is_child() {
             // The ring belongs to the parent and is not mapped here; its number is.
             self.state.set(State::Gone);
-            if let Some(backend) = self.backend.take() {
-                mem::forget(backend);
+            if let Some(Backend::Ring(ring)) = self.backend.take() {
+                ring.close_number();
             }
             return;
         }

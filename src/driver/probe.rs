@@ -19,8 +19,6 @@ use crate::sys;
 pub(super) struct Capabilities {
     /// `IORING_SETUP_NO_SQARRAY`, 6.6: one load less for each submission.
     pub(super) no_sqarray: bool,
-    /// `IORING_ENTER_ABS_TIMER`, 6.12: a deadline needs no reading of the clock.
-    pub(super) abs_timer: bool,
     /// `IORING_ENTER_NO_IOWAIT`, 6.15: a sleeping ring is not counted as waiting for a disk.
     pub(super) no_iowait: bool,
     /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
@@ -33,7 +31,6 @@ impl Capabilities {
         let floor = ["multishot accept", "multishot recv", "buffer ring", "single issuer", "deferred task work"];
         let more = [
             (self.no_sqarray, "no sqarray"),
-            (self.abs_timer, "absolute timers"),
             (self.no_iowait, "no iowait"),
             (self.registered_ring, "registered ring"),
         ];
@@ -214,8 +211,6 @@ pub(super) fn set_up(
                 let params = ring.params();
                 let capabilities = Capabilities {
                     no_sqarray,
-                    // Both came with 6.12; only the other has a feature bit.
-                    abs_timer: params.is_feature_min_timeout(),
                     no_iowait: params.is_feature_no_iowait(),
                     registered_ring: false,
                 };

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::mem;
 use std::os::fd::AsRawFd;
 use std::ptr;
 
@@ -146,22 +147,17 @@ impl Ring {
         let Sleep::Until(deadline) = sleep else {
             return self.system_call(want, self.enter_flags, ptr::null(), 0);
         };
-        let mut flags = self.enter_flags | EnterFlags::EXT_ARG.bits();
-        let now = sys::monotonic_ns();
-        let left = deadline.saturating_sub(now).min(SLEEP_NS_MAX);
+        let flags = self.enter_flags | EnterFlags::EXT_ARG.bits();
+        // Relative, not IORING_ENTER_ABS_TIMER: in a time namespace the kernel takes an absolute
+        // time as the host's, and the wait is off by the namespace's offset (measured on 6.18).
+        let left = deadline.saturating_sub(sys::monotonic_ns()).min(SLEEP_NS_MAX);
         if left == 0 {
             // Never ask for a timeout of zero: it arms a timer and costs 15 us.
             return self.system_call(0, self.enter_flags, ptr::null(), 0);
         }
-        let time = if self.capabilities.abs_timer {
-            flags |= EnterFlags::ABS_TIMER.bits();
-            now + left
-        } else {
-            left
-        };
         let timespec = Timespec {
-            tv_sec: (time / 1_000_000_000) as i64,
-            tv_nsec: (time % 1_000_000_000) as i64,
+            tv_sec: (left / 1_000_000_000) as i64,
+            tv_nsec: (left % 1_000_000_000) as i64,
         };
         let arg = GetEventsArg {
             sigmask: 0,
@@ -197,6 +193,16 @@ impl Ring {
     pub(super) fn next_completion(&self) -> Option<cqueue::Entry> {
         // SAFETY: as in `push`, for the completion queue.
         unsafe { self.ring.completion_shared() }.next()
+    }
+}
+
+impl Ring {
+    /// In a forked child: closes the descriptor's number and touches nothing else. The rings are
+    /// not mapped here, and something else may be in their place by now.
+    pub(super) fn close_number(self) {
+        let ring = mem::ManuallyDrop::new(self);
+        // SAFETY: nobody else closes the number: `ring` is never dropped.
+        unsafe { libc::close(ring.ring.as_raw_fd()) };
     }
 }
 

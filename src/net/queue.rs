@@ -7,15 +7,19 @@ use std::collections::VecDeque;
 
 pub(crate) struct Queue<T> {
     first: Option<T>,
-    /// Empty if there is no first.
-    rest: VecDeque<T>,
+    /// What comes behind the first: one word for all those who have nothing there.
+    #[expect(clippy::box_collection, reason = "absent from most of ten thousand connections")]
+    rest: Option<Box<VecDeque<T>>>,
+}
+
+impl<T> Default for Queue<T> {
+    fn default() -> Queue<T> {
+        Queue { first: None, rest: None }
+    }
 }
 
 impl<T> Queue<T> {
-    pub(crate) const fn new() -> Queue<T> {
-        Queue { first: None, rest: VecDeque::new() }
-    }
-
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
@@ -24,20 +28,22 @@ impl<T> Queue<T> {
     pub(crate) fn push(&mut self, value: T) {
         match self.first {
             None => self.first = Some(value),
-            Some(_) => self.rest.push_back(value),
+            Some(_) => self.rest.get_or_insert_default().push_back(value),
         }
     }
 
     pub(crate) fn push_front(&mut self, value: T) {
         if let Some(second) = self.first.replace(value) {
-            self.rest.push_front(second);
+            self.rest.get_or_insert_default().push_front(second);
         }
     }
 
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<T> {
         let first = self.first.take();
-        self.move_up();
+        if self.rest.is_some() {
+            self.move_up();
+        }
         first
     }
 
@@ -48,23 +54,24 @@ impl<T> Queue<T> {
     /// The first element, if there is no other: the common case, without a search.
     #[inline]
     pub(crate) fn only_mut(&mut self) -> Option<&mut T> {
-        if self.rest.is_empty() { self.first.as_mut() } else { None }
+        if self.rest.is_none() { self.first.as_mut() } else { None }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.first.iter().chain(&self.rest)
+        self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.first.iter_mut().chain(&mut self.rest)
+        self.first.iter_mut().chain(self.rest.iter_mut().flat_map(|rest| rest.iter_mut()))
     }
 
     /// Takes out the element at `index`, which exists.
     pub(crate) fn remove(&mut self, index: usize) -> T {
-        let removed = match index {
-            0 => self.pop(),
-            _ => self.rest.remove(index - 1),
+        let removed = match index.checked_sub(1) {
+            None => self.pop(),
+            Some(index) => self.rest.as_mut().and_then(|rest| rest.remove(index)),
         };
+        self.drop_empty_rest();
         removed.expect("the index is in the queue")
     }
 
@@ -73,23 +80,25 @@ impl<T> Queue<T> {
         if !self.iter().any(&mut unwanted) {
             return Vec::new();
         }
-        let (out, stay) = std::mem::replace(self, Queue::new()).into_iter().partition(|value| unwanted(value));
-        let stay: Vec<T> = stay;
+        let (out, stay): (_, Vec<T>) =
+            std::mem::take(self).into_iter().partition(|value| unwanted(value));
         stay.into_iter().for_each(|value| self.push(value));
         out
     }
 
     pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
-        self.first.into_iter().chain(self.rest)
+        self.first.into_iter().chain(self.rest.into_iter().flat_map(|rest| *rest))
     }
 
-    #[inline]
+    #[cold]
     fn move_up(&mut self) {
-        if !self.rest.is_empty() {
-            self.first = self.rest.pop_front();
-            if self.rest.is_empty() && self.rest.capacity() > 16 {
-                self.rest = VecDeque::new();
-            }
+        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        self.drop_empty_rest();
+    }
+
+    fn drop_empty_rest(&mut self) {
+        if self.rest.as_ref().is_some_and(|rest| rest.is_empty()) {
+            self.rest = None;
         }
     }
 }
@@ -100,7 +109,7 @@ mod tests {
 
     #[test]
     fn it_is_a_queue() {
-        let mut queue = Queue::new();
+        let mut queue = Queue::default();
         for n in 0..5 {
             queue.push(n);
         }

@@ -6,15 +6,16 @@
 
 use std::task::Waker;
 
+use super::queue::Queue;
+
 /// Names one waiting future among those of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaiterId(u64);
 
-/// Wakers in order of arrival. One is the common number; it needs no allocation.
+/// Wakers in order of arrival.
 #[derive(Default)]
 pub(crate) struct Waiters {
-    first: Option<(WaiterId, Waker)>,
-    rest: Vec<(WaiterId, Waker)>,
+    waiting: Queue<(WaiterId, Waker)>,
     next_id: u64,
 }
 
@@ -27,43 +28,31 @@ impl Waiters {
             self.next_id += 1;
             WaiterId(self.next_id)
         });
-        if let Some((_, old)) = self.iter_mut().find(|(other, _)| *other == id) {
+        if let Some((_, old)) = self.waiting.iter_mut().find(|(other, _)| *other == id) {
             return Some(std::mem::replace(old, waker));
         }
-        match self.first {
-            None => self.first = Some((id, waker)),
-            Some(_) => self.rest.push((id, waker)),
-        }
+        self.waiting.push((id, waker));
         None
-    }
-
-    fn iter_mut(&mut self) -> impl Iterator<Item = &mut (WaiterId, Waker)> {
-        self.first.iter_mut().chain(&mut self.rest)
     }
 
     /// Takes the future's waker out, to be dropped when no borrow is held.
     #[must_use]
     pub(crate) fn remove(&mut self, id: Option<WaiterId>) -> Option<Waker> {
         let id = id?;
-        if let Some((_, waker)) = self.first.take_if(|(first, _)| *first == id) {
-            return Some(waker);
-        }
-        let at = self.rest.iter().position(|(other, _)| *other == id)?;
-        Some(self.rest.remove(at).1)
+        let index = self.waiting.iter().position(|(other, _)| *other == id)?;
+        Some(self.waiting.remove(index).1)
     }
 
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.first.is_none() && self.rest.is_empty()
+        self.waiting.is_empty()
     }
 
     /// An arrival: everybody is to be woken.
     #[inline]
     pub(crate) fn wake(&mut self, woken: &mut Vec<Waker>) {
-        if let Some((_, waker)) = self.first.take() {
+        while let Some((_, waker)) = self.waiting.pop() {
             woken.push(waker);
-        }
-        if !self.rest.is_empty() {
-            woken.extend(self.rest.drain(..).map(|(_, waker)| waker));
         }
     }
 }

@@ -87,7 +87,7 @@ impl Segment {
 impl Recv {
     pub(super) fn new() -> Recv {
         Recv {
-            parked: Queue::new(),
+            parked: Queue::default(),
             pinned: 0,
             end: None,
             passing: None,
@@ -363,6 +363,7 @@ impl Connection {
     }
 
     /// Waits for the next bytes and takes one piece of them; `None` at the end.
+    #[inline]
     pub(crate) fn recv(self: &Rc<Self>) -> RecvChunk<'_> {
         RecvChunk { connection: self, id: None }
     }

@@ -44,8 +44,8 @@ pub(super) struct Send {
 /// One op in flight: so many bytes of so many entries.
 struct Flight {
     token: Token,
-    entries: usize,
-    len: usize,
+    entries: u32,
+    len: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +93,7 @@ pub(crate) struct SendReport {
 impl Send {
     pub(super) fn new() -> Send {
         Send {
-            entries: Queue::new(),
+            entries: Queue::default(),
             next_id: 0,
             flight: None,
             held: false,
@@ -141,12 +141,12 @@ impl Send {
         payload: Payload,
         woken: &mut Vec<Waker>,
     ) -> Result<(), Payload> {
-        let is_usual = done.result == Ok(flight.len as u32) && self.closing == Closing::No;
+        let is_usual = done.result == Ok(flight.len) && self.closing == Closing::No;
         match (payload, self.entries.only_mut()) {
             (Payload::Outgoing(outgoing), Some(entry))
                 if is_usual
                     && entry.state == EntryState::Live
-                    && entry.sent + flight.len == entry.len =>
+                    && entry.sent + flight.len as usize == entry.len =>
             {
                 entry.outgoing = Some(outgoing);
                 entry.sent = entry.len;
@@ -190,19 +190,24 @@ impl Connection {
         if send.flight.is_some() || send.held {
             return;
         }
-        let offset = send.unfinished().next().map_or(0, |entry| entry.sent);
-        let mut entries = send.unfinished().take(BATCH_LEN_MAX);
-        let Some(first) = entries.next() else { return };
-        let first = first.outgoing.take().expect("nothing is in flight");
-        let rest: Vec<Outgoing> = entries.filter_map(|entry| entry.outgoing.take()).collect();
-        let count = 1 + rest.len();
-        let (op, len) = if rest.is_empty() {
-            ops::send::one(self.fd(), first, offset)
-        } else {
-            ops::send::batch(self.fd(), std::iter::once(first).chain(rest).collect(), offset)
+        let ((op, len), count) = match send.entries.only_mut() {
+            Some(only) if only.is_finished() => return,
+            Some(only) => {
+                let outgoing = only.outgoing.take().expect("nothing is in flight");
+                (ops::send::one(self.fd(), outgoing, only.sent), 1)
+            }
+            None => {
+                let Some(first) = send.unfinished().next() else { return };
+                let offset = first.sent;
+                let batch: Vec<Outgoing> = (send.unfinished().take(BATCH_LEN_MAX))
+                    .map(|entry| entry.outgoing.take().expect("nothing is in flight"))
+                    .collect();
+                let count = batch.len();
+                (ops::send::batch(self.fd(), batch, offset), count)
+            }
         };
         let token = self.home.submit(op, self.clone(), Role::Send);
-        send.flight = Some(Flight { token, entries: count, len });
+        send.flight = Some(Flight { token, entries: count as u32, len: len as u32 });
     }
 
     pub(super) fn complete_send(
@@ -223,7 +228,7 @@ impl Connection {
         match done.result {
             Ok(sent) => {
                 let mut left = sent as usize;
-                for entry in send.unfinished().take(flight.entries) {
+                for entry in send.unfinished().take(flight.entries as usize) {
                     let more = left.min(entry.len - entry.sent);
                     left -= more;
                     entry.sent += more;
@@ -233,7 +238,7 @@ impl Connection {
                 }
                 // MSG_WAITALL comes back short only for an error, whose errno it swallows; unless
                 // we cancelled it, because the connection is closing.
-                send.cut = (sent as usize) < flight.len && !self.is_closing();
+                send.cut = sent < flight.len && !self.is_closing();
                 spent = send.entries.extract(|entry| {
                     entry.state == EntryState::Abandoned && entry.sent == entry.len
                 });
@@ -241,7 +246,7 @@ impl Connection {
             Err(errno) if is_retried(errno) && !lost => {}
             Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !lost && !is_torn(&mut send) => {
                 // Short of memory: those in the batch hear of it, the next ones may do better.
-                for entry in send.unfinished().take(flight.entries) {
+                for entry in send.unfinished().take(flight.entries as usize) {
                     Send::finish(entry, errno, woken);
                 }
             }
@@ -324,8 +329,14 @@ impl Connection {
     }
 
     /// Queues `outgoing` behind what is queued already, and waits until it is out.
-    pub(crate) fn send(self: &Rc<Self>, outgoing: Outgoing) -> SendBuffer<'_> {
-        SendBuffer { connection: self, state: SendState::Start(outgoing) }
+    /// `answer` makes the caller's result of the report.
+    #[inline]
+    pub(crate) fn send<T>(
+        self: &Rc<Self>,
+        outgoing: Outgoing,
+        answer: fn(SendReport) -> T,
+    ) -> SendBuffer<'_, T> {
+        SendBuffer { connection: self, state: SendState::Start(outgoing), answer }
     }
 
     /// Waits until everything queued is out, and the direction is shut down.
@@ -421,9 +432,10 @@ fn is_torn(send: &mut Send) -> bool {
 }
 
 /// The future of `send`, `send_all` and `sendv`.
-pub(crate) struct SendBuffer<'a> {
+pub(crate) struct SendBuffer<'a, T> {
     connection: &'a Rc<Connection>,
     state: SendState,
+    answer: fn(SendReport) -> T,
 }
 
 enum SendState {
@@ -435,9 +447,9 @@ enum SendState {
 }
 
 /// No part of it is pinned.
-impl Unpin for SendBuffer<'_> {}
+impl<T> Unpin for SendBuffer<'_, T> {}
 
-impl SendBuffer<'_> {
+impl<T> SendBuffer<'_, T> {
     fn start(&mut self, outgoing: Outgoing, cx: &mut Context<'_>) -> Poll<SendReport> {
         let connection = self.connection;
         let refusal = connection.send.borrow().refusal();
@@ -465,10 +477,17 @@ impl SendBuffer<'_> {
     }
 }
 
-impl Future for SendBuffer<'_> {
-    type Output = SendReport;
+impl<T> Future for SendBuffer<'_, T> {
+    type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<SendReport> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let answer = self.answer;
+        self.poll_report(cx).map(answer)
+    }
+}
+
+impl<T> SendBuffer<'_, T> {
+    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<SendReport> {
         let id = match std::mem::replace(&mut self.state, SendState::Done) {
             SendState::Start(outgoing) => return self.start(outgoing, cx),
             SendState::Queued(id) => id,
@@ -494,7 +513,7 @@ impl Future for SendBuffer<'_> {
     }
 }
 
-impl Drop for SendBuffer<'_> {
+impl<T> Drop for SendBuffer<'_, T> {
     fn drop(&mut self) {
         let SendState::Queued(id) = self.state else { return };
         let mut send = self.connection.send.borrow_mut();

@@ -1,6 +1,7 @@
 //! The two directions of a stream as values of their own.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -43,13 +44,13 @@ impl OwnedReadHalf {
     }
 
     /// Receives the next bytes: [`TcpStream::recv`], with its errors and cancel safety.
-    pub async fn recv(&self) -> io::Result<Option<Chunk>> {
-        self.connection().recv().await
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
+        self.connection().recv()
     }
 
     /// Receives into spare room: [`TcpStream::read`], with its errors and cancel safety.
-    pub async fn read<B: IoBufMut>(&self, buf: B) -> ReadReport<B> {
-        Read::some(self.connection(), buf).await
+    pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
+        Read::some(self.connection(), buf)
     }
 
     /// Receives a number of bytes: [`TcpStream::read_exact`], with its errors and cancel safety.
@@ -83,18 +84,24 @@ impl OwnedWriteHalf {
     }
 
     /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.
-    pub async fn send<B: IoBuf>(&self, buf: B) -> Result<(usize, B), BufError<B>> {
-        some_sent(self.connection().send(Outgoing::one(buf)).await)
+    pub fn send<B: IoBuf>(
+        &self,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        self.connection().send(Outgoing::one(buf), some_sent)
     }
 
     /// Sends all of a buffer: [`TcpStream::send_all`], with its errors and cancel safety.
-    pub async fn send_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
-        all_sent(self.connection().send(Outgoing::one(buf)).await)
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        self.connection().send(Outgoing::one(buf), all_sent)
     }
 
     /// Sends several buffers: [`TcpStream::sendv`], with its errors and cancel safety.
-    pub async fn sendv<B: IoBuf>(&self, bufs: Vec<B>) -> Result<(usize, Vec<B>), BufError<Vec<B>>> {
-        some_sent(self.connection().send(Outgoing::many(bufs)).await)
+    pub fn sendv<B: IoBuf>(
+        &self,
+        bufs: Vec<B>,
+    ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
+        self.connection().send(Outgoing::many(bufs), some_sent)
     }
 
     /// Ends sending: [`TcpStream::shutdown`], with its errors and cancel safety.

@@ -1,6 +1,7 @@
 //! `TcpStream`: a thin handle over a connection.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -171,8 +172,8 @@ impl TcpStream {
     /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub async fn recv(&self) -> io::Result<Option<Chunk>> {
-        self.connection.recv().await
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
+        self.connection.recv()
     }
 
     /// Receives bytes into the spare room of `buf`.
@@ -205,8 +206,8 @@ impl TcpStream {
     /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub async fn read<B: IoBufMut>(&self, buf: B) -> ReadReport<B> {
-        Read::some(&self.connection, buf).await
+    pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
+        Read::some(&self.connection, buf)
     }
 
     /// Receives exactly `len` bytes into the spare room of `buf`.
@@ -236,8 +237,11 @@ impl TcpStream {
     /// If io_uring fails while the kernel holds `buf`, since it cannot be given back then.
     /// # Kernel
     /// 5.6, `IORING_OP_SEND`. See send(2).
-    pub async fn send<B: IoBuf>(&self, buf: B) -> Result<(usize, B), BufError<B>> {
-        some_sent(self.connection.send(Outgoing::one(buf)).await)
+    pub fn send<B: IoBuf>(
+        &self,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        self.connection.send(Outgoing::one(buf), some_sent)
     }
 
     /// Sends all of `buf` and gives it back.
@@ -276,8 +280,8 @@ impl TcpStream {
     /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub async fn send_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
-        all_sent(self.connection.send(Outgoing::one(buf)).await)
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        self.connection.send(Outgoing::one(buf), all_sent)
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
@@ -292,8 +296,11 @@ impl TcpStream {
     /// As [`send`](Self::send).
     /// # Kernel
     /// 5.3, `IORING_OP_SENDMSG`. See sendmsg(2).
-    pub async fn sendv<B: IoBuf>(&self, bufs: Vec<B>) -> Result<(usize, Vec<B>), BufError<Vec<B>>> {
-        some_sent(self.connection.send(Outgoing::many(bufs)).await)
+    pub fn sendv<B: IoBuf>(
+        &self,
+        bufs: Vec<B>,
+    ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
+        self.connection.send(Outgoing::many(bufs), some_sent)
     }
 
     /// Ends sending: the peer sees the end after every byte of sends that were polled before this,
@@ -361,6 +368,7 @@ impl TcpStream {
     }
 }
 
+#[inline]
 pub(super) fn some_sent<T: 'static>(report: SendReport) -> Result<(usize, T), BufError<T>> {
     let value = report.outgoing.take();
     match report.error {
@@ -369,6 +377,7 @@ pub(super) fn some_sent<T: 'static>(report: SendReport) -> Result<(usize, T), Bu
     }
 }
 
+#[inline]
 pub(super) fn all_sent<T: 'static>(report: SendReport) -> Result<T, BufError<T>> {
     let value = report.outgoing.take();
     match report.error {
