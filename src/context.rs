@@ -122,6 +122,15 @@ pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
     }
 }
 
+/// As [`check_home`], for a future: an error is an answer that is ready at once.
+#[inline]
+pub(crate) fn poll_home(driver: &Rc<Driver>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    match check_home(driver) {
+        Ok(()) => Poll::Ready(Ok(())),
+        Err(error) => spend(cx).map(|()| Err(error)),
+    }
+}
+
 /// Whether an object of `driver` may wait or submit: its runtime must be the one entered here
 /// (SEMANTICS G8).
 #[inline]

@@ -203,7 +203,11 @@ pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::
 
 /// `len` bytes in which each place can be told from others: a counter of 4 bytes, repeated.
 pub fn pattern(len: usize) -> Vec<u8> {
-    (0..len.div_ceil(4) as u32).flat_map(u32::to_le_bytes).take(len).collect()
+    let mut bytes = vec![0; len];
+    for (number, place) in bytes.chunks_mut(4).enumerate() {
+        place.copy_from_slice(&(number as u32).to_le_bytes()[..place.len()]);
+    }
+    bytes
 }
 
 /// Pseudo-random numbers from a seed (xorshift64*), so that a failure can be repeated.
@@ -215,5 +219,91 @@ impl Random {
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
         (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) % bound
+    }
+}
+
+/// How a future goes before it is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gone {
+    Dropped,
+    Forgotten,
+}
+
+impl Gone {
+    pub const BOTH: [Gone; 2] = [Gone::Dropped, Gone::Forgotten];
+
+    pub fn leave<T>(self, future: T) {
+        match self {
+            Gone::Dropped => drop(future),
+            Gone::Forgotten => std::mem::forget(future),
+        }
+    }
+}
+
+/// Polls a future for the first time: what it asks for is under way then.
+pub async fn start<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
+    let mut future = Box::pin(future);
+    assert!(poll_once(&mut future).await.is_pending(), "it was ready in its first poll");
+    future
+}
+
+/// Lets the runtime turn once: what was pushed is with the kernel then. (After a `yield_now` alone
+/// the task may be polled again in the same turn.)
+pub async fn turn() {
+    let turns = tamam::metrics().turns;
+    while tamam::metrics().turns == turns {
+        tamam::yield_now().await;
+    }
+}
+
+/// Blocks the thread, and with it the runtime, until poll(2) reports one of `events` or an error.
+pub fn wait_for(socket: &impl std::os::fd::AsFd, events: i16) {
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd());
+    let mut poll = libc::pollfd { fd, events, revents: 0 };
+    // SAFETY: `poll` is one writable entry.
+    let found = unsafe { libc::poll(&mut poll, 1, PATIENCE.as_millis() as libc::c_int) };
+    assert_eq!(found, 1, "the event does not come");
+}
+
+/// How many bytes wait unread in the kernel.
+pub fn unread(socket: &impl std::os::fd::AsFd) -> usize {
+    let mut len: libc::c_int = 0;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&socket.as_fd());
+    // SAFETY: FIONREAD writes one int.
+    let done = unsafe { libc::ioctl(fd, libc::FIONREAD, &mut len) };
+    assert_eq!(done, 0, "FIONREAD works on sockets");
+    len as usize
+}
+
+/// Compares without printing megabytes.
+#[track_caller]
+pub fn assert_same(got: &[u8], expected: &[u8]) {
+    if got == expected {
+        return;
+    }
+    let differ = got.iter().zip(expected).position(|(a, b)| a != b);
+    assert_eq!((differ, got.len()), (None, expected.len()), "place of the first wrong byte, and length");
+}
+
+/// What arrives until the end, while the runtime turns.
+pub async fn arriving(peer: StdStream) -> Vec<u8> {
+    join(read_to_end(peer)).await.expect("no reset")
+}
+
+/// Reads `len` bytes at a std peer, while the runtime turns, and gives the peer back.
+pub async fn read_some(mut peer: StdStream, len: usize) -> (StdStream, Vec<u8>) {
+    let thread = thread::spawn(move || {
+        let mut bytes = vec![0; len];
+        peer.read_exact(&mut bytes).expect("the bytes come");
+        (peer, bytes)
+    });
+    join(thread).await
+}
+
+/// The answer of a future that must be ready when it is polled next.
+pub async fn at_once<T>(future: impl Future<Output = T>) -> T {
+    match poll_once(&mut Box::pin(future)).await {
+        std::task::Poll::Ready(answer) => answer,
+        std::task::Poll::Pending => panic!("it had to be ready in its first poll"),
     }
 }

@@ -7,6 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 const PATTERN: u8 = 0xA5;
 /// How much is kept aside before the oldest goes.
@@ -27,6 +28,9 @@ struct Kept {
 
 static KEPT: Mutex<Kept> = Mutex::new(Kept { blocks: VecDeque::new(), bytes: 0, changed: 0 });
 
+/// Bytes that the program holds: allocated and not freed, whatever is kept aside.
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+
 thread_local! {
     /// The quarantine itself allocates: that goes straight through.
     static BUSY: Cell<bool> = const { Cell::new(false) };
@@ -36,11 +40,13 @@ thread_local! {
 // anyone else in between.
 unsafe impl GlobalAlloc for Quarantine {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size() as isize);
         // SAFETY: the caller's promise.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        count(-(layout.size() as isize));
         if layout.size() < BLOCK_MIN || BUSY.replace(true) {
             // SAFETY: the caller's promise.
             return unsafe { System.dealloc(block, layout) };
@@ -62,10 +68,22 @@ unsafe impl GlobalAlloc for Quarantine {
     }
 }
 
+/// The quarantine's own blocks are not the program's.
+fn count(bytes: isize) {
+    if !BUSY.get() {
+        LIVE.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+/// How many bytes the program holds on the heap now, all threads together.
+pub fn live() -> isize {
+    LIVE.load(Ordering::Relaxed)
+}
+
 fn is_whole(block: usize, layout: Layout) -> bool {
     // SAFETY: the block is kept: not freed, `size` bytes long, written by `dealloc`.
     let bytes = unsafe { std::slice::from_raw_parts(block as *const u8, layout.size()) };
-    bytes.iter().all(|byte| *byte == PATTERN)
+    bytes.chunks(4096).all(|bytes| bytes == &[PATTERN; 4096][..bytes.len()])
 }
 
 /// How many freed blocks were written to since the process started.

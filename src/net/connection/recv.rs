@@ -103,6 +103,11 @@ impl Recv {
         self.end.is_some()
     }
 
+    /// Whether the peer has finished, and not failed.
+    pub(super) fn has_eof(&self) -> bool {
+        self.end == Some(End::Eof)
+    }
+
     /// How many bytes are parked, as far as `enough`.
     fn available(&self, enough: usize) -> usize {
         let mut len = 0;
@@ -383,7 +388,7 @@ impl Future for RecvChunk<'_> {
         let mut recv = connection.recv.borrow_mut();
         if recv.parked.is_empty() && !recv.has_ending() {
             drop(recv);
-            context::check_home(&connection.home)?;
+            ready!(context::poll_home(&connection.home, cx))?;
             connection.arm(None);
             connection.wait_for_bytes(&mut self.id, cx);
             return Poll::Pending;
@@ -543,6 +548,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
             }
             let spare = buf.capacity() - buf.len();
             if spare < this.min || spare == 0 {
+                ready!(context::spend(cx));
                 let text = format!("the buffer has room for {spare} bytes, {} are wanted", this.min);
                 return this.fail(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
@@ -555,7 +561,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
             ready!(context::spend(cx));
             return this.finish();
         }
-        if let Err(error) = context::check_home(&connection.home) {
+        if let Err(error) = ready!(context::poll_home(&connection.home, cx)) {
             // Home is on this thread, so the buffer can be had back at once.
             if this.is_in_flight() {
                 let op = connection.recv.borrow().op;

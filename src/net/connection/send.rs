@@ -222,7 +222,7 @@ impl Connection {
             Ok(()) => return,
             Err(payload) => payload,
         };
-        let has_eof = self.recv.borrow().has_ended();
+        let has_eof = self.recv.borrow().has_eof();
         let lost = !give_back(&mut send, payload);
         let mut spent = Vec::new();
         match done.result {
@@ -453,16 +453,16 @@ impl<T> SendBuffer<'_, T> {
     fn start(&mut self, outgoing: Outgoing, cx: &mut Context<'_>) -> Poll<SendReport> {
         let connection = self.connection;
         let refusal = connection.send.borrow().refusal();
-        let refusal = match refusal {
-            None if outgoing.len() == 0 => {
-                let report = SendReport { sent: 0, error: None, outgoing };
-                return Poll::Ready(report);
-            }
-            None => context::check_home(&connection.home).err(),
+        let error = match refusal {
+            None if outgoing.len() > 0 => context::check_home(&connection.home).err(),
             refusal => refusal,
         };
-        if refusal.is_some() {
-            return Poll::Ready(SendReport { sent: 0, error: refusal, outgoing });
+        if error.is_some() || outgoing.len() == 0 {
+            if context::spend(cx).is_pending() {
+                self.state = SendState::Start(outgoing);
+                return Poll::Pending;
+            }
+            return Poll::Ready(SendReport { sent: 0, error, outgoing });
         }
         let waker = Some(cx.waker().clone());
         let mut send = connection.send.borrow_mut();
@@ -558,7 +558,7 @@ impl Future for Shutdown<'_> {
             (None, Closing::No | Closing::Asked) => {}
         }
         if !idle {
-            context::check_home(&connection.home)?;
+            ready!(context::poll_home(&connection.home, cx))?;
         }
         connection.ask_shutdown();
         if let Closing::Done(done) = connection.send.borrow().closing {

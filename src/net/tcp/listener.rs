@@ -350,7 +350,7 @@ impl Future for AcceptNext<'_> {
                 return Poll::Ready(answer);
             }
         }
-        context::check_home(&self.listener.home)?;
+        ready!(context::poll_home(&self.listener.home, cx))?;
         let waker = cx.waker().clone();
         let mut id = self.id;
         let replaced = self.listener.accept.borrow_mut().waiters.register(&mut id, waker);
