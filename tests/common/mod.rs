@@ -84,7 +84,8 @@ pub fn alone(name: &str, test: impl FnOnce()) {
         .stdin(Stdio::null())
         .output()
         .expect("the test's own binary can be run");
-    let text = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    let text =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
     println!("{}{}", text[0], text[1]);
     assert!(output.status.success(), "{name} alone: {}", output.status);
     assert!(text[0].contains("1 passed"), "{name} is not the path of a test");
@@ -141,7 +142,9 @@ pub async fn pair() -> (TcpStream, StdStream) {
 /// As [`pair`], with small kernel buffers at both ends, so that sends stall early.
 pub async fn narrow_pair() -> (TcpStream, StdStream) {
     let listener = tamam::net::TcpSocket::new_v4()
-        .and_then(|socket| socket.recv_buffer_size(4096).listen(SocketAddr::from(([127, 0, 0, 1], 0))))
+        .and_then(|socket| {
+            socket.recv_buffer_size(4096).listen(SocketAddr::from(([127, 0, 0, 1], 0)))
+        })
         .expect("loopback has ports");
     let addr = listener.local_addr().expect("bound");
     let stream = tamam::net::TcpSocket::new_v4()
@@ -198,7 +201,8 @@ pub async fn settle() {
 
 /// Polls a future once.
 pub async fn poll_once<F: Future + Unpin>(future: &mut F) -> std::task::Poll<F::Output> {
-    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx))).await
+    std::future::poll_fn(|cx| std::task::Poll::Ready(std::pin::Pin::new(&mut *future).poll(cx)))
+        .await
 }
 
 /// `len` bytes in which each place can be told from others: a counter of 4 bytes, repeated.
@@ -282,7 +286,11 @@ pub fn assert_same(got: &[u8], expected: &[u8]) {
         return;
     }
     let differ = got.iter().zip(expected).position(|(a, b)| a != b);
-    assert_eq!((differ, got.len()), (None, expected.len()), "place of the first wrong byte, and length");
+    assert_eq!(
+        (differ, got.len()),
+        (None, expected.len()),
+        "place of the first wrong byte, and length"
+    );
 }
 
 /// What arrives until the end, while the runtime turns.
@@ -306,4 +314,34 @@ pub async fn at_once<T>(future: impl Future<Output = T>) -> T {
         std::task::Poll::Ready(answer) => answer,
         std::task::Poll::Pending => panic!("it had to be ready in its first poll"),
     }
+}
+
+/// A listener that takes no more connections: connecting to it waits. The streams fill it.
+pub fn full_listener() -> (StdListener, Vec<StdStream>) {
+    let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
+    let addr = listener.local_addr().expect("bound");
+    // SAFETY: takes no pointers; a second listen(2) changes the backlog.
+    let done = unsafe { libc::listen(std::os::fd::AsRawFd::as_raw_fd(&listener), 0) };
+    assert_eq!(done, 0, "the backlog can be changed");
+    let mut filling = Vec::new();
+    while let Ok(stream) = StdStream::connect_timeout(&addr, Duration::from_millis(300)) {
+        filling.push(stream);
+        assert!(filling.len() < 100, "a backlog of zero is soon full");
+    }
+    (listener, filling)
+}
+
+/// Raises the soft limit of descriptors to the hard one; false, with a word, if that is less than
+/// what is wanted. For tests that are [`alone`].
+pub fn can_open(wanted: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable.
+    unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is readable.
+    unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    if limit.rlim_cur < wanted {
+        println!("skipped: needs {wanted} descriptors, {} are allowed", limit.rlim_cur);
+    }
+    limit.rlim_cur >= wanted
 }

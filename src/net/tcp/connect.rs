@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use crate::context;
 use crate::driver::{Completion, Driver, Owner, Payload, Role, Token, error, is_retried};
@@ -98,10 +98,10 @@ impl Future for Connect {
             Some(Err(errno)) if !is_retried(errno) => return Poll::Ready(Err(error(errno))),
             Some(Err(_)) => {
                 // Not by the peer: the teardown's cancel, or a signal.
-                context::check_home(&this.attempt.home)?;
+                ready!(context::poll_home(&this.attempt.home, cx))?;
                 this.is_started = false;
             }
-            None => context::check_home(&this.attempt.home)?,
+            None => ready!(context::poll_home(&this.attempt.home, cx))?,
         }
         let waker = cx.waker().clone();
         if !this.is_started {
