@@ -77,8 +77,7 @@ fn start(options: &Options) -> io::Result<()> {
     raise_descriptor_limit();
     // At most 2 MiB of buffers: more would not stay in the cache.
     let buffers = ((2 << 20) / options.size.max(1)).clamp(16, 256) as u32;
-    let runtime =
-        Runtime::builder().buffer_size(options.size).buffer_count(buffers).build()?;
+    let runtime = Runtime::builder().buffer_size(options.size).buffer_count(buffers).build()?;
     let port = if options.self_test { 0 } else { options.port };
     runtime.block_on(async {
         let listener = TcpSocket::new_v4()?
@@ -142,7 +141,8 @@ async fn self_test(runtime: &Runtime, listener: TcpListener, mode: Mode) -> io::
     };
     // Let everybody connect, then look at two seconds.
     tamam::time::sleep(Duration::from_millis(200)).await;
-    let (start, before, first) = (Instant::now(), tamam::metrics(), requests.load(Ordering::Relaxed));
+    let (start, before, first) =
+        (Instant::now(), tamam::metrics(), requests.load(Ordering::Relaxed));
     tamam::time::sleep(DURATION).await;
     let (elapsed, after) = (start.elapsed(), tamam::metrics());
     let done = requests.load(Ordering::Relaxed) - first;
@@ -156,8 +156,11 @@ async fn self_test(runtime: &Runtime, listener: TcpListener, mode: Mode) -> io::
     println!("{CLIENTS} connections, {MESSAGE_LEN} B each way, {:.1} s", elapsed.as_secs_f64());
     println!("requests/s             {:>12.0}", done as f64 / elapsed.as_secs_f64());
     println!("system calls/request   {per_request:>12.3}");
-    println!("completions/enter      {:>12.1}", (after.completions - before.completions) as f64
-        / (after.enters - before.enters).max(1) as f64);
+    println!(
+        "completions/enter      {:>12.1}",
+        (after.completions - before.completions) as f64
+            / (after.enters - before.enters).max(1) as f64
+    );
     println!("bytes verified         {verified:>12}");
     println!("ring features          {}", runtime.features().join(", "));
     if done == 0 || after.stray_completions > 0 {
@@ -190,7 +193,9 @@ fn drive(addr: SocketAddr, requests: &AtomicU64, stop: &AtomicBool) -> io::Resul
             let mut answer = [0; MESSAGE_LEN];
             stream.read_exact(&mut answer)?;
             if answer != message(client) {
-                return Err(io::Error::other(format!("client {client}, round {round}: wrong bytes")));
+                return Err(io::Error::other(format!(
+                    "client {client}, round {round}: wrong bytes"
+                )));
             }
             verified += MESSAGE_LEN as u64;
             requests.fetch_add(1, Ordering::Relaxed);

@@ -15,6 +15,7 @@ mod ops;
 mod driver;
 pub mod buf;
 mod metrics;
+mod panics;
 mod sync;
 mod sys;
 
@@ -33,6 +34,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/cancellation.md")]
     pub mod cancellation {}
+
+    #[doc = include_str!("docs/semantics.md")]
+    pub mod semantics {}
 
     #[doc = include_str!("docs/kernels.md")]
     pub mod kernels {}

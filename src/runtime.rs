@@ -16,6 +16,7 @@ use crate::context::{self, Entered, Handle};
 use crate::driver::{Driver, Settings, Wait};
 use crate::executor::{Executor, JoinHandle, MainTask};
 use crate::metrics::Metrics;
+use crate::panics::wake_all;
 use crate::sys;
 use crate::time::Timers;
 
@@ -145,7 +146,8 @@ impl Builder {
         let executor = Executor::new(driver.notifier());
         let timers = Rc::new(Timers::new());
         let clock_base_ns = sys::monotonic_ns();
-        let handle = Handle { executor, timers, driver, turns: Cell::new(0), woken: Default::default() };
+        let handle =
+            Handle { executor, timers, driver, turns: Cell::new(0), woken: Default::default() };
         Ok(Runtime { handle: Rc::new(handle), budget: self.budget, clock_base_ns })
     }
 }
@@ -225,7 +227,7 @@ impl Runtime {
         if timers.next_deadline().is_some() && woken.is_empty() {
             self.expire(&mut woken); // slept until the deadline, most likely
         }
-        woken.drain(..).for_each(Waker::wake); // no borrow is held here
+        wake_all(woken.drain(..)); // no borrow is held here
         reused.replace(woken);
     }
 

@@ -56,13 +56,19 @@ impl Erased {
             // SAFETY: a Box is one word.
             unsafe { words.as_mut_ptr().cast::<Box<T>>().write(Box::new(value)) };
         }
-        Erased { words, vtable: const { &Vtable { type_id: TypeId::of::<T>, drop: drop_words::<T> } } }
+        Erased {
+            words,
+            vtable: const { &Vtable { type_id: TypeId::of::<T>, drop: drop_words::<T> } },
+        }
     }
 
     /// The value again. Asking for another type than was put in is a broken invariant.
     #[inline]
     pub(crate) fn take<T: 'static>(self) -> T {
-        assert!((self.vtable.type_id)() == TypeId::of::<T>(), "an erased value comes back as itself");
+        assert!(
+            (self.vtable.type_id)() == TypeId::of::<T>(),
+            "an erased value comes back as itself"
+        );
         let this = ManuallyDrop::new(self);
         // SAFETY: the type was just checked; `this` is not dropped, so the value is read once.
         unsafe { read_words::<T>(this.words.as_ptr()) }

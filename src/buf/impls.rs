@@ -10,9 +10,9 @@ use super::{IoBuf, IoBufMut};
 /// with the value.
 macro_rules! by_slice {
     ($($(#[$attr:meta])* $type:ty => $slice:expr;)*) => {$(
+        $(#[$attr])*
         // SAFETY: the bytes are on the heap or static, owned or kept alive by the value, so they
         // stay when it moves; pointer and length come from one slice.
-        $(#[$attr])*
         unsafe impl IoBuf for $type {
             #[inline]
             fn ptr(&self) -> *const u8 {

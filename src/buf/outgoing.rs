@@ -45,9 +45,12 @@ impl Outgoing {
     #[inline]
     pub(crate) fn as_one(&self, offset: usize) -> Option<&[u8]> {
         match &self.parts {
-            // SAFETY: pointer and length are those of the `IoBuf` inside `owner`, whose contract
-            // keeps the bytes readable and in place; `offset` is checked by the slice index.
-            Parts::One(ptr) => Some(&unsafe { std::slice::from_raw_parts(*ptr, self.len) }[offset..]),
+            Parts::One(ptr) => {
+                // SAFETY: pointer and length are those of the `IoBuf` inside `owner`, whose
+                // contract keeps the bytes readable and in place.
+                let bytes = unsafe { std::slice::from_raw_parts(*ptr, self.len) };
+                Some(&bytes[offset..])
+            }
             Parts::Many(_) => None,
         }
     }
@@ -83,7 +86,10 @@ mod tests {
     fn pieces_start_at_the_offset_and_skip_what_is_empty() {
         let out = Outgoing::many(vec![b"ab".to_vec(), vec![], b"cde".to_vec()]);
         let from = |offset| out.pieces(offset).collect::<Vec<_>>().concat();
-        assert_eq!((out.len(), from(0), from(1), from(3)), (5, b"abcde".to_vec(), b"bcde".to_vec(), b"de".to_vec()));
+        assert_eq!(
+            (out.len(), from(0), from(1), from(3)),
+            (5, b"abcde".to_vec(), b"bcde".to_vec(), b"de".to_vec())
+        );
         assert_eq!((from(5), out.pieces(2).count()), (vec![], 1));
         assert_eq!(Outgoing::one("xyz").as_one(2), Some(&b"z"[..]));
         assert_eq!(out.take::<Vec<Vec<u8>>>().len(), 3);

@@ -95,7 +95,11 @@ impl Pool {
             start: 0,
             len: u32::try_from(len).expect("a receive is shorter than 2 GiB"),
         };
-        if self.free.get() * 4 < usize::from(self.count) { Chunk::from(chunk.to_vec()) } else { chunk }
+        if self.free.get() * 4 < usize::from(self.count) {
+            Chunk::from(chunk.to_vec())
+        } else {
+            chunk
+        }
     }
 
     /// Gives a buffer back to the kernel.

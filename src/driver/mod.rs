@@ -26,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -43,6 +43,7 @@ use ring::{Ring, Sleep};
 use table::{Found, Table};
 use wake::Notifier;
 
+use crate::panics::wake_all;
 use crate::sys;
 use crate::sys::fork::ForkMark;
 
@@ -131,6 +132,8 @@ pub(crate) struct Driver {
     short_of_descriptors: RefCell<Vec<Waker>>,
     pool: Rc<Pool>,
     notifier: Arc<Notifier>,
+    /// The notifier's, which gives its count back at teardown.
+    eventfd: Arc<OwnedFd>,
     notifier_armed: Cell<bool>,
     state: Cell<State>,
     fruitless: Cell<u32>,
@@ -146,8 +149,11 @@ impl Driver {
             .map_err(|error| SetupError::at("mmap of the receive buffers", &error))?;
         ring.register_pool(&pool, BUFFER_GROUP)
             .map_err(|error| SetupError::at("registering the receive buffers", &error))?;
-        let notifier = Notifier::new().map_err(|error| SetupError::at("eventfd", &error))?;
-        let fork = ForkMark::get().map_err(|error| SetupError::at("marking the process", &error))?;
+        let eventfd = sys::eventfd().map_err(|error| SetupError::at("eventfd", &error))?;
+        let eventfd = Arc::new(eventfd);
+        let notifier = Notifier::new(eventfd.clone());
+        let fork =
+            ForkMark::get().map_err(|error| SetupError::at("marking the process", &error))?;
         Ok(Rc::new(Driver {
             backend: RefCell::new(Some(Backend::Ring(ring))),
             table: RefCell::new(Table::new()),
@@ -157,6 +163,7 @@ impl Driver {
             short_of_descriptors: RefCell::default(),
             pool,
             notifier,
+            eventfd,
             notifier_armed: Cell::new(false),
             state: Cell::new(State::Open),
             fruitless: Cell::new(0),
@@ -270,7 +277,7 @@ impl Driver {
     /// A descriptor was closed: those who found none left may try again.
     pub(crate) fn descriptor_closed(&self) {
         let waiting = mem::take(&mut *self.short_of_descriptors.borrow_mut());
-        waiting.into_iter().for_each(Waker::wake);
+        wake_all(waiting.into_iter());
     }
 
     /// Wakes `waker` when a descriptor is closed.
@@ -316,17 +323,17 @@ impl Driver {
         if self.notifier.handshake().park() {
             let timeout = deadline
                 .map(|deadline| Duration::from_nanos(deadline.saturating_sub(sys::monotonic_ns())));
-            sys::poll_readable(self.notifier.eventfd(), timeout);
+            sys::poll_readable(self.eventfd.as_fd(), timeout);
         }
         self.notifier.handshake().unpark();
-        sys::eventfd_clear(self.notifier.eventfd());
+        sys::eventfd_clear(self.eventfd.as_fd());
     }
 
     /// Keeps a poll on the notifier's eventfd armed. The eventfd is never read: each write
     /// completes the multishot poll again.
     fn arm_notifier(&self) {
         if !self.notifier_armed.replace(true) {
-            let fd = types::Fd(self.notifier.eventfd().as_raw_fd());
+            let fd = types::Fd(self.eventfd.as_raw_fd());
             let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
             self.push(poll.user_data(NOTIFIED));
         }
@@ -517,6 +524,7 @@ impl Driver {
         }
         let was = self.state.replace(State::Closing);
         let mut woken = self.woken.take();
+        self.notifier.close();
         let drained = match was {
             State::Broken(_) => false,
             _ => self.drain(&mut woken),
@@ -540,7 +548,7 @@ impl Driver {
             mem::forget((left, self.pool.clone()));
         }
         drop(backend);
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken.into_iter());
         self.descriptor_closed();
     }
 

@@ -28,7 +28,13 @@ pub(super) struct Capabilities {
 impl Capabilities {
     /// What is in use, in words.
     pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
-        let floor = ["multishot accept", "multishot recv", "buffer ring", "single issuer", "deferred task work"];
+        let floor = [
+            "multishot accept",
+            "multishot recv",
+            "buffer ring",
+            "single issuer",
+            "deferred task work",
+        ];
         let more = [
             (self.no_sqarray, "no sqarray"),
             (self.no_iowait, "no iowait"),

@@ -182,7 +182,15 @@ impl Ring {
         // SAFETY: `arg` is null, or points to a live argument of `arg_len` bytes whose timespec
         // lives too. What the submissions point to is the table's business.
         let taken = unsafe {
-            libc::syscall(libc::SYS_io_uring_enter, self.enter_fd, pending, want, flags, arg, arg_len)
+            libc::syscall(
+                libc::SYS_io_uring_enter,
+                self.enter_fd,
+                pending,
+                want,
+                flags,
+                arg,
+                arg_len,
+            )
         };
         u32::try_from(taken).map_err(|_| io::Error::last_os_error())
     }
@@ -227,6 +235,12 @@ fn unregister_ring(fd: i32, index: i32) {
     let registration = RingRegistration { offset: index as u32, reserved: 0, data: 0 };
     // SAFETY: one registration is passed. A failure leaves an index that goes with the thread.
     unsafe {
-        libc::syscall(libc::SYS_io_uring_register, fd, UNREGISTER_RING_FDS, &raw const registration, 1)
+        libc::syscall(
+            libc::SYS_io_uring_register,
+            fd,
+            UNREGISTER_RING_FDS,
+            &raw const registration,
+            1,
+        )
     };
 }

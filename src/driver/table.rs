@@ -33,7 +33,9 @@ enum Cancel {
     /// Asked for by an object that is going: the driver does not sleep before the answer.
     Owed,
     /// In the kernel, or on its way in the submission queue.
-    Sent { owed: bool },
+    Sent {
+        owed: bool,
+    },
 }
 
 pub(super) struct Table {
@@ -79,9 +81,7 @@ impl Table {
     }
 
     fn live(&mut self, token: Token) -> Option<&mut Slot> {
-        self.slots
-            .get_mut(token.index as usize)
-            .filter(|slot| slot.generation == token.generation)
+        self.slots.get_mut(token.index as usize).filter(|slot| slot.generation == token.generation)
     }
 
     /// 2 and 3: the kernel answered.
@@ -209,7 +209,10 @@ mod tests {
                         if let Some(token) = pick(&mut random, &table) {
                             let more = random.below(2) == 0;
                             let found = table.complete(token, more);
-                            assert!(matches!((&found, more), (Found::More(..), true) | (Found::Last(_), false)));
+                            assert!(matches!(
+                                (&found, more),
+                                (Found::More(..), true) | (Found::Last(_), false)
+                            ));
                             if !more {
                                 model.live.remove(&token.to_user_data());
                                 model.gone.push(token);
@@ -237,7 +240,11 @@ mod tests {
                     5 => {
                         if let Some(token) = pick(&mut random, &table) {
                             let entry = model.live.get_mut(&token.to_user_data()).expect("live");
-                            assert_eq!(table.cancel_sent(token), entry.0, "seed {seed} step {step}");
+                            assert_eq!(
+                                table.cancel_sent(token),
+                                entry.0,
+                                "seed {seed} step {step}"
+                            );
                             entry.2 |= entry.0;
                             entry.0 = false;
                         }

@@ -4,31 +4,33 @@
 //! parking thread and the wakers agree through [`Handshake`]; the write to the eventfd completes a
 //! multishot poll that the ring keeps armed. Read next: `mod.rs`, `park`.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Wake;
 
 use super::handshake::Handshake;
 use crate::sys;
 
-/// The eventfd and the word before it; a `Waker` when in an `Arc`.
+/// The eventfd and the word before it; a `Waker` when in an `Arc`. Wakers may outlive the runtime,
+/// its descriptor does not.
 pub(crate) struct Notifier {
     handshake: Handshake,
-    eventfd: OwnedFd,
+    /// Locked for a write that is needed, and at teardown.
+    eventfd: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 impl Notifier {
-    pub(super) fn new() -> io::Result<Arc<Notifier>> {
-        Ok(Arc::new(Notifier { handshake: Handshake::new(), eventfd: sys::eventfd()? }))
+    pub(super) fn new(eventfd: Arc<OwnedFd>) -> Arc<Notifier> {
+        Arc::new(Notifier { handshake: Handshake::new(), eventfd: Mutex::new(Some(eventfd)) })
     }
 
     pub(super) fn handshake(&self) -> &Handshake {
         &self.handshake
     }
 
-    pub(super) fn eventfd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
+    /// The driver will not park any more: later notifications go nowhere.
+    pub(super) fn close(&self) {
+        *self.eventfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
@@ -38,9 +40,12 @@ impl Wake for Notifier {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        if self.handshake.notify() {
+        if !self.handshake.notify() {
+            return;
+        }
+        if let Some(eventfd) = &*self.eventfd.lock().unwrap_or_else(PoisonError::into_inner) {
             // EAGAIN would mean 2^64 - 2 unread wake-ups, and so a driver that wakes anyway.
-            let _ = sys::eventfd_add(self.eventfd.as_fd());
+            let _ = sys::eventfd_add(eventfd.as_fd());
         }
     }
 }

@@ -10,7 +10,8 @@ use std::any::Any;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
-use super::task::{TaskRef, TypedTask, contain};
+use super::task::{TaskRef, TypedTask};
+use crate::panics::contain;
 
 /// A spawned task, as seen by the one who spawned it: a future of its output.
 ///
@@ -30,7 +31,7 @@ use super::task::{TaskRef, TypedTask, contain};
 /// let sum = tamam::run(async {
 ///     let task = tamam::spawn(async { 2 + 2 });
 ///     task.await
-/// })??;
+/// })?;
 /// assert_eq!(sum, 4);
 /// # Ok(())
 /// # }
@@ -46,15 +47,12 @@ pub struct JoinHandle<T> {
 ///
 /// # Examples
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// tamam::run(async {
 ///     let task = tamam::spawn(std::future::pending::<()>());
 ///     let stop = task.abort_handle();
-///     drop(tamam::spawn(async move { stop.abort() }));
+///     tamam::spawn(async move { stop.abort() });
 ///     assert!(task.await.unwrap_err().is_cancelled());
-/// })?;
-/// # Ok(())
-/// # }
+/// });
 /// ```
 #[derive(Clone)]
 pub struct AbortHandle {
@@ -76,15 +74,12 @@ impl<T> JoinHandle<T> {
     ///
     /// # Examples
     /// ```
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
     /// tamam::run(async {
     ///     let task = tamam::spawn(std::future::pending::<()>());
     ///     task.abort();
     ///     assert!(!task.is_finished());
     ///     assert!(task.await.unwrap_err().is_cancelled());
-    /// })?;
-    /// # Ok(())
-    /// # }
+    /// });
     /// ```
     pub fn abort(&self) {
         self.task.abort();
@@ -211,15 +206,12 @@ impl fmt::Display for TaskId {
 ///
 /// # Examples
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let result = tamam::run(async {
 ///     tamam::spawn(async { assert!(1 > 2, "one is not more than two") }).await
-/// })?;
+/// });
 /// let error = result.unwrap_err();
 /// assert!(error.is_panic());
 /// assert!(error.to_string().ends_with("panicked: one is not more than two"));
-/// # Ok(())
-/// # }
 /// ```
 pub struct JoinError {
     task: TaskId,

@@ -33,6 +33,8 @@ use self::waker::Stock;
 
 /// What one poll of a task may take from leaf futures that are ready at once (G9).
 const UNITS: u32 = 128;
+/// Between polls: a foreign executor may poll our futures then, and nobody would give it units.
+const UNMETERED: u32 = u32::MAX;
 
 /// Runs the tasks of one thread. Dropping it closes it.
 pub(crate) struct Executor {
@@ -72,7 +74,7 @@ impl Executor {
             queue: RunQueue::new(),
             owned: Owned::new(),
             shared: Stock::new(shared),
-            units: Cell::new(UNITS),
+            units: Cell::new(UNMETERED),
             polls: Cell::new(0),
             closed: Cell::new(false),
         };
@@ -120,6 +122,7 @@ impl Executor {
         poll_main: &mut dyn FnMut(&mut Context<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
         let home = &*self.home;
+        let _unmetered = Unmetered(home);
         waker::receive(home);
         for _ in 0..budget {
             let Some(task) = home.queue.pop() else { break };
@@ -168,16 +171,26 @@ impl Executor {
     /// the task is woken, and the future has to be Pending, so that the turn goes on (G9).
     #[inline]
     pub(crate) fn spend(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.home.units.get().checked_sub(1) {
-            Some(left) => {
-                self.home.units.set(left);
-                Poll::Ready(())
-            }
-            None => {
+        match self.home.units.get() {
+            UNMETERED => Poll::Ready(()),
+            0 => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
+            units => {
+                self.home.units.set(units - 1);
+                Poll::Ready(())
+            }
         }
+    }
+}
+
+/// Ends the counting of units when the polls are over, also by a panic.
+struct Unmetered<'a>(&'a Home);
+
+impl Drop for Unmetered<'_> {
+    fn drop(&mut self) {
+        self.0.units.set(UNMETERED);
     }
 }
 

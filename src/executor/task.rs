@@ -32,6 +32,8 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use crate::panics::{bury, contain};
+
 use super::inbox::Link;
 use super::join::{JoinError, TaskId};
 use super::queue::Place;
@@ -376,23 +378,6 @@ unsafe fn free_task(header: NonNull<Header>) {
     let vtable = unsafe { (*header.as_ptr()).vtable };
     // SAFETY: the vtable is of this cell's type, and the caller alone knows the task.
     unsafe { (vtable.free)(header) };
-}
-
-/// Runs foreign code that nobody waits for: a panic in it goes no further than the hook.
-#[inline]
-pub(super) fn contain(run: impl FnOnce()) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        bury(payload);
-    }
-}
-
-/// Drops a panic payload, which may panic in turn; the payload of that is leaked, or this would
-/// have no end.
-#[cold]
-fn bury(payload: Box<dyn Any + Send>) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        core::mem::forget(payload);
-    }
 }
 
 /// # Safety

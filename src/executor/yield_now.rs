@@ -14,7 +14,6 @@ use core::task::{Context, Poll};
 /// Cancel safe: it holds nothing.
 /// # Examples
 /// ```
-/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// use std::{cell::RefCell, rc::Rc};
 ///
 /// let trace = Rc::new(RefCell::new(Vec::new()));
@@ -25,9 +24,7 @@ use core::task::{Context, Poll};
 ///     tamam::yield_now().await;
 ///     trace.borrow_mut().push("after");
 ///     assert_eq!(*trace.borrow(), ["before", "task", "after"]);
-/// })?;
-/// # Ok(())
-/// # }
+/// });
 /// ```
 #[inline]
 pub fn yield_now() -> YieldNow {

@@ -69,7 +69,11 @@ one_address!(
 
 impl Sealed for [SocketAddr] {
     fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        if self.is_empty() { Err(invalid("an empty list of addresses".into())) } else { Ok(self.to_vec()) }
+        if self.is_empty() {
+            Err(invalid("an empty list of addresses".into()))
+        } else {
+            Ok(self.to_vec())
+        }
     }
 }
 
@@ -103,9 +107,9 @@ impl Sealed for String {
 impl Sealed for (&str, u16) {
     fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         let (host, port) = self;
-        let ip: IpAddr = host
-            .parse()
-            .map_err(|_| invalid(format!("{host:?} is not an IP address; names are not looked up")))?;
+        let ip: IpAddr = host.parse().map_err(|_| {
+            invalid(format!("{host:?} is not an IP address; names are not looked up"))
+        })?;
         Ok(vec![SocketAddr::new(ip, *port)])
     }
 }
@@ -122,9 +126,14 @@ mod tests {
 
     #[test]
     fn text_must_be_an_address() {
-        assert_eq!("[::1]:5".resolve().expect("an address"), ["[::1]:5".parse().expect("the same")]);
+        assert_eq!(
+            "[::1]:5".resolve().expect("an address"),
+            ["[::1]:5".parse().expect("the same")]
+        );
         assert_eq!(("127.0.0.1", 5).resolve().expect("an address")[0].port(), 5);
-        for error in ["localhost:80", "127.0.0.1", ""].map(|text| text.resolve().expect_err("no address")) {
+        for error in
+            ["localhost:80", "127.0.0.1", ""].map(|text| text.resolve().expect_err("no address"))
+        {
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         }
         assert!(Vec::new().resolve().is_err());

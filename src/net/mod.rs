@@ -12,6 +12,6 @@ mod waiters;
 
 pub use addr::ToSocketAddrs;
 pub use tcp::{
-    IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener, TcpSocket,
-    TcpStream,
+    IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
+    TcpSocket, TcpStream,
 };

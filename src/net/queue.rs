@@ -117,7 +117,10 @@ mod tests {
         assert_eq!(queue.remove(2), 1);
         assert_eq!(queue.extract(|n| n % 2 == 1), [9, 3]);
         assert_eq!((queue.front(), queue.iter().count()), (Some(&0), 3));
-        assert_eq!((queue.remove(0), queue.pop(), queue.pop(), queue.pop()), (0, Some(2), Some(4), None));
+        assert_eq!(
+            (queue.remove(0), queue.pop(), queue.pop(), queue.pop()),
+            (0, Some(2), Some(4), None)
+        );
         assert!(queue.is_empty());
     }
 }

@@ -56,7 +56,8 @@ pub(crate) fn batch(fd: BorrowedFd<'_>, outgoing: Vec<Outgoing>, offset: usize) 
         .map_while(|piece| {
             let piece = &piece[..piece.len().min(TRANSFER_LEN_MAX - len)];
             len += piece.len();
-            let iovec = libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
+            let iovec =
+                libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() };
             (!piece.is_empty()).then_some(iovec)
         })
         .collect();

@@ -95,9 +95,8 @@ pub(crate) fn eventfd_clear(fd: BorrowedFd<'_>) {
 pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // Rounded up, so that a timer is due when the wait ends.
-    let timeout_ms = timeout.map_or(-1, |t| {
-        i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
-    });
+    let timeout_ms =
+        timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
     // SAFETY: `entry` is one valid pollfd.
     unsafe { libc::poll(&mut entry, 1, timeout_ms) };
 }
@@ -114,7 +113,11 @@ fn set_option<T: Copy>(
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.cast(), len) }).map(drop)
 }
 
-fn int_option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<libc::c_int> {
+fn int_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
     let out: *mut libc::c_int = &mut value;

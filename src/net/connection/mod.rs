@@ -8,9 +8,10 @@
 //! The last of these to go closes the descriptor, so no number is reused while an op may mean it.
 //! Dropping the handle cancels what is in flight; the driver does not sleep before that has ended.
 //!
-//! Nothing here is TCP's own. Read next: `recv.rs`, then `send.rs`.
+//! Nothing here is TCP's own. Read next: `recv.rs`, `read.rs`, then `send.rs`.
 
 mod recv;
+mod read;
 mod send;
 
 use std::cell::{Cell, RefCell};
@@ -19,8 +20,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-pub(crate) use recv::{Read, ReadReport};
 use recv::Recv;
+pub(crate) use read::{Read, ReadReport};
 use send::Send;
 pub(crate) use send::SendReport;
 

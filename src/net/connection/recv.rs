@@ -9,7 +9,7 @@
 //!
 //! Whatever comes is parked in order, and whoever asks first takes it. A `read` that got a part of
 //! what it wants leaves it parked (inside its own buffer), so a dropped or forgotten future takes
-//! no byte with it. Parked chunks are charged against the stream's credit by the memory they pin;
+//! no byte with it (`read.rs`). Parked chunks are charged against the stream's credit by the memory they pin;
 //! over it the shot is stopped and TCP pushes back.
 
 use std::any::Any;
@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::Connection;
-use crate::buf::{BufError, Chunk, Fill, IoBufMut};
+use crate::buf::{Chunk, Fill};
 use crate::context;
 use crate::driver::{Completion, Payload, Role, Token, count, error, is_retried};
 use crate::net::queue::Queue;
@@ -53,11 +53,15 @@ enum End {
 enum RecvOp {
     Idle,
     /// `lent`: into a caller's buffer. `stopping`: a cancel was asked for.
-    Armed { token: Token, lent: bool, stopping: bool },
+    Armed {
+        token: Token,
+        lent: bool,
+        stopping: bool,
+    },
 }
 
 /// Bytes that came and were not taken.
-enum Segment {
+pub(super) enum Segment {
     Chunk(Chunk),
     /// In the buffer of a `read`, perhaps of one that is gone.
     Filled(Rc<Fill<dyn Any>>),
@@ -109,7 +113,7 @@ impl Recv {
     }
 
     /// How many bytes are parked, as far as `enough`.
-    fn available(&self, enough: usize) -> usize {
+    pub(super) fn available(&self, enough: usize) -> usize {
         let mut len = 0;
         for segment in self.parked.iter() {
             len += segment.bytes().len();
@@ -118,6 +122,29 @@ impl Recv {
             }
         }
         len
+    }
+
+    /// Whether nothing is parked.
+    pub(super) fn is_empty(&self) -> bool {
+        self.parked.is_empty()
+    }
+
+    /// Whether no op is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        self.op == RecvOp::Idle
+    }
+
+    /// The op in flight.
+    pub(super) fn token(&self) -> Option<Token> {
+        match self.op {
+            RecvOp::Idle => None,
+            RecvOp::Armed { token, .. } => Some(token),
+        }
+    }
+
+    /// Makes what `fill` holds the first bytes in line, still the stream's.
+    pub(super) fn park_first(&mut self, fill: Rc<Fill<dyn Any>>) {
+        self.parked.push_front(Segment::Filled(fill));
     }
 
     fn park(&mut self, segment: Segment) {
@@ -138,7 +165,7 @@ impl Recv {
     }
 
     /// What there is to say when nothing is parked.
-    fn ending(&mut self) -> Option<io::Result<()>> {
+    pub(super) fn ending(&mut self) -> Option<io::Result<()>> {
         if let Some(errno) = self.passing.take() {
             return Some(Err(error(errno)));
         }
@@ -148,13 +175,13 @@ impl Recv {
         })
     }
 
-    fn has_ending(&self) -> bool {
+    pub(super) fn has_ending(&self) -> bool {
         self.end.is_some() || self.passing.is_some()
     }
 
     /// Copies bytes that are parked in `fill` to the heap, so that its buffer is free of them.
     /// Returns the segment that stood for them, to be dropped when no borrow is held.
-    fn part_with(&mut self, fill: &Fill<dyn Any>) -> Option<Segment> {
+    pub(super) fn part_with(&mut self, fill: &Fill<dyn Any>) -> Option<Segment> {
         let segment = self.parked.iter_mut().find(|segment| segment.is(fill))?;
         let copy = Segment::Chunk(Chunk::from(fill.received().to_vec()));
         fill.consume(fill.received().len());
@@ -165,7 +192,7 @@ impl Recv {
     /// Moves parked bytes into `fill` as far as they fit. Bytes that are parked in `fill` itself
     /// come first, in place, if they are first in line; else by a copy. Returns the segments that
     /// are used up, to be dropped when no borrow is held.
-    fn gather(&mut self, fill: &Fill<dyn Any>) -> Vec<Segment> {
+    pub(super) fn gather(&mut self, fill: &Fill<dyn Any>) -> Vec<Segment> {
         let mut spent = Vec::new();
         if self.parked.front().is_some_and(|segment| segment.is(fill)) {
             spent.extend(self.pop());
@@ -199,7 +226,7 @@ impl Connection {
 
     /// Makes sure that something is in flight: arms the op that suits, or keeps the one that was
     /// about to be stopped. The caller is at home and found nothing parked and no end.
-    fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) {
+    pub(super) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) {
         let mut recv = self.recv.borrow_mut();
         match &mut recv.op {
             RecvOp::Idle => {}
@@ -246,7 +273,9 @@ impl Connection {
                 ops::recv::filled(&fill, len);
                 Some(Segment::Filled(fill))
             }
-            Payload::Heap(memory) => Some(Segment::Chunk(Chunk::from(ops::recv::heap_bytes(memory, len)))),
+            Payload::Heap(memory) => {
+                Some(Segment::Chunk(Chunk::from(ops::recv::heap_bytes(memory, len))))
+            }
             _ => lent.map(Segment::Chunk),
         };
         // Before the borrow, and only for what looks like an end.
@@ -268,7 +297,11 @@ impl Connection {
                 let known = matches!(&segment, Segment::Filled(fill)
                     if recv.parked.iter().any(|other| other.is(fill)));
                 // More bytes in a buffer that is parked already, at the end of the line.
-                if known { unwanted = Some(segment) } else { recv.park(segment) }
+                if known {
+                    unwanted = Some(segment)
+                } else {
+                    recv.park(segment)
+                }
                 if more && recv.pinned >= self.home.settings().stream_credit && !recv.stalled {
                     recv.stalled = true;
                     self.stop(&mut recv, false);
@@ -296,7 +329,7 @@ impl Connection {
     }
 
     /// After bytes were taken: a shot that was stopped for want of credit starts again.
-    fn resume(self: &Rc<Self>) {
+    pub(super) fn resume(self: &Rc<Self>) {
         let recv = self.recv.borrow();
         let half = self.home.settings().stream_credit / 2;
         let wanted = recv.stalled && recv.pinned <= half && recv.end.is_none() && !recv.closed;
@@ -320,12 +353,17 @@ impl Connection {
         drop(parked);
     }
 
-    /// Ends the op now and gives out what is parked.
-    pub(super) fn settle_recv(&self) -> Vec<u8> {
-        let op = self.recv.borrow().op;
-        if let RecvOp::Armed { token, .. } = op {
+    /// Ends the op now; what it still brought is parked.
+    pub(super) fn settle_op(&self) {
+        let token = self.recv.borrow().token();
+        if let Some(token) = token {
             self.home.settle(token);
         }
+    }
+
+    /// Ends the op now and gives out what is parked.
+    pub(super) fn settle_recv(&self) -> Vec<u8> {
+        self.settle_op();
         let parked = self.recv.borrow_mut().take_parked();
         let unread = parked.iter().flat_map(Segment::bytes).copied().collect();
         for segment in &parked {
@@ -344,7 +382,7 @@ impl Connection {
 
     // ---- waiting ----------------------------------------------------------------------------
 
-    fn wait_for_bytes(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
+    pub(super) fn wait_for_bytes(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         let waker = cx.waker().clone();
         let replaced = self.recv.borrow_mut().waiters.register(id, waker);
         drop(replaced);
@@ -352,7 +390,7 @@ impl Connection {
 
     /// A future that waited is dropped. A shot into a buffer whose future is gone is stopped if
     /// nobody else waits: the next turn gives the buffer back.
-    fn stop_waiting_for_bytes(&self, id: Option<WaiterId>) {
+    pub(super) fn stop_waiting_for_bytes(&self, id: Option<WaiterId>) {
         let mut recv = self.recv.borrow_mut();
         if recv.op == RecvOp::Idle && recv.waiters.is_empty() {
             return;
@@ -397,7 +435,9 @@ impl Future for RecvChunk<'_> {
         ready!(context::spend(cx));
         recv = connection.recv.borrow_mut();
         let Some(segment) = recv.pop() else {
-            return Poll::Ready(recv.ending().expect("there is an end, or nothing is ready").map(|()| None));
+            return Poll::Ready(
+                recv.ending().expect("there is an end, or nothing is ready").map(|()| None),
+            );
         };
         drop(recv);
         let chunk = match segment {
@@ -414,172 +454,6 @@ impl Future for RecvChunk<'_> {
 }
 
 impl Drop for RecvChunk<'_> {
-    fn drop(&mut self) {
-        if self.id.is_some() {
-            self.connection.stop_waiting_for_bytes(self.id);
-        }
-    }
-}
-
-/// What a [`Read`] gives: how many bytes it appended, and the buffer.
-pub(crate) type ReadReport<B> = Result<(usize, B), BufError<B>>;
-
-/// The future of `read` and `read_exact`: at least `min` bytes, at most `max`, into a buffer.
-pub(crate) struct Read<'a, B: IoBufMut> {
-    connection: &'a Rc<Connection>,
-    held: Held<B>,
-    min: usize,
-    max: usize,
-    /// `read_exact`: the end before `max` bytes is an error.
-    exact: bool,
-    id: Option<WaiterId>,
-}
-
-/// Where the caller's buffer is.
-enum Held<B: IoBufMut> {
-    Here(B),
-    /// Lent to the connection, which may have received into it.
-    Lent(Rc<Fill<Option<B>>>),
-    Returned,
-}
-
-/// No part of it is pinned: the buffer's bytes stay in place when it moves (`IoBuf`).
-impl<B: IoBufMut> Unpin for Read<'_, B> {}
-
-impl<'a, B: IoBufMut> Read<'a, B> {
-    /// At least one byte, at most what there is room for.
-    pub(crate) fn some(connection: &'a Rc<Connection>, buf: B) -> Self {
-        let max = buf.capacity() - buf.len();
-        Read { connection, held: Held::Here(buf), min: 1, max, exact: false, id: None }
-    }
-
-    /// Exactly `len` bytes.
-    pub(crate) fn exact(connection: &'a Rc<Connection>, buf: B, len: usize) -> Self {
-        Read { connection, held: Held::Here(buf), min: len, max: len, exact: true, id: None }
-    }
-
-    /// Whether the kernel may be writing to the buffer.
-    fn is_in_flight(&self) -> bool {
-        matches!(&self.held, Held::Lent(fill) if fill.is_in_flight())
-    }
-
-    fn fail(&mut self, error: io::Error) -> Poll<ReadReport<B>> {
-        let buf = match std::mem::replace(&mut self.held, Held::Returned) {
-            Held::Here(buf) => buf,
-            Held::Lent(fill) => {
-                let own: Rc<Fill<dyn Any>> = fill.clone();
-                let parted = self.connection.recv.borrow_mut().part_with(&own);
-                drop(parted);
-                fill.take().0
-            }
-            Held::Returned => unreachable!("a future is not polled after it was ready"),
-        };
-        Poll::Ready(Err(BufError::new(error, buf)))
-    }
-
-    /// Takes what is parked, as far as it is wanted.
-    fn finish(&mut self) -> Poll<ReadReport<B>> {
-        let fill = match std::mem::replace(&mut self.held, Held::Returned) {
-            Held::Here(buf) => Rc::new(Fill::new(buf, self.max)),
-            Held::Lent(fill) => fill,
-            Held::Returned => unreachable!("a future is not polled after it was ready"),
-        };
-        let own: Rc<Fill<dyn Any>> = fill.clone();
-        let mut recv = self.connection.recv.borrow_mut();
-        let spent = recv.gather(&own);
-        let len = fill.received().len();
-        let ending = if len < self.min { recv.ending() } else { None };
-        drop(recv);
-        drop(spent);
-        let (buf, len) = fill.take();
-        self.connection.resume();
-        Poll::Ready(match ending {
-            None => Ok((len, buf)),
-            // The end is an answer to `read`, and too early for `read_exact`.
-            Some(Ok(())) if !self.exact => Ok((0, buf)),
-            Some(Ok(())) => {
-                let error = io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("the peer finished after {len} of {} bytes", self.min),
-                );
-                Err(BufError::new(error, buf))
-            }
-            Some(Err(error)) => Err(BufError::new(error, buf)),
-        })
-    }
-
-    /// Nothing in flight fills the buffer: puts what is parked into it, still as the stream's
-    /// bytes, and says whether the next op shall receive into it directly.
-    fn lend(&mut self) -> Option<Rc<Fill<dyn Any>>> {
-        let connection = self.connection;
-        let has_parked = !connection.recv.borrow().parked.is_empty();
-        let is_large = self.max > connection.home.pool().buffer_len();
-        let idle = connection.recv.borrow().op == RecvOp::Idle;
-        if !has_parked && !(idle && is_large) {
-            return None;
-        }
-        self.held = match std::mem::replace(&mut self.held, Held::Returned) {
-            Held::Here(buf) => Held::Lent(Rc::new(Fill::new(buf, self.max))),
-            held => held,
-        };
-        let Held::Lent(fill) = &self.held else { return None };
-        let own: Rc<Fill<dyn Any>> = fill.clone();
-        fill.compact();
-        let mut recv = connection.recv.borrow_mut();
-        let spent = recv.gather(&own);
-        if !own.received().is_empty() {
-            recv.parked.push_front(Segment::Filled(own.clone()));
-        }
-        drop(recv);
-        drop(spent);
-        let room = own.target().1;
-        (idle && room > connection.home.pool().buffer_len()).then_some(own)
-    }
-}
-
-impl<B: IoBufMut> Future for Read<'_, B> {
-    type Output = ReadReport<B>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if let Held::Here(buf) = &this.held {
-            if this.max == 0 && this.min == 0 {
-                return this.finish();
-            }
-            let spare = buf.capacity() - buf.len();
-            if spare < this.min || spare == 0 {
-                ready!(context::spend(cx));
-                let text = format!("the buffer has room for {spare} bytes, {} are wanted", this.min);
-                return this.fail(io::Error::new(io::ErrorKind::InvalidInput, text));
-            }
-        }
-        let connection = this.connection;
-        let recv = connection.recv.borrow();
-        let ready = recv.available(this.min) >= this.min || recv.has_ending();
-        drop(recv);
-        if ready && !this.is_in_flight() {
-            ready!(context::spend(cx));
-            return this.finish();
-        }
-        if let Err(error) = ready!(context::poll_home(&connection.home, cx)) {
-            // Home is on this thread, so the buffer can be had back at once.
-            if this.is_in_flight() {
-                let op = connection.recv.borrow().op;
-                if let RecvOp::Armed { token, .. } = op {
-                    connection.home.settle(token);
-                }
-                assert!(!this.is_in_flight(), "the ring failed with this buffer in the kernel: {error}");
-            }
-            return this.fail(error);
-        }
-        let lend = if this.is_in_flight() { None } else { this.lend() };
-        connection.arm(lend);
-        connection.wait_for_bytes(&mut this.id, cx);
-        Poll::Pending
-    }
-}
-
-impl<B: IoBufMut> Drop for Read<'_, B> {
     fn drop(&mut self) {
         if self.id.is_some() {
             self.connection.stop_waiting_for_bytes(self.id);

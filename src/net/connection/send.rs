@@ -18,6 +18,7 @@ use crate::driver::{Completion, Payload, Role, Token, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
+use crate::panics::wake_all;
 use crate::sys;
 
 /// How many entries go out together at most.
@@ -325,7 +326,7 @@ impl Connection {
         drop(send);
         let mut woken = Vec::new();
         self.proceed(&mut woken);
-        woken.into_iter().for_each(Waker::wake);
+        wake_all(woken.into_iter());
     }
 
     /// Queues `outgoing` behind what is queued already, and waits until it is out.
@@ -428,7 +429,9 @@ fn give_back(send: &mut Send, payload: Payload) -> bool {
 
 /// Whether an error now would leave a part of a buffer sent.
 fn is_torn(send: &mut Send) -> bool {
-    send.unfinished().next().is_some_and(|entry| entry.sent > 0 || entry.state == EntryState::Abandoned)
+    send.unfinished()
+        .next()
+        .is_some_and(|entry| entry.sent > 0 || entry.state == EntryState::Abandoned)
 }
 
 /// The future of `send`, `send_all` and `sendv`.

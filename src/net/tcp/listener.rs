@@ -76,7 +76,10 @@ struct Accept {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AcceptOp {
     Idle,
-    Armed { token: Token, stopping: bool },
+    Armed {
+        token: Token,
+        stopping: bool,
+    },
     /// For want of descriptors or memory, until then or until a descriptor is closed.
     Paused(Instant),
 }
@@ -223,7 +226,8 @@ impl TcpListener {
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for addr in addr.resolve()? {
-            match TcpSocket::for_addr(addr).and_then(|socket| socket.reuse_addr(true).listen(addr)) {
+            match TcpSocket::for_addr(addr).and_then(|socket| socket.reuse_addr(true).listen(addr))
+            {
                 Ok(listener) => return Ok(listener),
                 Err(error) => last = Some(error),
             }
@@ -311,7 +315,10 @@ impl AcceptNext<'_> {
         if rearm && context::check_home(&listener.home).is_ok() {
             listener.arm();
         }
-        Some(sys::peer_addr(fd.as_fd()).map(|peer| (TcpStream::new(fd, listener.home.clone()), peer)))
+        Some(
+            sys::peer_addr(fd.as_fd())
+                .map(|peer| (TcpStream::new(fd, listener.home.clone()), peer)),
+        )
     }
 
     fn has_answer(&self) -> bool {
@@ -330,11 +337,9 @@ impl AcceptNext<'_> {
         if pause.deadline() != until {
             pause.reset(until);
         }
-        if Instant::now() < until {
-            if let Poll::Pending = Pin::new(pause).poll(cx) {
-                self.listener.home.wake_at_close(cx.waker().clone());
-                return Poll::Pending;
-            }
+        if Instant::now() < until && Pin::new(pause).poll(cx).is_pending() {
+            self.listener.home.wake_at_close(cx.waker().clone());
+            return Poll::Pending;
         }
         Poll::Ready(())
     }

@@ -84,10 +84,7 @@ impl OwnedWriteHalf {
     }
 
     /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.
-    pub fn send<B: IoBuf>(
-        &self,
-        buf: B,
-    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+    pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
         self.connection().send(Outgoing::one(buf), some_sent)
     }
 

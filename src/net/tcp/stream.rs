@@ -237,10 +237,7 @@ impl TcpStream {
     /// If io_uring fails while the kernel holds `buf`, since it cannot be given back then.
     /// # Kernel
     /// 5.6, `IORING_OP_SEND`. See send(2).
-    pub fn send<B: IoBuf>(
-        &self,
-        buf: B,
-    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+    pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
         self.connection.send(Outgoing::one(buf), some_sent)
     }
 
