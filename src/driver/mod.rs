@@ -26,7 +26,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -34,6 +34,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
+use slab::Slab;
 
 pub use buffer_ring::Chunk;
 pub(crate) use buffer_ring::Pool;
@@ -128,12 +129,14 @@ pub(crate) struct Driver {
     cancels: RefCell<Vec<Token>>,
     /// Wakers that `settle` collected; woken in the next turn.
     woken: RefCell<Vec<Waker>>,
+    /// Sockets on their way to a future that may have been forgotten: they end with the runtime.
+    sockets: RefCell<Slab<OwnedFd>>,
     /// Those who wait for a descriptor to become free.
     short_of_descriptors: RefCell<Vec<Waker>>,
     pool: Rc<Pool>,
     notifier: Arc<Notifier>,
-    /// The notifier's, which gives its count back at teardown.
-    eventfd: Arc<OwnedFd>,
+    /// The notifier's too; both give their count back at teardown.
+    eventfd: RefCell<Option<Arc<OwnedFd>>>,
     notifier_armed: Cell<bool>,
     state: Cell<State>,
     fruitless: Cell<u32>,
@@ -160,10 +163,11 @@ impl Driver {
             backlog: RefCell::default(),
             cancels: RefCell::default(),
             woken: RefCell::default(),
+            sockets: RefCell::default(),
             short_of_descriptors: RefCell::default(),
             pool,
             notifier,
-            eventfd,
+            eventfd: RefCell::new(Some(eventfd)),
             notifier_armed: Cell::new(false),
             state: Cell::new(State::Open),
             fruitless: Cell::new(0),
@@ -274,6 +278,25 @@ impl Driver {
 
     // ---- descriptors ------------------------------------------------------------------------
 
+    /// Keeps a socket until [`claim`](Self::claim), or the end of the runtime.
+    pub(crate) fn keep_socket(&self, fd: OwnedFd) -> usize {
+        self.sockets.borrow_mut().insert(fd)
+    }
+
+    /// Looks at a socket that is kept; `None` if the runtime has ended.
+    pub(crate) fn with_socket<T>(
+        &self,
+        key: usize,
+        look: impl FnOnce(BorrowedFd<'_>) -> T,
+    ) -> Option<T> {
+        self.sockets.borrow().get(key).map(|fd| look(fd.as_fd()))
+    }
+
+    /// Gives a kept socket out; `None` if the runtime has ended.
+    pub(crate) fn claim(&self, key: usize) -> Option<OwnedFd> {
+        self.sockets.borrow_mut().try_remove(key)
+    }
+
     /// A descriptor was closed: those who found none left may try again.
     pub(crate) fn descriptor_closed(&self) {
         let waiting = mem::take(&mut *self.short_of_descriptors.borrow_mut());
@@ -323,19 +346,26 @@ impl Driver {
         if self.notifier.handshake().park() {
             let timeout = deadline
                 .map(|deadline| Duration::from_nanos(deadline.saturating_sub(sys::monotonic_ns())));
-            sys::poll_readable(self.eventfd.as_fd(), timeout);
+            self.with_eventfd(|eventfd| sys::poll_readable(eventfd, timeout));
         }
         self.notifier.handshake().unpark();
-        sys::eventfd_clear(self.eventfd.as_fd());
+        self.with_eventfd(sys::eventfd_clear);
     }
 
     /// Keeps a poll on the notifier's eventfd armed. The eventfd is never read: each write
     /// completes the multishot poll again.
     fn arm_notifier(&self) {
         if !self.notifier_armed.replace(true) {
-            let fd = types::Fd(self.eventfd.as_raw_fd());
+            let fd = types::Fd(self.with_eventfd(|eventfd| eventfd.as_raw_fd()));
             let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
             self.push(poll.user_data(NOTIFIED));
+        }
+    }
+
+    fn with_eventfd<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        match &*self.eventfd.borrow() {
+            Some(eventfd) => call(eventfd.as_fd()),
+            None => unreachable!("a driver that is gone is not parked"),
         }
     }
 
@@ -531,6 +561,7 @@ impl Driver {
         };
         self.state.set(State::Gone);
         let backend = self.backend.take();
+        drop((self.sockets.take(), self.eventfd.take()));
         if drained {
             if let Some(Backend::Ring(ring)) = &backend {
                 // Fails only if it never was registered.

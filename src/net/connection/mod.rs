@@ -20,8 +20,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Waker;
 
-use recv::Recv;
 pub(crate) use read::{Read, ReadReport};
+use recv::Recv;
 use send::Send;
 pub(crate) use send::SendReport;
 

@@ -12,18 +12,18 @@ use std::task::{Context, Poll, Waker, ready};
 use crate::context;
 use crate::driver::{Completion, Driver, Owner, Payload, Role, Token, error, is_retried};
 use crate::ops;
-use crate::sys;
 
-/// The object that the op belongs to. Its descriptor is closed when op and future are gone: never
-/// before, since the attempt would live on, and never reused, since a cancelled socket is of no
-/// use (SEMANTICS CL16).
+/// The object that the op belongs to. Its socket is the driver's until the future claims it: it is
+/// closed when op and future are gone, or with the runtime; never before, since the attempt would
+/// live on, and never used again, since a cancelled socket is of no use (SEMANTICS CL16, CL17).
 struct Attempt {
-    fd: RefCell<Option<OwnedFd>>,
+    socket: usize,
     home: Rc<Driver>,
     state: RefCell<State>,
 }
 
 enum State {
+    Ready,
     InFlight(Token, Waker),
     Done(Result<(), i32>),
     /// The future is gone.
@@ -32,24 +32,19 @@ enum State {
 
 impl Owner for Attempt {
     fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, woken: &mut Vec<Waker>) {
-        let result = done.result.map(drop);
-        let previous = {
-            let mut state = self.state.borrow_mut();
-            match *state {
-                State::Abandoned => return,
-                _ => std::mem::replace(&mut *state, State::Done(result)),
+        let mut state = self.state.borrow_mut();
+        if let State::InFlight(..) = *state {
+            let done = State::Done(done.result.map(drop));
+            if let State::InFlight(_, waker) = std::mem::replace(&mut *state, done) {
+                woken.push(waker);
             }
-        };
-        if let State::InFlight(_, waker) = previous {
-            woken.push(waker);
         }
     }
 }
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Some(fd) = self.fd.get_mut().take() {
-            drop(fd);
+        if self.home.claim(self.socket).is_some() {
             self.home.descriptor_closed();
         }
     }
@@ -59,61 +54,57 @@ impl Drop for Attempt {
 pub(super) struct Connect {
     attempt: Rc<Attempt>,
     addr: SocketAddr,
-    is_started: bool,
 }
 
 impl Connect {
-    /// Nothing happens before the first poll.
+    /// Nothing is asked of the kernel before the first poll.
     pub(super) fn new(fd: OwnedFd, home: Rc<Driver>, addr: SocketAddr) -> Connect {
-        let state = RefCell::new(State::Abandoned);
-        let attempt = Rc::new(Attempt { fd: RefCell::new(Some(fd)), home, state });
-        Connect { attempt, addr, is_started: false }
+        let socket = home.keep_socket(fd);
+        let attempt = Rc::new(Attempt { socket, home, state: RefCell::new(State::Ready) });
+        Connect { attempt, addr }
     }
 
-    fn start(&mut self, waker: Waker) {
-        let attempt = &self.attempt;
-        let fd = attempt.fd.borrow();
-        let op = ops::connect::connect(sys::present(&fd), self.addr);
-        drop(fd);
-        let token = attempt.home.submit(op, attempt.clone(), Role::Connect);
-        attempt.state.replace(State::InFlight(token, waker));
-        self.is_started = true;
+    fn start(&self, waker: Waker) {
+        let Attempt { socket, home, state } = &*self.attempt;
+        let op = home.with_socket(*socket, |fd| ops::connect::connect(fd, self.addr));
+        let op = op.expect("a runtime that turns keeps its sockets");
+        let token = home.submit(op, self.attempt.clone(), Role::Connect);
+        state.replace(State::InFlight(token, waker));
     }
 }
 
 impl Future for Connect {
     type Output = io::Result<OwnedFd>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let result = match &*this.attempt.state.borrow() {
-            State::Done(result) => Some(*result),
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Attempt { socket, home, state } = &*self.attempt;
+        let done = match &*state.borrow() {
+            State::Done(done) => Some(*done),
             _ => None,
         };
-        match result {
+        match done {
             Some(Ok(())) => {
-                let fd = this.attempt.fd.borrow_mut().take();
-                return Poll::Ready(Ok(fd.expect("a future is not polled after it was ready")));
+                let claimed = home.claim(*socket).ok_or_else(|| match home.check() {
+                    Ok(()) => unreachable!("a future is not polled after it was ready"),
+                    Err(gone) => gone,
+                });
+                return Poll::Ready(claimed);
             }
             Some(Err(errno)) if !is_retried(errno) => return Poll::Ready(Err(error(errno))),
-            Some(Err(_)) => {
-                // Not by the peer: the teardown's cancel, or a signal.
-                ready!(context::poll_home(&this.attempt.home, cx))?;
-                this.is_started = false;
-            }
-            None => ready!(context::poll_home(&this.attempt.home, cx))?,
+            // Not the peer's doing: the teardown's cancel, or a signal.
+            Some(Err(_)) | None => ready!(context::poll_home(home, cx))?,
         }
         let waker = cx.waker().clone();
-        if !this.is_started {
-            this.start(waker);
-            return Poll::Pending;
-        }
-        let mut state = this.attempt.state.borrow_mut();
-        let replaced = match &mut *state {
-            State::InFlight(_, registered) => Some(std::mem::replace(registered, waker)),
-            _ => None,
+        let mut current = state.borrow_mut();
+        let replaced = match &mut *current {
+            State::InFlight(_, registered) => std::mem::replace(registered, waker),
+            _ => {
+                drop(current);
+                self.start(waker);
+                return Poll::Pending;
+            }
         };
-        drop(state);
+        drop(current);
         drop(replaced);
         Poll::Pending
     }
@@ -121,10 +112,10 @@ impl Future for Connect {
 
 impl Drop for Connect {
     fn drop(&mut self) {
-        let state = self.attempt.state.replace(State::Abandoned);
-        if let State::InFlight(token, waker) = state {
-            if !self.attempt.home.is_forked_copy() {
-                self.attempt.home.cancel_before_sleep(token);
+        let Attempt { home, state, .. } = &*self.attempt;
+        if let State::InFlight(token, waker) = state.replace(State::Abandoned) {
+            if !home.is_forked_copy() {
+                home.cancel_before_sleep(token);
             }
             drop(waker);
         }
