@@ -6,6 +6,7 @@
 //!
 //! This module knows traits and std only, no I/O. Read next: `fill.rs`.
 
+mod batch;
 mod erased;
 mod fill;
 mod impls;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::io;
 
 pub use crate::driver::Chunk;
+pub(crate) use batch::Batch;
 pub(crate) use erased::Erased;
 pub(crate) use fill::Fill;
 pub(crate) use outgoing::Outgoing;

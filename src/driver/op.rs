@@ -14,7 +14,7 @@ use std::task::Waker;
 
 use io_uring::{cqueue, squeue};
 
-use crate::buf::{Fill, Outgoing};
+use crate::buf::{Batch, Fill, Outgoing};
 use crate::sys::addr::SockAddr;
 
 /// One request with the memory that it points to. Made in `ops/` only.
@@ -48,7 +48,7 @@ pub(crate) enum Payload {
     /// A caller's buffer that is sent.
     Outgoing(Outgoing),
     /// Several of them, with the message header that lists them.
-    Batch(Box<crate::ops::send::Batch>),
+    Batch(Box<Batch>),
     /// An address to connect to.
     Address(#[expect(dead_code, reason = "only the kernel reads it")] Box<SockAddr>),
 }
