@@ -23,15 +23,7 @@ const TITLE: &str = "accept/64B/32";
 const MESSAGE_LEN: usize = 64;
 
 fn main() {
-    support::begin(support::Side::Driver);
-    match paired::rounds() {
-        Some(rounds) => compare(rounds),
-        None => {
-            let mut criterion = support::criterion();
-            bench(&mut criterion);
-            criterion.final_summary();
-        }
-    }
+    support::run(support::Side::Driver, bench, compare);
 }
 
 fn bench(criterion: &mut Criterion) {

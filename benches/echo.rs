@@ -32,15 +32,7 @@ const ROWS: [(&str, usize, usize); 4] = [
 ];
 
 fn main() {
-    support::begin(support::Side::Driver);
-    match paired::rounds() {
-        Some(rounds) => compare(rounds),
-        None => {
-            let mut criterion = support::criterion();
-            bench(&mut criterion);
-            criterion.final_summary();
-        }
-    }
+    support::run(support::Side::Driver, bench, compare);
 }
 
 fn bench(criterion: &mut Criterion) {

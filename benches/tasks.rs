@@ -17,11 +17,10 @@
 
 mod support;
 
-use criterion::{Criterion, Throughput};
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
-use support::paired::{self, Contender};
+use support::rows::{self, Row, Run};
 
 const MANY: u64 = 1000;
 
@@ -129,45 +128,7 @@ fn self_wake() -> impl Future<Output = ()> + Send {
 }
 
 fn main() {
-    support::begin(support::Side::Tested);
-    match paired::rounds() {
-        Some(rounds) => {
-            for row in rows().into_iter().filter(|row| paired::is_selected(row.title)) {
-                let mut contenders = [
-                    Contender::new("tamam", row.tamam),
-                    Contender::new("tokio", row.tokio),
-                    Contender::new("tokio again", row.tokio_again),
-                ];
-                paired::compare(row.title, "tokio", row.operations, rounds, &mut contenders);
-            }
-        }
-        None => {
-            let mut criterion = support::criterion();
-            bench(&mut criterion);
-            criterion.final_summary();
-        }
-    }
-}
-
-fn bench(criterion: &mut Criterion) {
-    for mut row in rows() {
-        let mut group = criterion.benchmark_group(row.title);
-        group.throughput(Throughput::Elements(row.operations));
-        group.bench_function("tamam", |bencher| bencher.iter_custom(&mut row.tamam));
-        group.bench_function("tokio", |bencher| bencher.iter_custom(&mut row.tokio));
-        group.finish();
-    }
-}
-
-type Run = Box<dyn FnMut(u64) -> Duration>;
-
-struct Row {
-    title: &'static str,
-    /// How many an iteration does.
-    operations: u64,
-    tamam: Run,
-    tokio: Run,
-    tokio_again: Run,
+    rows::run(rows);
 }
 
 fn rows() -> [Row; 6] {

@@ -33,15 +33,7 @@ enum State {
 const ROWS: [(&str, State); 2] = [("wake/busy", State::Busy), ("wake/parked", State::Parked)];
 
 fn main() {
-    support::begin(support::Side::Driver);
-    match paired::rounds() {
-        Some(rounds) => compare(rounds),
-        None => {
-            let mut criterion = support::criterion();
-            bench(&mut criterion);
-            criterion.final_summary();
-        }
-    }
+    support::run(support::Side::Driver, bench, compare);
 }
 
 fn bench(criterion: &mut Criterion) {

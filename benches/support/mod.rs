@@ -2,11 +2,13 @@
 //!
 //! - `client.rs`: the load, plain sockets on one thread, every byte verified;
 //! - `servers.rs`: the echo servers under test, one thread each;
+//! - `rows.rs`: benches without a server, both runtimes in one table;
 //! - `paired.rs`: interleaved windows and their ratios, which is what a claim of speed is made of.
 #![allow(dead_code)] // every bench uses its own part
 
 pub mod client;
 pub mod paired;
+pub mod rows;
 pub mod servers;
 
 use std::sync::OnceLock;
@@ -19,6 +21,19 @@ use criterion::Criterion;
 pub enum Side {
     Tested,
     Driver,
+}
+
+/// The `main` of a bench: criterion, or interleaved rounds when `PAIRED` is set.
+pub fn run(side: Side, bench: impl FnOnce(&mut Criterion), compare: impl FnOnce(usize)) {
+    begin(side);
+    match paired::rounds() {
+        Some(rounds) => compare(rounds),
+        None => {
+            let mut criterion = criterion();
+            bench(&mut criterion);
+            criterion.final_summary();
+        }
+    }
 }
 
 /// Prints the machine once and pins the calling thread: every bench begins with this.
