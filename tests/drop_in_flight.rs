@@ -38,7 +38,9 @@ fn cx10_a_thousand_receives_in_flight() {
             let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
             let addr = listener.local_addr().expect("bound");
             let connecting = thread::spawn(move || {
-                (0..STREAMS).map(|_| StdStream::connect(addr).expect("connects")).collect::<Vec<_>>()
+                (0..STREAMS)
+                    .map(|_| StdStream::connect(addr).expect("connects"))
+                    .collect::<Vec<_>>()
             });
             for index in 0..STREAMS {
                 let (stream, _) = listener.accept().await.expect("a connection");

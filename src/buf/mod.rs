@@ -4,7 +4,7 @@
 //! the kernel still writes. So buffers move in, and come back with the answer: in `Ok` beside the
 //! count, or inside the [`BufError`].
 //!
-//! This module knows traits and std only, no I/O. Read next: `fill.rs`.
+//! No I/O here, and no runtime. Read next: `fill.rs`.
 
 mod batch;
 mod erased;

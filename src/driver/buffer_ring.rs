@@ -146,6 +146,10 @@ pub struct Chunk {
     len: u32,
 }
 
+/// What a chunk on the heap costs beside its bytes: the shared box, the vector, and the two blocks'
+/// own headers. A peer that sends single bytes must not get memory for nothing.
+const HEAP_COST: usize = 128;
+
 enum Storage {
     Pooled { pool: Rc<Pool>, bid: u16 },
     Heap(Rc<UnsafeCell<Vec<u8>>>),
@@ -196,7 +200,7 @@ impl Chunk {
     pub(crate) fn footprint(&self) -> usize {
         match &self.storage {
             Storage::Pooled { pool, .. } => pool.buffer_len,
-            Storage::Heap(_) => self.len as usize,
+            Storage::Heap(_) => self.len as usize + HEAP_COST,
         }
     }
 

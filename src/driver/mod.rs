@@ -60,6 +60,8 @@ const NOTIFIED: u64 = u64::MAX - 1;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a wait for ops that are about to end may sleep in one enter.
 const SETTLE_SLICE: Duration = Duration::from_millis(100);
+/// How many wait for a descriptor to become free.
+const SHORT_MAX: usize = 1024;
 /// After this many enters that failed in passing and brought nothing, pause.
 const FRUITLESS_MAX: u32 = 16;
 
@@ -125,12 +127,15 @@ pub(crate) struct Driver {
     /// Submissions that found no room; bounded by the objects, each of which has at most one op
     /// and one cancel of a kind.
     backlog: RefCell<VecDeque<squeue::Entry>>,
-    /// Ops to cancel at the end of the poll pass.
+    /// Ops to cancel at the end of the poll pass; bounded by what a pass can ask for, each op twice
+    /// at most (asked, kept, asked again), and emptied by it.
     cancels: RefCell<Vec<Token>>,
-    /// Wakers that `settle` collected; woken in the next turn.
+    /// Wakers that `settle` collected; woken in the next turn, which bounds them.
     woken: RefCell<Vec<Waker>>,
     /// Sockets on their way to a future that may have been forgotten: they end with the runtime.
     sockets: RefCell<Slab<OwnedFd>>,
+    /// How many descriptors were closed.
+    closed: Cell<u64>,
     /// Those who wait for a descriptor to become free.
     short_of_descriptors: RefCell<Vec<Waker>>,
     pool: Rc<Pool>,
@@ -150,7 +155,7 @@ impl Driver {
         let ring = Ring::new(settings.entries, settings.completion_entries)?;
         let pool = Pool::new(settings.buffer_len, settings.buffer_count)
             .map_err(|error| SetupError::at("mmap of the receive buffers", &error))?;
-        ring.register_pool(&pool, BUFFER_GROUP)
+        probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::at("registering the receive buffers", &error))?;
         let eventfd = sys::eventfd().map_err(|error| SetupError::at("eventfd", &error))?;
         let eventfd = Arc::new(eventfd);
@@ -164,6 +169,7 @@ impl Driver {
             cancels: RefCell::default(),
             woken: RefCell::default(),
             sockets: RefCell::default(),
+            closed: Cell::new(0),
             short_of_descriptors: RefCell::default(),
             pool,
             notifier,
@@ -299,16 +305,30 @@ impl Driver {
 
     /// A descriptor was closed: those who found none left may try again.
     pub(crate) fn descriptor_closed(&self) {
+        count(&self.closed, 1);
         let waiting = mem::take(&mut *self.short_of_descriptors.borrow_mut());
         wake_all(waiting.into_iter());
+    }
+
+    /// How many descriptors this runtime has closed: whoever found none left compares.
+    pub(crate) fn closed_descriptors(&self) -> u64 {
+        self.closed.get()
     }
 
     /// Wakes `waker` when a descriptor is closed.
     pub(crate) fn wake_at_close(&self, waker: Waker) {
         let mut waiting = self.short_of_descriptors.borrow_mut();
-        if !waiting.iter().any(|other| other.will_wake(&waker)) {
-            waiting.push(waker);
+        if waiting.iter().any(|other| other.will_wake(&waker)) {
+            return;
         }
+        // Most of so many are of tasks that wait no more; the others come again by their timers.
+        let stale = match waiting.len() {
+            SHORT_MAX.. => mem::take(&mut *waiting),
+            _ => Vec::new(),
+        };
+        waiting.push(waker);
+        drop(waiting);
+        drop(stale);
     }
 
     // ---- the turn ---------------------------------------------------------------------------

@@ -203,6 +203,20 @@ fn io_uring_disabled() -> Option<u32> {
 /// The smallest completion queue that set-up falls back to when locked memory is short.
 const COMPLETIONS_FLOOR: u32 = 128;
 
+/// Tries again a few times when locked memory is short: what a closed ring held is given back a
+/// while later.
+pub(super) fn with_patience<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..3 {
+        match call() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
+                thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
+    call()
+}
+
 /// Sets a ring up with the best flags this kernel takes.
 pub(super) fn set_up(
     entries: u32,
@@ -210,31 +224,22 @@ pub(super) fn set_up(
 ) -> Result<(IoUring, Capabilities), SetupError> {
     let mut completions = completion_entries.max(entries);
     let mut no_sqarray = true;
-    let mut patience = 3;
     loop {
-        match build(entries, completions, no_sqarray) {
+        let error = match with_patience(|| build(entries, completions, no_sqarray)) {
             Ok(ring) => {
-                let params = ring.params();
-                let capabilities = Capabilities {
-                    no_sqarray,
-                    no_iowait: params.is_feature_no_iowait(),
-                    registered_ring: false,
-                };
-                return Ok((ring, capabilities));
+                let no_iowait = ring.params().is_feature_no_iowait();
+                let registered_ring = false;
+                return Ok((ring, Capabilities { no_sqarray, no_iowait, registered_ring }));
             }
-            Err(error) => match error.raw_os_error() {
-                Some(libc::EINVAL) if no_sqarray => no_sqarray = false,
-                // Locked memory is given back a while after a ring is closed, so wait a little;
-                // then make do with less.
-                Some(libc::ENOMEM) if patience > 0 => {
-                    patience -= 1;
-                    thread::sleep(Duration::from_millis(10));
-                }
-                Some(libc::ENOMEM) if completions / 2 >= entries.max(COMPLETIONS_FLOOR) => {
-                    completions /= 2;
-                }
-                _ => return Err(SetupError::of_setup(&error, io_uring_disabled())),
-            },
+            Err(error) => error,
+        };
+        match error.raw_os_error() {
+            Some(libc::EINVAL) if no_sqarray => no_sqarray = false,
+            // Make do with less.
+            Some(libc::ENOMEM) if completions / 2 >= entries.max(COMPLETIONS_FLOOR) => {
+                completions /= 2;
+            }
+            _ => return Err(SetupError::of_setup(&error, io_uring_disabled())),
         }
     }
 }

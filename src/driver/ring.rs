@@ -1,7 +1,7 @@
 //! The only code that touches the submission and completion queues: push, enter, reap.
 //!
 //! The `io-uring` crate maps the rings; entering is one system call of our own, because the
-//! crate's `submit` forgets a registered ring and its wait flags (KERNEL: 40 ns of 391 a turn).
+//! crate's `submit` forgets a registered ring and its wait flags (40 ns of 391 a turn, see `docs::kernels`).
 //! Nothing here knows what an op is. Read next: `mod.rs`.
 #![allow(unsafe_code)]
 

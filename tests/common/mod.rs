@@ -2,6 +2,8 @@
 //! must balance at the end.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
+pub mod child;
+pub mod example;
 pub mod quarantine;
 
 use std::future::Future;
@@ -74,6 +76,7 @@ impl Watchdog {
 pub fn alone(name: &str, test: impl FnOnce()) {
     const ALONE: &str = "TAMAM_TEST_ALONE";
     if std::env::var_os(ALONE).is_some_and(|alone| alone == name) {
+        raise_descriptor_limit();
         let ledger = Ledger::start();
         test();
         return ledger.balance();
@@ -89,6 +92,19 @@ pub fn alone(name: &str, test: impl FnOnce()) {
     println!("{}{}", text[0], text[1]);
     assert!(output.status.success(), "{name} alone: {}", output.status);
     assert!(text[0].contains("1 passed"), "{name} is not the path of a test");
+}
+
+/// Lets the process have as many descriptors as it may: some tests open thousands of sockets.
+fn raise_descriptor_limit() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable.
+    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is readable. A refusal leaves the limit as it was.
+    let raised = known && unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) } == 0;
+    if !raised {
+        eprintln!("the limit of descriptors stays as it is");
+    }
 }
 
 /// What a test must leave as it found it.
@@ -344,4 +360,13 @@ pub fn can_open(wanted: u64) -> bool {
         println!("skipped: needs {wanted} descriptors, {} are allowed", limit.rlim_cur);
     }
     limit.rlim_cur >= wanted
+}
+
+/// Does something that completes an op in flight, and turns the runtime until that is reaped.
+pub async fn completing(act: impl FnOnce()) {
+    let completions = tamam::metrics().completions;
+    act();
+    while tamam::metrics().completions == completions {
+        turn().await;
+    }
 }

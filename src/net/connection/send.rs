@@ -239,7 +239,8 @@ impl Connection {
                 }
                 // MSG_WAITALL comes back short only for an error, whose errno it swallows; unless
                 // we cancelled it, because the connection is closing.
-                send.cut = sent < flight.len && !self.is_closing();
+                let is_ours = send.held || self.is_closing() || self.home.check().is_err();
+                send.cut = sent < flight.len && !is_ours;
                 spent = send.entries.extract(|entry| {
                     entry.state == EntryState::Abandoned && entry.sent == entry.len
                 });

@@ -80,8 +80,12 @@ enum AcceptOp {
         token: Token,
         stopping: bool,
     },
-    /// For want of descriptors or memory, until then or until a descriptor is closed.
-    Paused(Instant),
+    /// For want of descriptors or memory: until then, or until the runtime has closed a descriptor
+    /// more than this many.
+    Paused {
+        until: Instant,
+        closed: u64,
+    },
 }
 
 impl Listener {
@@ -98,7 +102,7 @@ impl Listener {
                     *stopping = false;
                 }
             }
-            AcceptOp::Idle | AcceptOp::Paused(_) => {
+            AcceptOp::Idle | AcceptOp::Paused { .. } => {
                 accept.refused = None;
                 let op = ops::accept::multishot(self.fd());
                 let token = self.home.submit(op, self.clone(), Role::Accept);
@@ -132,13 +136,13 @@ impl Accept {
         fd
     }
 
-    fn note_error(&mut self, errno: i32) {
+    fn note_error(&mut self, errno: i32, closed: u64) {
         match errno {
             errno if is_retried(errno) => {}
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EPERM => {
                 // An error that nobody waits for is not kept.
                 self.passing = (!self.waiters.is_empty()).then_some(errno);
-                self.start_pause();
+                self.start_pause(closed);
             }
             libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
                 self.refused = Some(errno);
@@ -148,14 +152,14 @@ impl Accept {
                 self.failed += 1;
                 if self.failed >= FAILED_MAX {
                     self.passing = (!self.waiters.is_empty()).then_some(errno);
-                    self.start_pause();
+                    self.start_pause(closed);
                 }
             }
         }
     }
 
-    fn start_pause(&mut self) {
-        self.op = AcceptOp::Paused(Instant::now() + self.pause);
+    fn start_pause(&mut self, closed: u64) {
+        self.op = AcceptOp::Paused { until: Instant::now() + self.pause, closed };
         self.pause = (self.pause * 2).min(PAUSE.1);
     }
 }
@@ -178,7 +182,7 @@ impl Owner for Listener {
             }
             Err(errno) => {
                 count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));
-                accept.note_error(errno);
+                accept.note_error(errno, self.home.closed_descriptors());
             }
         }
         if let AcceptOp::Armed { token, stopping: false } = accept.op {
@@ -332,7 +336,10 @@ impl AcceptNext<'_> {
     /// Waits out the listener's pause; `Ready` if there is none, or it is over.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let op = self.listener.accept.borrow().op;
-        let AcceptOp::Paused(until) = op else { return Poll::Ready(()) };
+        let AcceptOp::Paused { until, closed } = op else { return Poll::Ready(()) };
+        if self.listener.home.closed_descriptors() != closed {
+            return Poll::Ready(());
+        }
         let pause = self.pause.get_or_insert_with(|| sleep_until(until));
         if pause.deadline() != until {
             pause.reset(until);
