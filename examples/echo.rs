@@ -54,23 +54,29 @@ fn main() -> ExitCode {
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     let mut options = Options { port: 7000, mode: Mode::Echo, size: 4096, self_test: false };
     while let Some(name) = args.next() {
-        if name == "--self-test" {
-            options.self_test = true;
-            continue;
-        }
-        let value = args.next().ok_or(format!("{name} needs a value"))?;
-        let number = value.parse::<usize>().map_err(|_| format!("{name} {value}: not a number"));
-        match (name.as_str(), value.as_str()) {
-            ("--port", _) => {
-                options.port = number?.try_into().map_err(|_| format!("no port: {value}"))?;
+        let mut value = || args.next().ok_or(format!("{name} needs a value"));
+        let number = |text: String| text.parse().map_err(|_| format!("{name} {text}: no number"));
+        match name.as_str() {
+            "--self-test" => options.self_test = true,
+            "--port" => {
+                let port: usize = number(value()?)?;
+                options.port = port.try_into().map_err(|_| format!("no port: {port}"))?;
             }
-            ("--size", _) => options.size = number?,
-            ("--mode", "echo") => options.mode = Mode::Echo,
-            ("--mode", "sink") => options.mode = Mode::Sink,
-            _ => return Err(format!("{name} {value}: unknown")),
+            "--size" => options.size = number(value()?)?,
+            "--mode" => {
+                options.mode = match value()?.as_str() {
+                    "echo" => Mode::Echo,
+                    "sink" => Mode::Sink,
+                    mode => return Err(format!("no mode: {mode}")),
+                }
+            }
+            _ => return Err(format!("unknown argument: {name}")),
         }
     }
-    Ok(options)
+    match (options.self_test, options.mode) {
+        (true, Mode::Sink) => Err("--self-test wants answers, and a sink gives none".into()),
+        _ => Ok(options),
+    }
 }
 
 fn start(options: &Options) -> io::Result<()> {
@@ -86,7 +92,7 @@ fn start(options: &Options) -> io::Result<()> {
             .backlog(4096)
             .listen(SocketAddr::from(([127, 0, 0, 1], port)))?;
         if options.self_test {
-            return self_test(&runtime, listener, options.mode).await;
+            return self_test(&runtime, listener).await;
         }
         println!("READY");
         io::stdout().flush()?;
@@ -130,9 +136,9 @@ const CLIENTS: usize = 50;
 const MESSAGE_LEN: usize = 64;
 const DURATION: Duration = Duration::from_secs(2);
 
-async fn self_test(runtime: &Runtime, listener: TcpListener, mode: Mode) -> io::Result<()> {
+async fn self_test(runtime: &Runtime, listener: TcpListener) -> io::Result<()> {
     let addr = listener.local_addr()?;
-    let server = tamam::spawn(serve(listener, mode));
+    let server = tamam::spawn(serve(listener, Mode::Echo));
     let requests = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicBool::new(false));
     let clients = {
