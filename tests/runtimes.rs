@@ -212,26 +212,17 @@ fn cx2_outside_a_runtime_is_a_panic_at_the_callers_line() {
             assert!(text.starts_with(OUTSIDE), "{name}: {text}");
             assert_eq!(*place.lock().expect("not poisoned"), file!(), "{name}");
         }
-        let mut sleep = sleep(Duration::ZERO);
-        let mut later = self::sleep(Duration::from_secs(3600));
+        // Made outside they are fine; polled they are not, due or not.
+        let (mut due, mut later) = (sleep(Duration::ZERO), sleep(Duration::from_secs(3600)));
         let mut interval = interval(Duration::from_secs(1));
-        let _ = panics(|| {
-            drop(poll_outside(&mut sleep)); // due: ready at once, or the panic
-            panic!("{OUTSIDE}")
-        });
-        for text in [
-            panics(|| poll_outside(&mut later)),
-            panics(|| {
-                let mut tick = Box::pin(interval.tick());
-                drop(poll_outside(&mut tick)); // the first is due at once
-                drop(tick);
-                poll_outside(&mut Box::pin(interval.tick()))
-            }),
-            panics(|| {
-                poll_outside(&mut Box::pin(timeout(Duration::from_secs(1), pending::<()>())))
-            }),
+        let mut never = timeout(Duration::from_secs(1), Box::pin(pending::<()>()));
+        for (name, text) in [
+            ("sleep that is due", panics(|| poll_outside(&mut due))),
+            ("sleep", panics(|| poll_outside(&mut later))),
+            ("tick", panics(|| poll_outside(&mut Box::pin(interval.tick())))),
+            ("timeout", panics(|| poll_outside(&mut Pin::new(&mut never)))),
         ] {
-            assert!(text.starts_with(OUTSIDE), "{text}");
+            assert!(text.starts_with(OUTSIDE), "{name}: {text}");
         }
         drop(std::panic::take_hook());
     });
@@ -298,9 +289,9 @@ fn cx4_elsewhere_is_an_error_and_home_still_works() {
 
 #[test]
 fn cx4_what_is_parked_is_served_anywhere() {
-    let (home, other) = (runtime(), runtime());
+    let other = runtime();
     for is_gone in [false, true] {
-        let home = if is_gone { runtime() } else { Runtime::builder().build().expect("io_uring") };
+        let home = runtime();
         let mut objects = Objects::of(&home);
         let client = StdStream::connect(objects.addr).expect("it listens");
         objects.peer.write_all(b"parked").expect("connected");
@@ -311,9 +302,7 @@ fn cx4_what_is_parked_is_served_anywhere() {
                 turn().await;
             }
         });
-        if is_gone {
-            drop(home);
-        }
+        let home = (!is_gone).then_some(home);
         let Objects { stream, listener, .. } = &objects;
         other.block_on(async {
             let read = at_once(stream.read(Vec::with_capacity(2))).await.expect("parked bytes");
@@ -327,8 +316,8 @@ fn cx4_what_is_parked_is_served_anywhere() {
             // It belongs to the runtime of its listener.
             assert_refused(&[at_once(accepted.recv()).await.map(drop).unwrap_err()], reason);
         });
+        drop(home);
     }
-    drop(home);
 }
 
 /// A listener whose backlog is full: the next connect waits.
@@ -433,7 +422,7 @@ fn cx5_after_the_runtime() {
     for is_inside in [false, true] {
         let home = runtime();
         let Objects { stream, mut peer, listener, addr } = Objects::of(&home);
-        let (to_split, split_peer) = home.block_on(pair());
+        let (to_split, mut split_peer) = home.block_on(pair());
         let (to_convert, mut convert_peer) = home.block_on(pair());
         let sockets = [(); 4].map(|()| Objects::socket(&home));
         drop(home);
@@ -480,7 +469,7 @@ fn cx5_after_the_runtime() {
                 assert!(poll_outside(&mut use_all).is_ready());
             }
         }
-        for peer in [&mut peer, &mut { split_peer }] {
+        for peer in [&mut peer, &mut split_peer] {
             assert_eq!(peer.read(&mut [0]).expect("closed"), 0);
         }
         let mut text = String::new();
@@ -573,6 +562,10 @@ fn cx6_a_foreign_block_on_inside() {
     });
 }
 
+async fn fails() {
+    panic!("by intent");
+}
+
 #[test]
 fn cx7_one_after_the_other_and_in_turns() {
     let (first, second) = (runtime(), runtime());
@@ -598,11 +591,11 @@ fn cx7_one_after_the_other_and_in_turns() {
 #[test]
 fn cx7_the_context_comes_back_when_block_on_unwinds() {
     let (first, second) = (runtime(), runtime());
-    let text = panics(|| first.block_on(async { panic!("by intent") }));
+    let text = panics(|| first.block_on(fails()));
     assert_eq!(text, "by intent");
     assert!(panics(|| tamam::spawn(async {})).starts_with(OUTSIDE));
     let guard = first.enter();
-    panics(|| second.block_on(async { panic!("by intent") }));
+    panics(|| second.block_on(fails()));
     let task = tamam::spawn(works());
     drop(guard);
     assert_eq!((first.metrics().tasks, second.metrics().tasks), (1, 0), "spawned in the first");
@@ -706,10 +699,12 @@ fn cx9_a_runtime_in_a_thread_local() {
                 }
                 let runtime = runtime();
                 let (mut peers, stream) = runtime.block_on(async {
-                    let peers = receivers(100).await;
+                    let mut peers = receivers(100).await;
                     let (stream, peer) = pair().await;
+                    peers.push(peer);
                     std::mem::forget(start(stream.recv()).await);
-                    ([peers, vec![peer]].concat_peers(), stream)
+                    turn().await;
+                    (peers, stream)
                 });
                 assert!(runtime.metrics().ops >= 101, "the receives are in flight");
                 RUNTIME.set(Some(runtime));
@@ -725,16 +720,6 @@ fn cx9_a_runtime_in_a_thread_local() {
             }
         }
     });
-}
-
-trait ConcatPeers {
-    fn concat_peers(self) -> Vec<StdStream>;
-}
-
-impl ConcatPeers for [Vec<StdStream>; 2] {
-    fn concat_peers(self) -> Vec<StdStream> {
-        self.into_iter().flatten().collect()
-    }
 }
 
 /// Notes when it is dropped.
@@ -1175,14 +1160,136 @@ fn cx14_many_rings_on_one_thread() {
     });
 }
 
-/// What strace injects, and what the error of `Runtime::new` says then.
-const REFUSALS: [(&str, ErrorKind, &str); 8] = [
-    ("io_uring_setup:error=EPERM", ErrorKind::PermissionDenied, "seccomp"),
-    ("io_uring_setup:error=EACCES", ErrorKind::PermissionDenied, "seccomp"),
-    ("io_uring_setup:error=ENOSYS", ErrorKind::PermissionDenied, "seccomp"),
-    ("io_uring_setup:error=EINVAL", ErrorKind::Unsupported, "too old"),
-    ("io_uring_setup:error=ENOMEM", ErrorKind::OutOfMemory, "RLIMIT_MEMLOCK"),
-    ("io_uring_setup:error=EMFILE", ErrorKind::Uncategorized_or_other(), "RLIMIT_NOFILE"),
-    ("io_uring_setup:error=EIO", ErrorKind::Uncategorized_or_other(), "io_uring_setup failed"),
-    ("io_uring_register:error=EPERM", ErrorKind::PermissionDenied, "register"),
+/// What strace injects, and what the error of `Runtime::new` says then. (EMFILE and EIO have no
+/// kind of their own.)
+const REFUSALS: [(&str, Option<ErrorKind>, &str); 8] = [
+    ("io_uring_setup:error=EPERM", Some(ErrorKind::PermissionDenied), "seccomp"),
+    ("io_uring_setup:error=EACCES", Some(ErrorKind::PermissionDenied), "seccomp"),
+    ("io_uring_setup:error=ENOSYS", Some(ErrorKind::PermissionDenied), "seccomp"),
+    ("io_uring_setup:error=EINVAL", Some(ErrorKind::Unsupported), "too old"),
+    ("io_uring_setup:error=ENOMEM", Some(ErrorKind::OutOfMemory), "RLIMIT_MEMLOCK"),
+    ("io_uring_setup:error=EMFILE", None, "RLIMIT_NOFILE"),
+    ("io_uring_setup:error=EIO", None, "io_uring_setup failed"),
+    ("io_uring_register:error=EPERM", Some(ErrorKind::PermissionDenied), "register"),
 ];
+
+#[test]
+fn cx14_a_refused_ring_says_why() {
+    const NAME: &str = "cx14_a_refused_ring_says_why";
+    if let Some(part) = child::part(NAME) {
+        let (_, kind, word) = REFUSALS.iter().find(|row| row.0 == part).expect("a part");
+        return alone_in(|| {
+            let error = Runtime::new().expect_err("it is refused");
+            println!("{error}");
+            let _typed: &SetupError = setup_error(&error);
+            assert!(kind.is_none_or(|kind| error.kind() == kind), "{:?}", error.kind());
+            assert!(error.to_string().contains(word), "{error}");
+            let text = panics(|| tamam::run(async {}));
+            assert!(text.contains(word), "{text}");
+        });
+    }
+    for (injection, ..) in REFUSALS {
+        let Some(launcher) = child::strace(&[injection]) else { return };
+        child::play(NAME, injection, &launcher);
+    }
+}
+
+/// Refusals that set-up has an answer to.
+#[test]
+fn cx14_a_ring_with_less() {
+    const NAME: &str = "cx14_a_ring_with_less";
+    const PARTS: [(&str, Option<&str>); 4] = [
+        // A kernel without IORING_SETUP_NO_SQARRAY.
+        ("io_uring_setup:error=EINVAL:when=1", Some("no sqarray")),
+        // A kernel that registers no rings.
+        ("io_uring_register:error=EINVAL:when=1", Some("registered ring")),
+        // Memory that comes back, and memory for half as many completions only.
+        ("io_uring_setup:error=ENOMEM:when=1..3", None),
+        ("io_uring_setup:error=ENOMEM:when=1..5", None),
+    ];
+    if let Some(part) = child::part(NAME) {
+        let (_, missing) = PARTS.iter().find(|row| row.0 == part).expect("a part");
+        return alone_in(|| {
+            let runtime = runtime();
+            if let Some(missing) = missing {
+                assert!(!runtime.features().contains(missing), "{:?}", runtime.features());
+            }
+            runtime.block_on(busy());
+        });
+    }
+    for (injection, _) in PARTS {
+        let Some(launcher) = child::strace(&[injection]) else { return };
+        child::play(NAME, injection, &launcher);
+    }
+}
+
+fn set_limit(resource: libc::__rlimit_resource_t, limit: u64) {
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: limit };
+    // SAFETY: `limit` is a valid limit.
+    assert_eq!(unsafe { libc::setrlimit(resource, &limit) }, 0, "anyone may lower their limits");
+}
+
+/// A user who may lock no memory at all: the runtime works, or says which limit is in the way.
+#[test]
+fn cx14_no_locked_memory() {
+    const NAME: &str = "cx14_no_locked_memory";
+    if child::part(NAME).is_none() {
+        child::play(NAME, "unprivileged", &[]);
+        return;
+    }
+    set_limit(libc::RLIMIT_MEMLOCK, 0);
+    // SAFETY: takes no pointers. As root the limit does not count; others keep their id.
+    let is_root = unsafe { libc::geteuid() == 0 };
+    // SAFETY: as above.
+    assert!(!is_root || unsafe { libc::setuid(65534) } == 0, "root may become nobody");
+    for _ in 0..3 {
+        match Runtime::new() {
+            Ok(runtime) => runtime.block_on(works()),
+            Err(error) => {
+                println!("{error}");
+                assert_eq!(setup_error(&error), &SetupError::LockedMemory { limit: 0 });
+                assert!(error.to_string().contains("RLIMIT_MEMLOCK is 0 bytes"), "{error}");
+            }
+        }
+    }
+}
+
+/// With none, one, two … descriptors left: an error that names the limit, and keeps none of them;
+/// until there are enough.
+#[test]
+fn cx14_no_descriptors_for_the_ring() {
+    alone("cx14_no_descriptors_for_the_ring", || {
+        drop(runtime()); // what a process makes once is there from now on
+        set_limit(libc::RLIMIT_NOFILE, 64);
+        let mut files = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            files.push(file);
+        }
+        let mut failures = 0;
+        loop {
+            match Runtime::new() {
+                Ok(runtime) => {
+                    runtime.block_on(async { sleep(Duration::from_millis(1)).await });
+                    break;
+                }
+                Err(error) => {
+                    assert_eq!(
+                        setup_error(&error),
+                        &SetupError::Descriptors { errno: libc::EMFILE }
+                    );
+                    assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+                    failures += 1;
+                }
+            }
+            drop(files.pop().expect("a runtime needs a few descriptors"));
+        }
+        println!("a runtime has {failures} descriptors");
+        assert!((1..8).contains(&failures));
+        // Each failure gave back what it had.
+        let mut opened = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            opened.push(file);
+        }
+        assert_eq!(opened.len(), failures);
+    });
+}

@@ -140,6 +140,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
         let this = &mut *self;
         if let Held::Here(buf) = &this.held {
             if this.max == 0 && this.min == 0 {
+                ready!(context::spend(cx));
                 return this.finish();
             }
             let spare = buf.capacity() - buf.len();
