@@ -25,51 +25,69 @@ pub(crate) struct Handle {
     pub(crate) woken: RefCell<Vec<Waker>>,
 }
 
-type Current = ManuallyDrop<Option<Rc<Handle>>>;
+/// The runtimes entered on this thread, the current one last. A guard removes its own entry, in
+/// whatever order guards are dropped; one that is forgotten leaks a handle and nothing worse.
+type Stack = ManuallyDrop<Vec<(u64, Rc<Handle>)>>;
 
 thread_local! {
-    static CURRENT: Cell<Current> = const { Cell::new(ManuallyDrop::new(None)) };
-    /// The driver of `CURRENT`, to compare with and never to follow.
-    static HOME: Cell<*const Driver> = const { Cell::new(ptr::null()) };
-    static TURNING: Cell<bool> = const { Cell::new(false) };
+    static STACK: Cell<Stack> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
+    static ENTERED: Cell<u64> = const { Cell::new(0) };
+    /// The driver of the runtime that turns: to compare with, never to follow.
+    static TURNING: Cell<*const Driver> = const { Cell::new(ptr::null()) };
+}
+
+/// Changes the stack. `change` runs no foreign code.
+fn with_stack<T>(change: impl FnOnce(&mut Vec<(u64, Rc<Handle>)>) -> T) -> T {
+    let mut stack = STACK.replace(ManuallyDrop::new(Vec::new()));
+    let result = change(&mut stack);
+    if stack.is_empty() {
+        drop(ManuallyDrop::into_inner(stack)); // its memory too: threads end without our doing
+    } else {
+        STACK.set(stack);
+    }
+    result
 }
 
 /// Makes a runtime the current one until dropped.
 #[must_use]
 pub(crate) struct Entered {
-    previous: Current,
-    _home: executor::Entered,
+    serial: u64,
 }
 
 /// Enters a runtime: `spawn` and the rest find it.
 pub(crate) fn enter(handle: &Rc<Handle>) -> Entered {
-    let home = handle.executor.enter();
-    let previous = CURRENT.replace(ManuallyDrop::new(Some(handle.clone())));
-    HOME.set(Rc::as_ptr(&handle.driver));
-    Entered { previous, _home: home }
+    let serial = ENTERED.get() + 1;
+    ENTERED.set(serial);
+    with_stack(|stack| stack.push((serial, handle.clone())));
+    executor::set_home(Some(&handle.executor));
+    Entered { serial }
 }
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        let previous = std::mem::replace(&mut self.previous, ManuallyDrop::new(None));
-        HOME.set(previous.as_ref().map_or(ptr::null(), |handle| Rc::as_ptr(&handle.driver)));
-        drop(ManuallyDrop::into_inner(CURRENT.replace(previous)));
+        let (left, current) = with_stack(|stack| {
+            let index = stack.iter().position(|(serial, _)| *serial == self.serial);
+            let left = index.map(|index| stack.remove(index));
+            (left, stack.last().map(|(_, handle)| handle.clone()))
+        });
+        executor::set_home(current.as_ref().map(|handle| &handle.executor));
+        drop(left);
     }
 }
 
 /// Marks the thread as turning a runtime until dropped.
 pub(crate) struct Turning {
-    previous: bool,
+    previous: *const Driver,
 }
 
 /// Starts to turn; `None` if this thread does already.
-pub(crate) fn turn() -> Option<Turning> {
-    (!TURNING.replace(true)).then_some(Turning { previous: false })
+pub(crate) fn turn(driver: &Rc<Driver>) -> Option<Turning> {
+    TURNING.get().is_null().then(|| turn_nested(driver))
 }
 
 /// For a teardown, which may run inside another runtime's task.
-pub(crate) fn turn_nested() -> Turning {
-    Turning { previous: TURNING.replace(true) }
+pub(crate) fn turn_nested(driver: &Rc<Driver>) -> Turning {
+    Turning { previous: TURNING.replace(Rc::as_ptr(driver)) }
 }
 
 impl Drop for Turning {
@@ -81,9 +99,9 @@ impl Drop for Turning {
 /// The runtime entered on this thread.
 #[inline]
 pub(crate) fn current() -> Option<Rc<Handle>> {
-    let current = CURRENT.replace(ManuallyDrop::new(None));
-    let handle = Option::clone(&current);
-    CURRENT.set(current);
+    let stack = STACK.replace(ManuallyDrop::new(Vec::new()));
+    let handle = stack.last().map(|(_, handle)| handle.clone());
+    STACK.set(stack);
     handle
 }
 
@@ -116,10 +134,7 @@ pub(crate) fn timers() -> Option<Rc<Timers>> {
 /// left, and the task has been woken to come again (SEMANTICS G9).
 #[inline]
 pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
-    match current() {
-        Some(handle) => handle.executor.spend(cx),
-        None => Poll::Ready(()),
-    }
+    executor::spend(cx)
 }
 
 /// As [`check_home`], for a future: an error is an answer that is ready at once.
@@ -131,12 +146,12 @@ pub(crate) fn poll_home(driver: &Rc<Driver>, cx: &mut Context<'_>) -> Poll<io::R
     }
 }
 
-/// Whether an object of `driver` may wait or submit: its runtime must be the one entered here
-/// (SEMANTICS G8).
+/// Whether an object of `driver` may wait or submit: its runtime must be the one that turns
+/// here (SEMANTICS G8).
 #[inline]
 pub(crate) fn check_home(driver: &Rc<Driver>) -> io::Result<()> {
     driver.check()?;
-    let home = HOME.get();
+    let home = TURNING.get();
     if ptr::eq(home, Rc::as_ptr(driver)) {
         Ok(())
     } else if home.is_null() {

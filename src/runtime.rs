@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::marker::PhantomData;
 use std::ops::ControlFlow;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -16,7 +16,7 @@ use crate::context::{self, Entered, Handle};
 use crate::driver::{Driver, Settings, Wait};
 use crate::executor::{Executor, JoinHandle, MainTask};
 use crate::metrics::Metrics;
-use crate::panics::wake_all;
+use crate::panics::{contain, wake_all};
 use crate::sys;
 use crate::time::Timers;
 
@@ -176,7 +176,7 @@ impl Runtime {
     /// this thread, before anything is polled. In a forked child of the process that made the
     /// runtime.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        let Some(_turning) = context::turn() else {
+        let Some(_turning) = context::turn(&self.handle.driver) else {
             panic!(
                 "`block_on` (or `tamam::run`) inside `block_on`: this thread turns a tamam runtime \
                  already; await the future instead, or spawn it"
@@ -184,8 +184,18 @@ impl Runtime {
         };
         self.handle.driver.assert_not_forked();
         let _entered = context::enter(&self.handle);
+        let output = {
+            let future = pin!(future);
+            self.turn_until_ready(future)
+        };
+        // What the last polls submitted, cancelled or closed, and what the future held to its end,
+        // must not wait for another `block_on`.
+        self.park(Wait::No);
+        output
+    }
+
+    fn turn_until_ready<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
         let main = self.handle.executor.main_task();
-        let mut future = pin!(future);
         let mut output = None;
         let mut poll_main = |cx: &mut Context<'_>| match future.as_mut().poll(cx) {
             Poll::Ready(value) => {
@@ -195,8 +205,6 @@ impl Runtime {
             Poll::Pending => ControlFlow::Continue(()),
         };
         while self.turn(&main, &mut poll_main).is_continue() {}
-        // What the last polls submitted, cancelled or closed must not wait for another `block_on`.
-        self.park(Wait::No);
         output.expect("the loop ends when the future is ready")
     }
 
@@ -249,7 +257,8 @@ impl Runtime {
     }
 
     /// Makes this the runtime of the thread until the guard is dropped, so that constructors and
-    /// [`spawn`](crate::spawn) find it. Nothing is polled meanwhile.
+    /// [`spawn`](crate::spawn) find it. Nothing is polled meanwhile: I/O that would have to wait is
+    /// an error, and a sleep that another executor polls is due in the next `block_on`.
     ///
     /// # Examples
     /// ```
@@ -280,10 +289,11 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         let Handle { executor, timers, driver, .. } = &*self.handle;
         // Possibly inside another runtime's task: its context comes back when this is done.
-        let _turning = context::turn_nested();
+        let _turning = context::turn_nested(driver);
         let _entered = context::enter(&self.handle);
+        driver.begin_close();
         executor.close();
-        drop(timers.clear());
+        timers.clear().into_iter().for_each(|waker| contain(|| drop(waker)));
         driver.close();
     }
 }

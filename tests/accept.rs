@@ -13,13 +13,12 @@ use std::future::Future;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener as StdListener, TcpStream as StdStream, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::process::Command;
 use std::rc::Rc;
 use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Gone, alone, everywhere, pair, poll_once, start, turn, with};
+use common::{Gone, alone, child, everywhere, pair, poll_once, start, turn, with};
 use tamam::Runtime;
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::time::{sleep, timeout};
@@ -835,19 +834,10 @@ fn ac10_shut_down_under_waiters() {
 
 // ---- AC11 ----------------------------------------------------------------------------------
 
-/// The descriptors that a child of this process finds open.
-fn inherited() -> String {
-    let output = Command::new("sh")
-        .args(["-c", "for fd in /proc/$$/fd/*; do test -e \"$fd\" && echo ${fd##*/}; done"])
-        .output()
-        .expect("there is a shell");
-    String::from_utf8(output.stdout).expect("numbers")
-}
-
 #[test]
 fn ac11_descriptors_are_nonblocking_and_not_inherited() {
     alone("ac11_descriptors_are_nonblocking_and_not_inherited", || {
-        let before = inherited();
+        let before = child::inherited();
         everywhere(|| async {
             let (listener, addr) = listening();
             let mut clients: Vec<StdStream> = Vec::new();
@@ -869,7 +859,7 @@ fn ac11_descriptors_are_nonblocking_and_not_inherited() {
                 assert_eq!(descriptor & libc::FD_CLOEXEC, libc::FD_CLOEXEC, "socket {number}");
                 assert_eq!(status & libc::O_NONBLOCK, libc::O_NONBLOCK, "socket {number}");
             }
-            assert_eq!(inherited(), before);
+            assert_eq!(child::inherited(), before);
         });
     });
 }

@@ -203,14 +203,16 @@ fn cx2_outside_a_runtime_is_a_panic_at_the_callers_line() {
         let place = Arc::new(Mutex::new(String::new()));
         let noted = place.clone();
         std::panic::set_hook(Box::new(move |info| {
-            let location: Option<&Location<'_>> = info.location();
-            *noted.lock().expect("not poisoned") = location.expect("a place").file().to_owned();
+            let location = info.location().map(Location::file);
+            *noted.lock().expect("not poisoned") = location.expect("a place").to_owned();
         }));
-        for (name, text) in
-            [("spawn", panics(|| tamam::spawn(async {}))), ("metrics", panics(tamam::metrics))]
-        {
+        let calls: [(&str, fn()); 2] =
+            [("spawn", || drop(tamam::spawn(async {}))), ("metrics", || _ = tamam::metrics())];
+        for (name, call) in calls {
+            let text = panics(call);
+            let file = place.lock().expect("not poisoned").clone();
             assert!(text.starts_with(OUTSIDE), "{name}: {text}");
-            assert_eq!(*place.lock().expect("not poisoned"), file!(), "{name}");
+            assert_eq!(file, file!(), "{name}");
         }
         // Made outside they are fine; polled they are not, due or not.
         let (mut due, mut later) = (sleep(Duration::ZERO), sleep(Duration::from_secs(3600)));
@@ -552,7 +554,7 @@ fn cx6_block_on_inside_block_on() {
 fn cx6_a_foreign_block_on_inside() {
     let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio");
     runtime().block_on(async {
-        tokio.block_on(tokio::time::sleep(Duration::from_millis(1)));
+        tokio.block_on(async { tokio::time::sleep(Duration::from_millis(1)).await });
         works().await;
     });
     let runtime = runtime();

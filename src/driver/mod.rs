@@ -44,7 +44,7 @@ use ring::{Ring, Sleep};
 use table::{Found, Table};
 use wake::Notifier;
 
-use crate::panics::wake_all;
+use crate::panics::{contain, wake_all};
 use crate::sys;
 use crate::sys::fork::ForkMark;
 
@@ -226,6 +226,11 @@ impl Driver {
         );
     }
 
+    /// Whether there is a backend that completes ops.
+    fn is_in_use(&self) -> bool {
+        matches!(self.state.get(), State::Open | State::Closing)
+    }
+
     /// Whether ops are taken; if not, why.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.state.get() {
@@ -275,7 +280,7 @@ impl Driver {
         self.assert_not_forked();
         self.cancel_before_sleep(token);
         let mut woken = Vec::new();
-        while self.table.borrow_mut().is_live(token) && matches!(self.state.get(), State::Open) {
+        while self.table.borrow_mut().is_live(token) && self.is_in_use() {
             self.send_cancels();
             self.end_owed(&mut woken);
         }
@@ -340,7 +345,7 @@ impl Driver {
         self.assert_not_forked();
         woken.append(&mut self.woken.borrow_mut());
         if let State::Broken(_) = self.state.get() {
-            return self.park_broken(wait);
+            return self.park_broken(if woken.is_empty() { wait } else { Wait::No });
         }
         self.arm_notifier();
         self.send_cancels();
@@ -358,6 +363,8 @@ impl Driver {
             _ => return,
         }
         self.reap(woken);
+        // From owners that settled, or a ring that failed, meanwhile.
+        woken.append(&mut self.woken.borrow_mut());
     }
 
     /// Sleeps without the backend, so that timers and wakes from other threads go on.
@@ -407,7 +414,7 @@ impl Driver {
     fn end_owed(&self, woken: &mut Vec<Waker>) {
         loop {
             let owed = self.table.borrow().owed();
-            if owed == 0 || self.state.get() != State::Open {
+            if owed == 0 || !self.is_in_use() {
                 return;
             }
             let patience = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
@@ -430,7 +437,7 @@ impl Driver {
             // More waits in the kernel, in order; it moves over when we ask.
             count(&self.counters.overflows, 1);
             self.enter(0, Sleep::Long);
-            if self.state.get() != State::Open && self.state.get() != State::Closing {
+            if !self.is_in_use() {
                 return;
             }
         }
@@ -453,9 +460,14 @@ impl Driver {
             }
             let token = Token::from_user_data(entry.user_data());
             let found = self.table.borrow_mut().complete(token, done.more);
+            // Users' buffers may be dropped in there; a panic of theirs must hurt nobody else.
             match found {
-                Found::More(owner, role) => owner.complete(role, done, Payload::None, woken),
-                Found::Last(slot) => slot.owner.complete(slot.role, done, slot.payload, woken),
+                Found::More(owner, role) => {
+                    contain(|| owner.complete(role, done, Payload::None, woken));
+                }
+                Found::Last(slot) => {
+                    contain(|| slot.owner.complete(slot.role, done, slot.payload, woken));
+                }
                 Found::Stray => {
                     count(&self.counters.stray_completions, 1);
                     debug_assert!(false, "a completion for {token:?}, which is not in flight");
@@ -497,7 +509,7 @@ impl Driver {
                 }
                 backlog.pop_front();
             }
-            if backlog.is_empty() || !matches!(self.state.get(), State::Open | State::Closing) {
+            if backlog.is_empty() || !self.is_in_use() {
                 return;
             }
             drop(backlog);
@@ -554,12 +566,21 @@ impl Driver {
             mem::forget(slot.payload);
             // The kernel may still use the descriptor's number in submissions it has not taken.
             mem::forget(slot.owner.clone());
-            slot.owner.complete(slot.role, Completion::failed(errno), Payload::None, &mut woken);
+            // Those who wait come again, and are told by `check` what has failed.
+            let done = Completion::lost();
+            contain(|| slot.owner.complete(slot.role, done, Payload::None, &mut woken));
         }
         self.woken.borrow_mut().append(&mut woken);
     }
 
     // ---- teardown ---------------------------------------------------------------------------
+
+    /// Teardown begins: what is asked for from now on is refused.
+    pub(crate) fn begin_close(&self) {
+        if self.state.get() == State::Open {
+            self.state.set(State::Closing);
+        }
+    }
 
     /// Cancels what is in flight, waits for the terminal completions, closes the ring. The
     /// memory of what does not end within five seconds is leaked.
@@ -572,13 +593,10 @@ impl Driver {
             }
             return;
         }
-        let was = self.state.replace(State::Closing);
+        self.begin_close();
         let mut woken = self.woken.take();
         self.notifier.close();
-        let drained = match was {
-            State::Broken(_) => false,
-            _ => self.drain(&mut woken),
-        };
+        let drained = self.is_in_use() && self.drain(&mut woken);
         self.state.set(State::Gone);
         let backend = self.backend.take();
         drop((self.sockets.take(), self.eventfd.take()));

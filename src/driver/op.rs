@@ -84,8 +84,8 @@ impl Completion {
     }
 
     /// The answer to an op that the kernel never answered, because the ring failed.
-    pub(super) fn failed(errno: i32) -> Completion {
-        Completion { result: Err(errno), more: false, buffer: None }
+    pub(super) fn lost() -> Completion {
+        Completion { result: Err(libc::ECANCELED), more: false, buffer: None }
     }
 }
 

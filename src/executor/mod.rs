@@ -18,12 +18,12 @@ mod yield_now;
 use core::cell::Cell;
 use core::future::Future;
 use core::ops::ControlFlow;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Waker};
 use std::rc::Rc;
 use std::sync::Arc;
 
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId};
-pub(crate) use self::waker::Entered;
+pub(crate) use self::waker::{set_home, spend};
 pub use self::yield_now::{YieldNow, yield_now};
 
 use self::inbox::Inbox;
@@ -79,13 +79,6 @@ impl Executor {
             closed: Cell::new(false),
         };
         Self { home: Rc::new(home) }
-    }
-
-    /// Makes this the executor of the thread until the guard is dropped: wakes of its tasks go
-    /// straight to its run queue. Without it they take the way of other threads' wakes, and arrive
-    /// as well. Nests, also with other executors.
-    pub(crate) fn enter(&self) -> Entered {
-        Entered::new(&self.home)
     }
 
     /// A new task, at the back of the run queue. After `close` its future is dropped at once.
@@ -166,23 +159,6 @@ impl Executor {
     pub(crate) fn polls(&self) -> u64 {
         self.home.polls.get()
     }
-
-    /// For a leaf future that is ready at once: Ready takes one of the poll's units. With none left
-    /// the task is woken, and the future has to be Pending, so that the turn goes on (G9).
-    #[inline]
-    pub(crate) fn spend(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.home.units.get() {
-            UNMETERED => Poll::Ready(()),
-            0 => {
-                cx.waker().wake_by_ref();
-                Poll::Pending
-            }
-            units => {
-                self.home.units.set(units - 1);
-                Poll::Ready(())
-            }
-        }
-    }
 }
 
 /// Ends the counting of units when the polls are over, also by a panic.
@@ -216,6 +192,17 @@ impl Drop for MainTask {
 }
 
 impl Home {
+    /// Whether the poll in progress has a unit left, which is taken.
+    #[inline]
+    fn take_unit(&self) -> bool {
+        match self.units.get() {
+            UNMETERED => {}
+            0 => return false,
+            units => self.units.set(units - 1),
+        }
+        true
+    }
+
     #[inline]
     fn begin_poll(&self) {
         self.units.set(UNITS);

@@ -21,6 +21,21 @@ fn executor() -> Executor {
     Executor::new(Waker::noop().clone())
 }
 
+/// Makes the executor the thread's until dropped.
+struct Entered(Option<Rc<Home>>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        drop(waker::replace_home(self.0.take()));
+    }
+}
+
+impl Executor {
+    fn enter(&self) -> Entered {
+        Entered(waker::replace_home(Some(self.home.clone())))
+    }
+}
+
 /// Polls what is ready until nothing is, without a main future.
 fn settle(executor: &Executor) {
     let main = executor.main_task();
@@ -706,10 +721,10 @@ fn entered_guards_forgotten_or_out_of_order_leave_nothing_dangling() {
 fn g9_units_are_given_to_each_poll() {
     let executor = Rc::new(executor());
     let _entered = executor.enter();
-    let (inside, spent) = (executor.clone(), Rc::new(Cell::new(0)));
+    let spent = Rc::new(Cell::new(0));
     let count = spent.clone();
     drop(executor.spawn(poll_fn(move |cx| {
-        while inside.spend(cx).is_ready() {
+        while spend(cx).is_ready() {
             count.set(count.get() + 1);
         }
         if count.get() < 300 { Poll::Pending } else { Poll::Ready(()) }

@@ -15,46 +15,48 @@ use core::cell::Cell;
 use core::mem::ManuallyDrop;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
-use core::task::{RawWaker, RawWakerVTable, Waker};
+use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use super::state::State;
 use super::task::{Header, TaskRef, release, retain};
-use super::{Home, Shared};
+use super::{Executor, Home, Shared};
 
 thread_local! {
     /// The executor entered on this thread, or null. Const and without Drop glue, so it can be
     /// used in the destructors of other thread-locals.
     ///
-    /// Owns a reference of the `Rc` it points to: an `Entered` that is forgotten, or dropped out of
-    /// order, leaks a `Home` and leaves no dangling pointer.
+    /// Owns a reference of the `Rc` it points to.
     static HOME: Cell<*const Home> = const { Cell::new(ptr::null()) };
 }
 
-/// Until this is dropped, also by unwinding, the executor is the one entered on this thread.
-#[must_use = "the executor is left when this is dropped"]
-pub(crate) struct Entered {
-    /// What was entered before; its reference is kept here.
-    previous: *const Home,
+/// Makes this the executor of the thread, in place of the one before: wakes of its tasks go straight
+/// to its run queue. Without it they take the way of other threads' wakes, and arrive as well.
+pub(crate) fn set_home(executor: Option<&Executor>) {
+    drop(replace_home(executor.map(|executor| executor.home.clone())));
 }
 
-impl Entered {
-    pub(super) fn new(home: &Rc<Home>) -> Self {
-        let previous = HOME.replace(Rc::into_raw(home.clone()));
-        Self { previous }
-    }
+pub(super) fn replace_home(home: Option<Rc<Home>>) -> Option<Rc<Home>> {
+    let previous = HOME.replace(home.map_or(ptr::null(), Rc::into_raw));
+    // SAFETY: made by Rc::into_raw above, on this thread; HOME owned that reference, and no longer
+    // does.
+    (!previous.is_null()).then(|| unsafe { Rc::from_raw(previous) })
 }
 
-impl Drop for Entered {
-    fn drop(&mut self) {
-        let home = HOME.replace(self.previous);
-        if !home.is_null() {
-            // SAFETY: made by Rc::into_raw in `new` on this thread (an Entered is not Send); HOME
-            // owned that reference, and no longer does.
-            drop(unsafe { Rc::from_raw(home) });
-        }
+/// For a leaf future that is ready at once: Ready takes one of the units of the poll in progress.
+/// With none left the task is woken, and the future has to be Pending, so that the turn goes on
+/// (G9).
+#[inline]
+pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
+    // SAFETY: null, or HOME owns a reference of it, which only `replace_home` takes away; nothing in
+    // here calls it.
+    let has_unit = unsafe { HOME.get().as_ref() }.is_none_or(Home::take_unit);
+    if has_unit {
+        return Poll::Ready(());
     }
+    cx.waker().wake_by_ref();
+    Poll::Pending
 }
 
 /// The executor with this shared part, if it is the one entered on this thread. `then` runs no
@@ -62,8 +64,8 @@ impl Drop for Entered {
 #[inline]
 fn at_home<R>(shared: *const Shared, then: impl FnOnce(Option<&Home>) -> R) -> R {
     let home = HOME.get();
-    // SAFETY: null, or HOME owns a reference of it, which only an `Entered` made or dropped can
-    // take away: foreign code, which `then` does not run.
+    // SAFETY: null, or HOME owns a reference of it, which only `replace_home` takes away; `then` runs
+    // no foreign code, which might.
     let home = unsafe { home.as_ref() };
     then(home.filter(|home| ptr::eq::<Shared>(&*home.shared, shared)))
 }

@@ -84,6 +84,7 @@ impl<'a, B: IoBufMut> Read<'a, B> {
         let spent = recv.gather(&own);
         let len = fill.received().len();
         let ending = if len < self.min { recv.ending() } else { None };
+        assert!(len >= self.min || ending.is_some(), "an answer is whole, or says why not");
         drop(recv);
         drop(spent);
         let (buf, len) = fill.take();
@@ -120,7 +121,6 @@ impl<'a, B: IoBufMut> Read<'a, B> {
         };
         let Held::Lent(fill) = &self.held else { return None };
         let own: Rc<Fill<dyn Any>> = fill.clone();
-        fill.compact();
         let mut recv = connection.recv.borrow_mut();
         let spent = recv.gather(&own);
         if !own.received().is_empty() {

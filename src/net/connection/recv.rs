@@ -199,6 +199,8 @@ impl Recv {
         } else {
             spent.extend(self.part_with(fill));
         }
+        // Bytes may have been taken from it meanwhile: make their room usable again.
+        fill.compact();
         while let Some(segment) = self.parked.front() {
             let len = fill.append(segment.bytes());
             if len < segment.bytes().len() {

@@ -188,7 +188,7 @@ impl Connection {
     /// Gives the kernel what waits, unless something is in flight.
     fn pump(self: &Rc<Self>) {
         let mut send = self.send.borrow_mut();
-        if send.flight.is_some() || send.held {
+        if send.flight.is_some() || send.held || self.home.check().is_err() {
             return;
         }
         let ((op, len), count) = match send.entries.only_mut() {
@@ -227,6 +227,8 @@ impl Connection {
         let lost = !give_back(&mut send, payload);
         let mut spent = Vec::new();
         match done.result {
+            // The ring has failed, and keeps the buffers.
+            _ if lost => spent = send.fail_all(libc::ECANCELED, woken),
             Ok(sent) => {
                 let mut left = sent as usize;
                 for entry in send.unfinished().take(flight.entries as usize) {
@@ -245,8 +247,8 @@ impl Connection {
                     entry.state == EntryState::Abandoned && entry.sent == entry.len
                 });
             }
-            Err(errno) if is_retried(errno) && !lost => {}
-            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !lost && !is_torn(&mut send) => {
+            Err(errno) if is_retried(errno) => {}
+            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !is_torn(&mut send) => {
                 // Short of memory: those in the batch hear of it, the next ones may do better.
                 for entry in send.unfinished().take(flight.entries as usize) {
                     Send::finish(entry, errno, woken);
@@ -273,7 +275,7 @@ impl Connection {
         if self.is_closing() {
             return; // `Drop` sends what still can be sent
         }
-        if self.home.check().is_err() {
+        if self.home.check().is_err() && self.send.borrow().flight.is_none() {
             // Teardown: nothing more can be submitted; the entries give their buffers back.
             let spent = self.send.borrow_mut().fail_all(libc::ECANCELED, woken);
             drop(spent);
