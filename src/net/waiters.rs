@@ -28,8 +28,10 @@ impl Waiters {
             self.next_id += 1;
             WaiterId(self.next_id)
         });
-        if let Some((_, old)) = self.waiting.iter_mut().find(|(other, _)| *other == id) {
-            return Some(std::mem::replace(old, waker));
+        if !self.waiting.is_empty() {
+            if let Some((_, old)) = self.waiting.iter_mut().find(|(other, _)| *other == id) {
+                return Some(std::mem::replace(old, waker));
+            }
         }
         self.waiting.push((id, waker));
         None
@@ -37,8 +39,12 @@ impl Waiters {
 
     /// Takes the future's waker out, to be dropped when no borrow is held.
     #[must_use]
+    #[inline]
     pub(crate) fn remove(&mut self, id: Option<WaiterId>) -> Option<Waker> {
         let id = id?;
+        if self.waiting.is_empty() {
+            return None; // an arrival has taken it
+        }
         let index = self.waiting.iter().position(|(other, _)| *other == id)?;
         Some(self.waiting.remove(index).1)
     }

@@ -436,12 +436,15 @@ impl Future for RecvChunk<'_> {
         drop(recv);
         ready!(context::spend(cx));
         recv = connection.recv.borrow_mut();
-        let Some(segment) = recv.pop() else {
-            return Poll::Ready(
-                recv.ending().expect("there is an end, or nothing is ready").map(|()| None),
-            );
+        let waiting = recv.waiters.remove(self.id.take());
+        let segment = recv.pop();
+        let Some(segment) = segment else {
+            let ending = recv.ending().expect("there is an end, or nothing is ready");
+            return Poll::Ready(ending.map(|()| None));
         };
+        let is_stalled = recv.stalled;
         drop(recv);
+        drop(waiting);
         let chunk = match segment {
             Segment::Chunk(chunk) => chunk,
             Segment::Filled(fill) => {
@@ -450,7 +453,9 @@ impl Future for RecvChunk<'_> {
                 chunk
             }
         };
-        connection.resume();
+        if is_stalled {
+            connection.resume();
+        }
         Poll::Ready(Ok(Some(chunk)))
     }
 }

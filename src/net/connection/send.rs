@@ -458,12 +458,13 @@ impl<T> Unpin for SendBuffer<'_, T> {}
 impl<T> SendBuffer<'_, T> {
     fn start(&mut self, outgoing: Outgoing, cx: &mut Context<'_>) -> Poll<SendReport> {
         let connection = self.connection;
+        let len = outgoing.len();
         let refusal = connection.send.borrow().refusal();
         let error = match refusal {
-            None if outgoing.len() > 0 => context::check_home(&connection.home).err(),
+            None if len > 0 => context::check_home(&connection.home).err(),
             refusal => refusal,
         };
-        if error.is_some() || outgoing.len() == 0 {
+        if error.is_some() || len == 0 {
             if context::spend(cx).is_pending() {
                 self.state = SendState::Start(outgoing);
                 return Poll::Pending;
@@ -474,10 +475,18 @@ impl<T> SendBuffer<'_, T> {
         let mut send = connection.send.borrow_mut();
         let id = send.next_id;
         send.next_id += 1;
-        let (len, outgoing) = (outgoing.len(), Some(outgoing));
+        self.state = SendState::Queued(id);
+        // With nothing before it, it goes to the kernel without a stay in the queue.
+        let outgoing = if send.entries.is_empty() && !send.held {
+            let (op, len) = ops::send::one(connection.fd(), outgoing, 0);
+            let token = connection.home.submit(op, connection.clone(), Role::Send);
+            send.flight = Some(Flight { token, entries: 1, len: len as u32 });
+            None
+        } else {
+            Some(outgoing)
+        };
         send.entries.push(Entry { id, outgoing, len, sent: 0, state: EntryState::Live, waker });
         drop(send);
-        self.state = SendState::Queued(id);
         connection.pump();
         Poll::Pending
     }
