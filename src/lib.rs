@@ -27,8 +27,6 @@ pub use runtime::{Builder, EnterGuard, Runtime, run, spawn};
 
 /// The long texts: how it is built, what dropping a future means, what the kernel must offer.
 pub mod docs {
-    #![doc = "The long texts."]
-
     #[doc = include_str!("docs/architecture.md")]
     pub mod architecture {}
 

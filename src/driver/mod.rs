@@ -33,7 +33,7 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use io_uring::{opcode, squeue, types};
+use io_uring::{cqueue, opcode, squeue, types};
 use slab::Slab;
 
 pub use buffer_ring::Chunk;
@@ -431,7 +431,12 @@ impl Driver {
     fn reap(&self, woken: &mut Vec<Waker>) {
         loop {
             self.dispatch(woken);
-            if !self.with_ring(Ring::has_overflow) {
+            // An owner may have dropped the runtime, and the ring with it.
+            let has_overflow = match &*self.backend.borrow() {
+                Some(Backend::Ring(ring)) => ring.has_overflow(),
+                None => false,
+            };
+            if !has_overflow {
                 return;
             }
             // More waits in the kernel, in order; it moves over when we ask.
@@ -446,7 +451,7 @@ impl Driver {
     /// One completion after the other, straight from the queue: an owner may settle, and so
     /// dispatch, before it returns.
     fn dispatch(&self, woken: &mut Vec<Waker>) {
-        while let Some(entry) = self.with_ring(Ring::next_completion) {
+        while let Some(entry) = self.next_completion() {
             count(&self.counters.completions, 1);
             self.fruitless.set(0);
             let done = Completion::new(&entry);
@@ -483,6 +488,14 @@ impl Driver {
         match &*self.backend.borrow() {
             Some(Backend::Ring(ring)) => call(ring),
             None => unreachable!("a driver that is gone takes no ops and is not parked"),
+        }
+    }
+
+    #[inline]
+    fn next_completion(&self) -> Option<cqueue::Entry> {
+        match &*self.backend.borrow() {
+            Some(Backend::Ring(ring)) => ring.next_completion(),
+            None => None,
         }
     }
 

@@ -172,7 +172,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
         }
         let lend = if this.is_in_flight() { None } else { this.lend() };
         connection.arm(lend);
-        connection.wait_for_bytes(&mut this.id, cx);
+        connection.wait_for_bytes(&mut this.id, this.min, cx);
         Poll::Pending
     }
 }

@@ -384,10 +384,23 @@ impl Connection {
 
     // ---- waiting ----------------------------------------------------------------------------
 
-    pub(super) fn wait_for_bytes(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
+    /// Registers a future that found less than `min` bytes and no end.
+    pub(super) fn wait_for_bytes(
+        &self,
+        id: &mut Option<WaiterId>,
+        min: usize,
+        cx: &mut Context<'_>,
+    ) {
         let waker = cx.waker().clone();
-        let replaced = self.recv.borrow_mut().waiters.register(id, waker);
+        let mut recv = self.recv.borrow_mut();
+        let replaced = recv.waiters.register(id, waker);
+        // Cloning a waker is foreign code: what is waited for may have come meanwhile.
+        let is_late = recv.available(min) >= min || recv.has_ending();
+        drop(recv);
         drop(replaced);
+        if is_late {
+            cx.waker().wake_by_ref();
+        }
     }
 
     /// A future that waited is dropped. A shot into a buffer whose future is gone is stopped if
@@ -430,7 +443,7 @@ impl Future for RecvChunk<'_> {
             drop(recv);
             ready!(context::poll_home(&connection.home, cx))?;
             connection.arm(None);
-            connection.wait_for_bytes(&mut self.id, cx);
+            connection.wait_for_bytes(&mut self.id, 1, cx);
             return Poll::Pending;
         }
         drop(recv);

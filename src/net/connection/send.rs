@@ -385,9 +385,9 @@ impl Connection {
             self.send.borrow_mut().held = false;
         }
         let outgoing = self.take_out(id);
-        if self.home.check().is_ok() {
-            self.pump();
-        }
+        let mut woken = Vec::new();
+        self.proceed(&mut woken);
+        wake_all(woken.into_iter());
         outgoing
     }
 
@@ -516,8 +516,12 @@ impl<T> SendBuffer<'_, T> {
             let outgoing = connection.take_back(id);
             return Poll::Ready(SendReport { sent: 0, error: Some(error), outgoing });
         }
-        self.state = SendState::Queued(id);
         let waker = cx.waker().clone();
+        // Cloning a waker is foreign code: the answer may have come meanwhile.
+        if let Some(report) = connection.collect(id) {
+            return Poll::Ready(report);
+        }
+        self.state = SendState::Queued(id);
         let mut send = connection.send.borrow_mut();
         let entry = send.entries.iter_mut().find(|entry| entry.id == id);
         let entry = entry.expect("an entry stays until it is collected");
@@ -575,11 +579,11 @@ impl Future for Shutdown<'_> {
         if !idle {
             ready!(context::poll_home(&connection.home, cx))?;
         }
+        let waker = cx.waker().clone(); // foreign code: before the last look
         connection.ask_shutdown();
         if let Closing::Done(done) = connection.send.borrow().closing {
             return Poll::Ready(done.map_err(error));
         }
-        let waker = cx.waker().clone();
         let replaced = connection.send.borrow_mut().waiters.register(&mut self.id, waker);
         drop(replaced);
         Poll::Pending

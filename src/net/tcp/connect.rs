@@ -78,6 +78,7 @@ impl Future for Connect {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Attempt { socket, home, state } = &*self.attempt;
+        let waker = cx.waker().clone(); // foreign code: before the state is looked at
         let done = match &*state.borrow() {
             State::Done(done) => Some(*done),
             _ => None,
@@ -94,7 +95,6 @@ impl Future for Connect {
             // Not the peer's doing: the teardown's cancel, or a signal.
             Some(Err(_)) | None => ready!(context::poll_home(home, cx))?,
         }
-        let waker = cx.waker().clone();
         let mut current = state.borrow_mut();
         let replaced = match &mut *current {
             State::InFlight(_, registered) => std::mem::replace(registered, waker),

@@ -368,6 +368,10 @@ impl Future for AcceptNext<'_> {
         let replaced = self.listener.accept.borrow_mut().waiters.register(&mut id, waker);
         drop(replaced);
         self.id = id;
+        if self.has_answer() {
+            cx.waker().wake_by_ref(); // it came while foreign code cloned the waker
+            return Poll::Pending;
+        }
         ready!(self.poll_pause(cx));
         self.listener.arm();
         Poll::Pending

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
+use super::socket::TcpKeepalive;
 use super::stream::{TcpStream, all_sent, some_sent};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
 use crate::net::connection::{Connection, Read, ReadReport};
-use crate::sys;
+use crate::sys::{self, IntOption};
 
 /// The receiving half of a [`TcpStream`].
 ///
@@ -151,6 +152,38 @@ macro_rules! names {
             /// Those of getsockopt(2).
             pub fn peer_addr(&self) -> io::Result<SocketAddr> {
                 sys::peer_addr(self.as_fd())
+            }
+
+            /// Whether small sends go out at once: [`TcpStream::nodelay`].
+            ///
+            /// # Errors
+            /// Those of getsockopt(2).
+            pub fn nodelay(&self) -> io::Result<bool> {
+                sys::get(self.as_fd(), IntOption::NoDelay).map(|on| on != 0)
+            }
+
+            /// Sets TCP_NODELAY: [`TcpStream::set_nodelay`].
+            ///
+            /// # Errors
+            /// Those of setsockopt(2).
+            pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
+                sys::set(self.as_fd(), IntOption::NoDelay, on.into())
+            }
+
+            /// Sets SO_KEEPALIVE and its times: [`TcpStream::set_keepalive`].
+            ///
+            /// # Errors
+            /// Those of setsockopt(2).
+            pub fn set_keepalive(&self, keepalive: TcpKeepalive) -> io::Result<()> {
+                keepalive.apply(self.as_fd())
+            }
+
+            /// Makes the drop reset the connection: [`TcpStream::set_zero_linger`].
+            ///
+            /// # Errors
+            /// Those of setsockopt(2).
+            pub fn set_zero_linger(&self) -> io::Result<()> {
+                self.connection().set_zero_linger()
             }
         }
 
