@@ -284,8 +284,11 @@ fn cx4_elsewhere_is_an_error_and_home_still_works() {
     assert_refused(&tokio.block_on(calls()), "polled outside its runtime: none turns");
     let Poll::Ready(errors) = poll_outside(&mut Box::pin(calls())) else { panic!("at once") };
     assert_refused(&errors, "polled outside its runtime");
-    let inside = home.block_on(async { catch_unwind(AssertUnwindSafe(|| other.enter())).is_ok() });
-    assert!(inside, "entering another runtime is no turning");
+    // To enter a runtime is not to turn it: nobody would submit what is asked for.
+    let guard = home.enter();
+    let Poll::Ready(errors) = poll_outside(&mut Box::pin(calls())) else { panic!("at once") };
+    assert_refused(&errors, "polled outside its runtime: none turns");
+    drop(guard);
     objects.work_at(&home);
 }
 
@@ -1008,11 +1011,7 @@ fn cx12_the_rings_descriptor_is_replaced() {
             self::runtime().block_on(works());
         }
         Some("not registered") => {
-            let _registered: Vec<_> = (0..16).map(|_| runtime()).collect();
-            let before = rings();
-            let runtime = runtime();
-            assert!(!runtime.features().contains(&"registered ring"), "there is no room");
-            let fd = rings().into_iter().find(|fd| !before.contains(fd)).expect("a new one");
+            let (runtime, fd, _registered) = not_registered();
             ring_fails(runtime, libc::EOPNOTSUPP, || replace(fd));
         }
         _ => {
@@ -1020,6 +1019,49 @@ fn cx12_the_rings_descriptor_is_replaced() {
             child::play(NAME, "not registered", &[]);
         }
     }
+}
+
+/// A runtime that enters by its descriptor, since the thread has registered as many as it can.
+fn not_registered() -> (Runtime, i32, Vec<Runtime>) {
+    let registered: Vec<_> = (0..16).map(|_| runtime()).collect();
+    let before = rings();
+    let runtime = runtime();
+    assert!(!runtime.features().contains(&"registered ring"), "there is no room");
+    let fd = rings().into_iter().find(|fd| !before.contains(fd)).expect("a new one");
+    (runtime, fd, registered)
+}
+
+/// The only waiter there is, and no timer that would end the sleep: the failure does.
+#[test]
+fn cx12_a_lone_waiter_hears_of_it() {
+    const NAME: &str = "cx12_a_lone_waiter_hears_of_it";
+    const PARTS: [&str; 3] = ["recv", "accept", "connect"];
+    let Some(part) = child::part(NAME) else {
+        for part in PARTS {
+            child::play(NAME, part, &[]);
+        }
+        return;
+    };
+    let _watchdog = common::Watchdog::start();
+    let (runtime, fd, _registered) = not_registered();
+    let error = runtime.block_on(async {
+        let (stream, _peer) = pair().await;
+        let (listener, _) = listening();
+        let (full, _clients) = full_backlog();
+        let full = full.local_addr().expect("bound");
+        turn().await;
+        let waiting = async {
+            match part.as_str() {
+                "recv" => stream.recv().await.map(drop),
+                "accept" => listener.accept().await.map(drop),
+                _ => TcpStream::connect(full).await.map(drop),
+            }
+        };
+        let mut waiting = start(waiting).await;
+        replace(fd);
+        (&mut waiting).await.expect_err("the ring has failed")
+    });
+    assert_broken(&part, &error, libc::EOPNOTSUPP);
 }
 
 // ---- CX13 ----------------------------------------------------------------------------------

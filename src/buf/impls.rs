@@ -37,6 +37,11 @@ by_slice! {
     &'static str => |b| b.as_bytes();
     Rc<[u8]> => |b| b;
     Arc<[u8]> => |b| b;
+    Box<str> => |b| b.as_bytes();
+    Rc<str> => |b| b.as_bytes();
+    Arc<str> => |b| b.as_bytes();
+    Rc<Vec<u8>> => |b| b;
+    Arc<Vec<u8>> => |b| b;
     super::Chunk => |b| b;
     #[cfg(feature = "bytes")]
     bytes::Bytes => |b| b;
@@ -98,6 +103,11 @@ mod tests {
         check(&b"tamam"[..]);
         check(Rc::<[u8]>::from(&b"tamam"[..]));
         check(Arc::<[u8]>::from(&b"tamam"[..]));
+        check(Box::<str>::from("tamam"));
+        check(Rc::<str>::from("tamam"));
+        check(Arc::<str>::from("tamam"));
+        check(Rc::new(b"tamam".to_vec()));
+        check(Arc::new(b"tamam".to_vec()));
         #[cfg(feature = "bytes")]
         check(bytes::Bytes::from_static(b"tamam"));
     }

@@ -4,7 +4,9 @@
 //! the kernel still writes. So buffers move in, and come back with the answer: in `Ok` beside the
 //! count, or inside the [`BufError`].
 //!
-//! No I/O here, and no runtime. Read next: `fill.rs`.
+//! No I/O here, and no runtime.
+
+// Read next: `fill.rs`.
 
 mod batch;
 mod erased;
@@ -21,10 +23,16 @@ pub(crate) use erased::Erased;
 pub(crate) use fill::Fill;
 pub(crate) use outgoing::Outgoing;
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no buffer that can be sent",
+    note = "the kernel keeps the buffer meanwhile, so it moves in and comes back: `Vec<u8>`, \
+            `Box<[u8]>`, `String`, `&'static [u8]`, `Rc<[u8]>`, `Arc<[u8]>`, `Chunk`; of a borrowed \
+            slice, `.to_vec()`"
+)]
 /// An owned buffer with bytes to send.
 ///
 /// Implemented for `Vec<u8>`, `Box<[u8]>`, `String`, `&'static` slices, arrays and `str`,
-/// `Rc<[u8]>`, `Arc<[u8]>`, [`Chunk`] and, with the feature `bytes`, `bytes::Bytes`.
+/// `Rc` and `Arc` of `[u8]`, `str` and `Vec<u8>`, [`Chunk`] and, with the feature `bytes`, `bytes::Bytes`.
 ///
 /// # Safety
 /// - `ptr` points to `len` initialised bytes, readable until the value is dropped.
@@ -44,6 +52,11 @@ pub unsafe trait IoBuf: 'static {
     }
 }
 
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no buffer that can be received into",
+    note = "the kernel keeps the buffer meanwhile, so it moves in and comes back: \
+            `Vec::with_capacity(n)`"
+)]
 /// An owned buffer with spare room to receive into. Implemented for `Vec<u8>`.
 ///
 /// Receiving appends: it fills the room between `len` and `capacity` and moves `len`.
@@ -71,6 +84,23 @@ pub unsafe trait IoBufMut: IoBuf {
 /// An I/O error that carries the buffer which was handed in.
 ///
 /// Converts into [`io::Error`], so `?` works where the buffer is of no interest.
+///
+/// # Other error types
+/// An error of your own that is made from `io::Error` needs one `impl` more, for all buffers at
+/// once. And a boxed error that must be `Send` cannot carry a buffer that is not, such as a
+/// [`Chunk`]: let the buffer go first, with `.map_err(std::io::Error::from)?`.
+///
+/// ```
+/// use tamam::buf::BufError;
+///
+/// struct MyError(std::io::Error);
+///
+/// impl<B> From<BufError<B>> for MyError {
+///     fn from(error: BufError<B>) -> MyError {
+///         MyError(error.into())
+///     }
+/// }
+/// ```
 ///
 /// # Examples
 /// ```

@@ -25,7 +25,8 @@ impl Outgoing {
 
     pub(crate) fn many<B: super::IoBuf>(bufs: Vec<B>) -> Outgoing {
         let parts: Box<[_]> = bufs.iter().map(|buf| (buf.ptr(), buf.len())).collect();
-        let len = parts.iter().map(|(_, len)| len).sum();
+        let len = parts.iter().try_fold(0usize, |sum, (_, len)| sum.checked_add(*len));
+        let len = len.expect("the buffers of one send are together shorter than the address space");
         Outgoing { parts: Parts::Many(parts), len, owner: Erased::new(bufs) }
     }
 

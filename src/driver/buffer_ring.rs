@@ -161,6 +161,7 @@ impl Chunk {
     ///
     /// # Panics
     /// If `at` is greater than the length.
+    #[must_use = "the bytes from there on are in the returned chunk"]
     pub fn split_off(&mut self, at: usize) -> Chunk {
         assert!(at <= self.len as usize, "split at {at} of a chunk of {} bytes", self.len);
         let storage = match &self.storage {
@@ -181,6 +182,7 @@ impl Chunk {
     ///
     /// # Panics
     /// If `at` is greater than the length.
+    #[must_use = "the bytes before are in the returned chunk"]
     pub fn split_to(&mut self, at: usize) -> Chunk {
         let tail = self.split_off(at);
         std::mem::replace(self, tail)
@@ -245,6 +247,24 @@ impl Drop for Storage {
                 pool.recycle(*bid);
             }
         }
+    }
+}
+
+impl PartialEq<[u8]> for Chunk {
+    fn eq(&self, other: &[u8]) -> bool {
+        **self == *other
+    }
+}
+
+impl<const N: usize> PartialEq<[u8; N]> for Chunk {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        **self == *other
+    }
+}
+
+impl AsMut<[u8]> for Chunk {
+    fn as_mut(&mut self) -> &mut [u8] {
+        self
     }
 }
 

@@ -153,8 +153,12 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn new(settings: Settings) -> Result<Rc<Driver>, SetupError> {
         let ring = Ring::new(settings.entries, settings.completion_entries)?;
-        let pool = Pool::new(settings.buffer_len, settings.buffer_count)
-            .map_err(|error| SetupError::at("mmap of the receive buffers", &error))?;
+        let pool = Pool::new(settings.buffer_len, settings.buffer_count).map_err(|error| {
+            SetupError::Other {
+                step: "mapping the receive buffers (buffer_size times buffer_count)",
+                errno: error.raw_os_error().unwrap_or(libc::EIO),
+            }
+        })?;
         probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::at("registering the receive buffers", &error))?;
         let eventfd = sys::eventfd().map_err(|error| SetupError::at("eventfd", &error))?;
@@ -604,6 +608,10 @@ impl Driver {
             if let Some(Backend::Ring(ring)) = self.backend.take() {
                 ring.close_number();
             }
+            // The child's copies: nobody writes to this memory, and these numbers are its own.
+            let left = self.table.borrow_mut().take_all();
+            left.into_iter().for_each(|slot| contain(|| drop(slot)));
+            drop((self.sockets.take(), self.eventfd.take()));
             return;
         }
         self.begin_close();
@@ -659,6 +667,11 @@ impl Driver {
             }
         }
     }
+}
+
+/// The error of a call that a forked child cannot make.
+pub(crate) fn forked() -> io::Error {
+    io::Error::other("its tamam runtime belongs to the process that forked")
 }
 
 /// The error of an object whose runtime is gone (SEMANTICS G8).

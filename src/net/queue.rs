@@ -65,6 +65,14 @@ impl<T> Queue<T> {
         self.first.iter_mut().chain(self.rest.iter_mut().flat_map(|rest| rest.iter_mut()))
     }
 
+    /// Puts a value in at `index`, at most the length.
+    pub(crate) fn insert(&mut self, index: usize, value: T) {
+        match index.checked_sub(1) {
+            None => self.push_front(value),
+            Some(index) => self.rest.get_or_insert_default().insert(index, value),
+        }
+    }
+
     /// Takes out the element at `index`, which exists.
     pub(crate) fn remove(&mut self, index: usize) -> T {
         let removed = match index.checked_sub(1) {
@@ -114,6 +122,8 @@ mod tests {
             queue.push(n);
         }
         queue.push_front(9);
+        queue.insert(6, 7);
+        assert_eq!(queue.remove(6), 7);
         assert_eq!(queue.remove(2), 1);
         assert_eq!(queue.extract(|n| n % 2 == 1), [9, 3]);
         assert_eq!((queue.front(), queue.iter().count()), (Some(&0), 3));

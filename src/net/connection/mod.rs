@@ -25,7 +25,7 @@ use recv::Recv;
 use send::Send;
 pub(crate) use send::SendReport;
 
-use crate::driver::{Completion, Driver, Owner, Payload, Role};
+use crate::driver::{self, Completion, Driver, Owner, Payload, Role};
 use crate::sys;
 
 /// How many unread bytes a drop throws away, so that closing does not reset the connection.
@@ -87,6 +87,9 @@ impl Connection {
     /// The descriptor, and what was received and not read. `Err` gives the connection back: bytes
     /// are on their way out, or the ring has failed with an op in flight.
     pub(crate) fn into_parts(self: Rc<Self>) -> Result<(OwnedFd, Vec<u8>), (io::Error, Rc<Self>)> {
+        if self.home.is_forked_copy() {
+            return Err((driver::forked(), self));
+        }
         if self.has_unsent() {
             let error = io::Error::new(io::ErrorKind::WouldBlock, "a send is still on its way out");
             return Err((error, self));

@@ -182,11 +182,19 @@ impl Recv {
     /// Copies bytes that are parked in `fill` to the heap, so that its buffer is free of them.
     /// Returns the segment that stood for them, to be dropped when no borrow is held.
     pub(super) fn part_with(&mut self, fill: &Fill<dyn Any>) -> Option<Segment> {
-        let segment = self.parked.iter_mut().find(|segment| segment.is(fill))?;
-        let copy = Segment::Chunk(Chunk::from(fill.received().to_vec()));
-        fill.consume(fill.received().len());
-        self.pinned += copy.footprint();
-        Some(std::mem::replace(segment, copy))
+        let index = self.parked.iter().position(|segment| segment.is(fill))?;
+        let segment = self.parked.remove(index);
+        let mut is_spent = fill.received().is_empty();
+        let mut at = index;
+        while !is_spent {
+            let (piece, last) = piece_of(fill);
+            let piece = Segment::Chunk(piece);
+            self.pinned += piece.footprint();
+            self.parked.insert(at, piece);
+            at += 1;
+            is_spent = last;
+        }
+        Some(segment)
     }
 
     /// Moves parked bytes into `fill` as far as they fit. Bytes that are parked in `fill` itself
@@ -221,6 +229,18 @@ impl Recv {
         }
         spent
     }
+}
+
+/// How many bytes of a caller's buffer go into one chunk.
+const PIECE_LEN: usize = 64 * 1024;
+
+/// Copies the next bytes out of a caller's buffer, and says whether they were the last.
+fn piece_of(fill: &Fill<dyn Any>) -> (Chunk, bool) {
+    let received = fill.received();
+    let piece = received[..received.len().min(PIECE_LEN)].to_vec();
+    let is_last = piece.len() == received.len();
+    fill.consume(piece.len());
+    (Chunk::from(piece), is_last)
 }
 
 impl Connection {
@@ -377,8 +397,8 @@ impl Connection {
     }
 
     pub(super) fn put_back(&self, unread: Vec<u8>) {
-        if !unread.is_empty() {
-            self.recv.borrow_mut().park(Segment::Chunk(Chunk::from(unread)));
+        for piece in unread.chunks(PIECE_LEN) {
+            self.recv.borrow_mut().park(Segment::Chunk(Chunk::from(piece.to_vec())));
         }
     }
 
@@ -450,22 +470,23 @@ impl Future for RecvChunk<'_> {
         ready!(context::spend(cx));
         recv = connection.recv.borrow_mut();
         let waiting = recv.waiters.remove(self.id.take());
-        let segment = recv.pop();
-        let Some(segment) = segment else {
-            let ending = recv.ending().expect("there is an end, or nothing is ready");
-            return Poll::Ready(ending.map(|()| None));
+        let (chunk, spent) = match recv.pop() {
+            Some(Segment::Chunk(chunk)) => (chunk, None),
+            Some(Segment::Filled(fill)) => {
+                let (piece, is_spent) = piece_of(&fill);
+                if !is_spent {
+                    recv.park_first(fill.clone());
+                }
+                (piece, Some(fill))
+            }
+            None => {
+                let ending = recv.ending().expect("there is an end, or nothing is ready");
+                return Poll::Ready(ending.map(|()| None));
+            }
         };
         let is_stalled = recv.stalled;
         drop(recv);
-        drop(waiting);
-        let chunk = match segment {
-            Segment::Chunk(chunk) => chunk,
-            Segment::Filled(fill) => {
-                let chunk = Chunk::from(fill.received().to_vec());
-                fill.consume(chunk.len());
-                chunk
-            }
-        };
+        drop((waiting, spent));
         if is_stalled {
             connection.resume();
         }

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use super::socket::TcpSocket;
 use super::stream::TcpStream;
 use crate::context;
-use crate::driver::{Completion, Driver, Owner, Payload, Role, Token, count, error, is_retried};
+use crate::driver::{
+    self, Completion, Driver, Owner, Payload, Role, Token, count, error, is_retried,
+};
 use crate::net::addr::ToSocketAddrs;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -257,6 +259,9 @@ impl TcpListener {
     pub fn into_std(
         mut self,
     ) -> io::Result<(std::net::TcpListener, Vec<(std::net::TcpStream, SocketAddr)>)> {
+        if self.inner().home.is_forked_copy() {
+            return Err(driver::forked());
+        }
         let inner = self.inner.take().expect("`into_std` consumes the listener");
         inner.settle();
         let Ok(mut listener) = Rc::try_unwrap(inner) else {
@@ -325,12 +330,13 @@ impl AcceptNext<'_> {
         )
     }
 
-    fn has_answer(&self) -> bool {
+    /// `waited`: a refusal that is noted already is an answer to this call, not to an earlier one.
+    fn has_answer(&self, waited: bool) -> bool {
         let accept = self.listener.accept.borrow();
         !accept.parked.is_empty()
             || accept.passing.is_some()
             // Those who waited when it failed hear of it; a later call tries again first.
-            || (accept.refused.is_some() && self.id.is_some())
+            || (accept.refused.is_some() && waited)
     }
 
     /// Waits out the listener's pause; `Ready` if there is none, or it is over.
@@ -356,7 +362,8 @@ impl Future for AcceptNext<'_> {
     type Output = io::Result<(TcpStream, SocketAddr)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.has_answer() {
+        let waited = self.id.is_some();
+        if self.has_answer(waited) {
             ready!(context::spend(cx));
             if let Some(answer) = self.take() {
                 return Poll::Ready(answer);
@@ -368,7 +375,7 @@ impl Future for AcceptNext<'_> {
         let replaced = self.listener.accept.borrow_mut().waiters.register(&mut id, waker);
         drop(replaced);
         self.id = id;
-        if self.has_answer() {
+        if self.has_answer(waited) {
             cx.waker().wake_by_ref(); // it came while foreign code cloned the waker
             return Poll::Pending;
         }

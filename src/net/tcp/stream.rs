@@ -250,7 +250,8 @@ impl TcpStream {
     /// (peer), also when a part went out before. The error carries `buf`.
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
-    /// To give up for good, drop the stream.
+    /// To give up for good, drop the stream: the peer sees an end after the part that went out, or
+    /// an error if [`set_zero_linger`](Self::set_zero_linger) came first.
     /// # Panics
     /// As [`send`](Self::send).
     /// # Kernel
@@ -305,7 +306,8 @@ impl TcpStream {
     /// `BrokenPipe`. `Ok` means that the kernel has the end, not that the peer has seen it.
     ///
     /// # Errors
-    /// That of a send which failed before; `NotConnected` (peer has reset).
+    /// That of a send which failed before; `NotConnected` (peer has reset: `recv` says so too, and
+    /// tokio says `Ok` here).
     /// # Cancel safety
     /// Dropped after its first poll, the end still follows what is queued.
     /// # Kernel
