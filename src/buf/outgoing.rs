@@ -1,6 +1,8 @@
 //! Bytes on their way out: a caller's buffer or buffers, type erased, with where the bytes are.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
+
 use super::Erased;
 
 /// What one `send` hands in. Owns the memory it points to.
@@ -13,7 +15,12 @@ pub(crate) struct Outgoing {
 
 enum Parts {
     One(*const u8),
-    Many(Box<[(*const u8, usize)]>),
+    Many {
+        parts: Box<[(*const u8, usize)]>,
+        /// The part that the last offset lay in, and the bytes before it: offsets only grow, so
+        /// many small parts are walked once.
+        reached: Cell<(usize, usize)>,
+    },
 }
 
 impl Outgoing {
@@ -27,7 +34,8 @@ impl Outgoing {
         let parts: Box<[_]> = bufs.iter().map(|buf| (buf.ptr(), buf.len())).collect();
         let len = parts.iter().try_fold(0usize, |sum, (_, len)| sum.checked_add(*len));
         let len = len.expect("the buffers of one send are together shorter than the address space");
-        Outgoing { parts: Parts::Many(parts), len, owner: Erased::new(bufs) }
+        let parts = Parts::Many { parts, reached: Cell::new((0, 0)) };
+        Outgoing { parts, len, owner: Erased::new(bufs) }
     }
 
     /// How many bytes there are in all.
@@ -52,18 +60,30 @@ impl Outgoing {
                 let bytes = unsafe { std::slice::from_raw_parts(*ptr, self.len) };
                 Some(&bytes[offset..])
             }
-            Parts::Many(_) => None,
+            Parts::Many { .. } => None,
         }
     }
 
     /// The bytes from `offset` on, piece by piece; empty pieces are left out.
     pub(crate) fn pieces(&self, offset: usize) -> impl Iterator<Item = &[u8]> {
         let one = self.as_one(offset);
+        let mut skip = offset;
         let many: &[(*const u8, usize)] = match &self.parts {
             Parts::One(_) => &[],
-            Parts::Many(parts) => parts,
+            Parts::Many { parts, reached } => {
+                let (mut index, mut before) = match reached.get() {
+                    (_, before) if before > offset => (0, 0),
+                    reached => reached,
+                };
+                while index < parts.len() && before + parts[index].1 <= offset {
+                    before += parts[index].1;
+                    index += 1;
+                }
+                reached.set((index, before));
+                skip = offset - before;
+                &parts[index..]
+            }
         };
-        let mut skip = offset;
         let many = many.iter().map(move |part| {
             let start = skip.min(part.1);
             skip -= start;
