@@ -133,7 +133,7 @@ fn echo_refuses() {
         &["--size", "4k"],
         &["--size", "99999999999999999999"],
         &["--mode", "loud"],
-        &["--what", "1"],
+        &["--what"],
         &["extra"],
     ];
     for args in nonsense {

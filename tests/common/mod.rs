@@ -17,7 +17,7 @@ use tamam::net::TcpStream;
 use tamam::{Builder, Runtime};
 
 /// Longer than any test takes; a test that hangs ends here, with its name.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The sizes that every test of a row runs with: the usual, and so small that what is rare
 /// elsewhere (a full queue, an overflow, no buffer) happens all the time.
