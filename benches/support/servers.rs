@@ -25,11 +25,15 @@ pub type Spawn = fn(usize) -> Server;
 pub const ALL: [(&str, Spawn); 3] =
     [("tamam", spawn_tamam), ("tokio", spawn_tokio), ("raw_ring", spawn_raw)];
 
-/// tamam as it comes out of the box, whatever the message length.
-pub fn spawn_tamam(_message_len: usize) -> Server {
+/// tamam with receive buffers that hold a message, as the others have them; else as it comes.
+pub fn spawn_tamam(message_len: usize) -> Server {
     let (stop, stopped) = oneshot::channel();
     let serve = move |listener: TcpListener| {
-        tamam::Runtime::new()?.block_on(async move {
+        let runtime = tamam::Runtime::builder()
+            .buffer_size(message_len.max(4096))
+            .buffer_count(if message_len > 4096 { 128 } else { 256 })
+            .build()?;
+        runtime.block_on(async move {
             let listener = tamam::net::TcpListener::from_std(listener)?;
             tamam::spawn(async move {
                 loop {
