@@ -33,7 +33,7 @@ use std::task::Waker;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use io_uring::{cqueue, opcode, squeue, types};
+use io_uring::{opcode, squeue, types};
 use slab::Slab;
 
 pub use buffer_ring::Chunk;
@@ -211,10 +211,7 @@ impl Driver {
 
     /// The kernel features in use, in words.
     pub(crate) fn features(&self) -> Vec<&'static str> {
-        match &*self.backend.borrow() {
-            Some(Backend::Ring(ring)) => ring.capabilities().names().collect(),
-            None => Vec::new(),
-        }
+        self.try_ring(|ring| ring.capabilities().names().collect()).unwrap_or_default()
     }
 
     /// Whether this is a forked child's copy, which must leave the kernel alone.
@@ -436,11 +433,7 @@ impl Driver {
         loop {
             self.dispatch(woken);
             // An owner may have dropped the runtime, and the ring with it.
-            let has_overflow = match &*self.backend.borrow() {
-                Some(Backend::Ring(ring)) => ring.has_overflow(),
-                None => false,
-            };
-            if !has_overflow {
+            if !self.try_ring(Ring::has_overflow).unwrap_or(false) {
                 return;
             }
             // More waits in the kernel, in order; it moves over when we ask.
@@ -455,7 +448,7 @@ impl Driver {
     /// One completion after the other, straight from the queue: an owner may settle, and so
     /// dispatch, before it returns.
     fn dispatch(&self, woken: &mut Vec<Waker>) {
-        while let Some(entry) = self.next_completion() {
+        while let Some(entry) = self.try_ring(Ring::next_completion).flatten() {
             count(&self.counters.completions, 1);
             self.fruitless.set(0);
             let done = Completion::new(&entry);
@@ -489,18 +482,13 @@ impl Driver {
 
     #[inline]
     fn with_ring<T>(&self, call: impl FnOnce(&Ring) -> T) -> T {
-        match &*self.backend.borrow() {
-            Some(Backend::Ring(ring)) => call(ring),
-            None => unreachable!("a driver that is gone takes no ops and is not parked"),
-        }
+        self.try_ring(call).expect("a driver that is gone takes no ops and is not parked")
     }
 
+    /// As `with_ring`, where the runtime may have been dropped meanwhile.
     #[inline]
-    fn next_completion(&self) -> Option<cqueue::Entry> {
-        match &*self.backend.borrow() {
-            Some(Backend::Ring(ring)) => ring.next_completion(),
-            None => None,
-        }
+    fn try_ring<T>(&self, call: impl FnOnce(&Ring) -> T) -> Option<T> {
+        self.backend.borrow().as_ref().map(|Backend::Ring(ring)| call(ring))
     }
 
     /// Pushes a submission. A full queue is submitted first; what finds no room even then waits

@@ -62,8 +62,7 @@ impl<'a, B: IoBufMut> Read<'a, B> {
         let buf = match std::mem::replace(&mut self.held, Held::Returned) {
             Held::Here(buf) => buf,
             Held::Lent(fill) => {
-                let own: Rc<Fill<dyn Any>> = fill.clone();
-                let parted = self.connection.recv.borrow_mut().part_with(&own);
+                let parted = self.connection.recv.borrow_mut().part_with(&*fill);
                 drop(parted);
                 fill.take().0
             }
@@ -74,14 +73,16 @@ impl<'a, B: IoBufMut> Read<'a, B> {
 
     /// Takes what is parked, as far as it is wanted.
     fn finish(&mut self) -> Poll<ReadReport<B>> {
-        let fill = match std::mem::replace(&mut self.held, Held::Returned) {
-            Held::Here(buf) => Rc::new(Fill::new(buf, self.max)),
-            Held::Lent(fill) => fill,
+        match std::mem::replace(&mut self.held, Held::Returned) {
+            Held::Here(buf) => self.answer(&Fill::new(buf, self.max)),
+            Held::Lent(fill) => self.answer(&fill),
             Held::Returned => unreachable!("a future is not polled after it was ready"),
-        };
-        let own: Rc<Fill<dyn Any>> = fill.clone();
+        }
+    }
+
+    fn answer(&self, fill: &Fill<Option<B>>) -> Poll<ReadReport<B>> {
         let mut recv = self.connection.recv.borrow_mut();
-        let spent = recv.gather(&own);
+        let spent = recv.gather(fill);
         let len = fill.received().len();
         let ending = if len < self.min { recv.ending() } else { None };
         assert!(len >= self.min || ending.is_some(), "an answer is whole, or says why not");

@@ -273,16 +273,15 @@ impl Connection {
         recv.op = RecvOp::Armed { token, lent, stopping: false };
     }
 
-    /// Asks for the op to end; false if none is in flight.
-    fn stop(&self, recv: &mut Recv, before_sleep: bool) -> bool {
-        let RecvOp::Armed { token, stopping, .. } = &mut recv.op else { return false };
+    /// Asks for the op to end, if one is in flight.
+    fn stop(&self, recv: &mut Recv, before_sleep: bool) {
+        let RecvOp::Armed { token, stopping, .. } = &mut recv.op else { return };
         *stopping = true;
         if before_sleep {
             self.home.cancel_before_sleep(*token);
         } else {
             self.home.cancel(*token);
         }
-        true
     }
 
     pub(super) fn complete_recv(&self, done: Completion, payload: Payload, woken: &mut Vec<Waker>) {
