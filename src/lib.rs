@@ -20,7 +20,7 @@ mod sync;
 mod sys;
 
 pub use buf::Chunk;
-pub use driver::SetupError;
+pub use driver::{Backend, SetupError};
 pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};
 pub use metrics::{Metrics, metrics};
 pub use runtime::{Builder, EnterGuard, Runtime, run, spawn};

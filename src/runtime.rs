@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::context::{self, Entered, Handle};
-use crate::driver::{Driver, Settings, Wait};
+use crate::driver::{Backend, Driver, Settings, SetupError, Wait};
 use crate::executor::{Executor, JoinHandle, MainTask};
 use crate::metrics::Metrics;
 use crate::panics::{contain, wake_all};
@@ -53,6 +53,7 @@ pub struct Runtime {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
+    backend: Backend,
     entries: u32,
     completion_entries: u32,
     buffer_size: usize,
@@ -64,6 +65,7 @@ pub struct Builder {
 impl Default for Builder {
     fn default() -> Builder {
         Builder {
+            backend: Backend::Auto,
             entries: 256,
             completion_entries: 4096,
             buffer_size: 4096,
@@ -75,6 +77,12 @@ impl Default for Builder {
 }
 
 impl Builder {
+    /// What completes I/O: [`Backend::Auto`] unless set.
+    pub fn backend(mut self, backend: Backend) -> Builder {
+        self.backend = backend;
+        self
+    }
+
     /// Submission queue entries: 256 unless set. A full queue is submitted early, nothing is lost.
     /// The kernel rounds up to a power of two and cuts at 32768.
     pub fn entries(mut self, entries: u32) -> Builder {
@@ -136,6 +144,7 @@ impl Builder {
             return invalid("with a credit or a budget of zero nothing would ever happen");
         }
         let settings = Settings {
+            backend: self.backend.or_from_env()?,
             entries: self.entries,
             completion_entries: self.completion_entries,
             buffer_len: self.buffer_size,
@@ -277,6 +286,16 @@ impl Runtime {
     /// What has been counted since the runtime was made.
     pub fn metrics(&self) -> Metrics {
         Metrics::of(&self.handle)
+    }
+
+    /// What completes this runtime's I/O: [`Backend::Ring`] or [`Backend::Epoll`].
+    pub fn backend(&self) -> Backend {
+        self.handle.driver.backend()
+    }
+
+    /// Why this runtime is not on io_uring, if that was tried and could not be had.
+    pub fn ring_refused(&self) -> Option<&SetupError> {
+        self.handle.driver.refused()
     }
 
     /// The kernel features in use, in words: for logs.

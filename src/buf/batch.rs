@@ -1,6 +1,7 @@
 //! Several buffers on their way out as one message: what sendmsg(2) takes.
 #![allow(unsafe_code)]
 
+use std::cell::UnsafeCell;
 use std::mem;
 
 use super::Outgoing;
@@ -12,7 +13,7 @@ const PIECES_MAX: usize = 256;
 /// A message header, the list of pieces it points to, and the buffers those point into.
 pub(crate) struct Batch {
     // Dropped in this order: what points, then what is pointed to.
-    header: libc::msghdr,
+    header: UnsafeCell<libc::msghdr>,
     _pieces: Box<[libc::iovec]>,
     outgoing: Vec<Outgoing>,
 }
@@ -37,12 +38,35 @@ impl Batch {
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
         header.msg_iov = pieces.as_mut_ptr();
         header.msg_iovlen = pieces.len() as _;
-        (Batch { header, _pieces: pieces, outgoing }, len)
+        (Batch { header: UnsafeCell::new(header), _pieces: pieces, outgoing }, len)
     }
 
     /// The header; it and all it points to stay where they are while the batch does.
-    pub(crate) fn header(&self) -> *const libc::msghdr {
-        &raw const self.header
+    pub(crate) fn header(&self) -> *mut libc::msghdr {
+        self.header.get()
+    }
+
+    /// Takes the first `len` bytes off the list of pieces.
+    ///
+    /// # Safety
+    /// `header` is a batch's, which lives and is not in use; its pieces have so many bytes.
+    pub(crate) unsafe fn advance(header: *mut libc::msghdr, mut len: usize) {
+        // SAFETY: the caller's promise.
+        let header = unsafe { &mut *header };
+        while len > 0 {
+            // SAFETY: there are bytes left, so there is a piece; the list is this batch's own.
+            let piece = unsafe { &mut *header.msg_iov };
+            if piece.iov_len > len {
+                // SAFETY: within the piece.
+                piece.iov_base = unsafe { piece.iov_base.byte_add(len) };
+                piece.iov_len -= len;
+                return;
+            }
+            len -= piece.iov_len;
+            // SAFETY: at most one past the end, where nobody reads: the count goes down too.
+            header.msg_iov = unsafe { header.msg_iov.add(1) };
+            header.msg_iovlen -= 1;
+        }
     }
 
     /// The buffers again, in order.

@@ -1,13 +1,14 @@
-//! Provided buffers: memory that the kernel picks from when data arrives, lent out as [`Chunk`]s.
+//! Provided buffers: memory that is picked from when data arrives, lent out as [`Chunk`]s.
 //!
-//! One pool serves all streams of a runtime, so an idle connection holds no buffer. A chunk gives
+//! Who picks is the kernel, from a ring of buffers that it is told about, or the epoll engine, from
+//! a stack: the buffer that came back last is the warmest. One pool serves all streams of a runtime, so an idle connection holds no buffer. A chunk gives
 //! its buffer back when it is dropped, wherever that is: the pool lives as long as its last chunk,
 //! and after the runtime's end giving back is a write to memory that nobody reads.
 //!
 //! Read next: `net/connection/recv.rs`, which decides what is received how.
 #![allow(unsafe_code)]
 
-use std::cell::{Cell, UnsafeCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::fmt;
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -18,42 +19,80 @@ use io_uring::types::BufRingEntry;
 
 use crate::sys::Mapping;
 
-/// The buffers of one runtime, and the ring by which the kernel is told which are free.
+/// The buffers of one runtime, and which of them are free.
 pub(crate) struct Pool {
-    /// Entries, page aligned; the tail lies in the first one's reserved field.
-    ring: Mapping,
+    picker: Picker,
     memory: Mapping,
     buffer_len: usize,
     /// A power of two.
     count: u16,
-    tail: Cell<u16>,
-    /// How many chunks share each buffer; zero: the kernel's.
+    /// How many chunks share each buffer; zero: it is free.
     shares: Box<[Cell<u32>]>,
-    /// How many buffers are the kernel's.
+    /// How many buffers are free.
     free: Cell<usize>,
 }
 
+/// Who picks from the free buffers.
+enum Picker {
+    /// The kernel. Entries, page aligned; the tail lies in the first one's reserved field.
+    Kernel { ring: Mapping, tail: Cell<u16> },
+    /// The epoll engine.
+    Engine { free: RefCell<Vec<u16>> },
+}
+
+impl Picker {
+    fn kernel(count: u16) -> io::Result<Picker> {
+        let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        Ok(Picker::Kernel { ring, tail: Cell::new(0) })
+    }
+}
+
 impl Pool {
-    /// `count` buffers of `buffer_len` bytes, all free, not yet registered.
-    pub(super) fn new(buffer_len: usize, count: u16) -> io::Result<Rc<Pool>> {
+    /// `count` buffers of `buffer_len` bytes for the kernel to pick from, not yet registered.
+    pub(super) fn for_kernel(buffer_len: usize, count: u16) -> io::Result<Rc<Pool>> {
+        Pool::new(buffer_len, count, Picker::kernel(count)?)
+    }
+
+    /// `count` buffers of `buffer_len` bytes for [`pick`](Self::pick).
+    pub(super) fn for_engine(buffer_len: usize, count: u16) -> io::Result<Rc<Pool>> {
+        Pool::new(buffer_len, count, Picker::Engine { free: RefCell::default() })
+    }
+
+    fn new(buffer_len: usize, count: u16, picker: Picker) -> io::Result<Rc<Pool>> {
         assert!(count.is_power_of_two() && buffer_len > 0, "checked by the builder");
         let pool = Pool {
-            ring: Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?,
+            picker,
             memory: Mapping::new(usize::from(count) * buffer_len)?,
             buffer_len,
             count,
-            tail: Cell::new(0),
             shares: (0..count).map(|_| Cell::new(0)).collect(),
             free: Cell::new(0),
         };
-        for bid in 0..count {
-            pool.recycle(bid);
-        }
+        (0..count).rev().for_each(|bid| pool.recycle(bid));
         Ok(Rc::new(pool))
     }
 
+    /// Where the ring is by which the kernel is told what is free.
     pub(super) fn ring_addr(&self) -> u64 {
-        self.ring.start() as u64
+        match &self.picker {
+            Picker::Kernel { ring, .. } => ring.start() as u64,
+            Picker::Engine { .. } => unreachable!("only a pool of the kernel's is registered"),
+        }
+    }
+
+    /// The buffer to pick next, and where it is.
+    pub(crate) fn first_free(&self) -> Option<(u16, *mut u8)> {
+        let Picker::Engine { free } = &self.picker else { return None };
+        let bid = *free.borrow().last()?;
+        Some((bid, self.buffer(bid)))
+    }
+
+    /// Something was received into the first free buffer, `bid`: it is to be lent.
+    pub(crate) fn pick(&self, bid: u16) {
+        if let Picker::Engine { free } = &self.picker {
+            let picked = free.borrow_mut().pop();
+            debug_assert_eq!(picked, Some(bid), "the first free one is picked");
+        }
     }
 
     pub(super) fn count(&self) -> u16 {
@@ -65,7 +104,7 @@ impl Pool {
         usize::from(self.count) - self.free.get()
     }
 
-    /// Whether the kernel has a buffer to put data in.
+    /// Whether there is a buffer to put data in.
     pub(crate) fn has_free(&self) -> bool {
         self.free.get() > 0
     }
@@ -81,7 +120,7 @@ impl Pool {
         unsafe { self.memory.start().add(usize::from(bid) * self.buffer_len) }
     }
 
-    /// Takes over the buffer that the kernel has filled with `len` bytes. Below a quarter of free
+    /// Takes over a buffer that was filled with `len` bytes. Below a quarter of free
     /// buffers the bytes are copied out and the buffer goes back at once, so that chunks which
     /// somebody keeps never pin more than three quarters of the pool.
     pub(crate) fn lend(self: &Rc<Self>, bid: u16, len: usize) -> Chunk {
@@ -102,10 +141,20 @@ impl Pool {
         }
     }
 
-    /// Gives a buffer back to the kernel.
+    /// Makes a buffer free.
+    #[inline]
     fn recycle(&self, bid: u16) {
-        let tail = self.tail.get();
-        let entries = self.ring.start().cast::<BufRingEntry>();
+        self.free.set(self.free.get() + 1);
+        match &self.picker {
+            Picker::Kernel { ring, tail } => self.tell_kernel(ring, tail, bid),
+            Picker::Engine { free } => free.borrow_mut().push(bid),
+        }
+    }
+
+    #[inline]
+    fn tell_kernel(&self, ring: &Mapping, next: &Cell<u16>, bid: u16) {
+        let tail = next.get();
+        let entries = ring.start().cast::<BufRingEntry>();
         // SAFETY: the index is below `count`, the number of entries mapped; the kernel reads an
         // entry only after the tail has passed it. Nobody holds a reference into the ring.
         let entry = unsafe { &mut *entries.add(usize::from(tail & (self.count - 1))) };
@@ -113,12 +162,11 @@ impl Pool {
         entry.set_len(self.buffer_len as u32);
         entry.set_bid(bid);
         let tail = tail.wrapping_add(1);
-        self.tail.set(tail);
+        next.set(tail);
         // SAFETY: the ring's first entry is mapped and was zeroed; its reserved field, which holds
         // the tail, is aligned for u16 and not written by `set_*` above.
         let shared = unsafe { &*BufRingEntry::tail(entries).cast::<AtomicU16>() };
         shared.store(tail, Ordering::Release);
-        self.free.set(self.free.get() + 1);
     }
 }
 
@@ -320,7 +368,30 @@ mod tests {
     use super::*;
 
     fn pool(count: u16) -> Rc<Pool> {
-        Pool::new(64, count).expect("a little memory")
+        Pool::for_kernel(64, count).expect("a little memory")
+    }
+
+    fn told(pool: &Pool) -> u16 {
+        match &pool.picker {
+            Picker::Kernel { tail, .. } => tail.get(),
+            Picker::Engine { .. } => unreachable!("made for the kernel"),
+        }
+    }
+
+    #[test]
+    fn the_engine_picks_the_buffer_that_came_back_last() {
+        let pool = Pool::for_engine(64, 4).expect("a little memory");
+        let take = || {
+            let (bid, _) = pool.first_free().expect("one is free");
+            pool.pick(bid);
+            (bid, pool.lend(bid, 1))
+        };
+        let ((first, a), (second, b)) = (take(), take());
+        assert_ne!(first, second);
+        drop(a);
+        assert_eq!(take().0, first);
+        drop(b);
+        assert_eq!((take().0, pool.lent()), (second, 0));
     }
 
     #[test]
@@ -339,7 +410,7 @@ mod tests {
             assert_eq!(pool.lent(), 1);
         }
         parts.clear();
-        assert_eq!((pool.lent(), pool.tail.get()), (0, 9));
+        assert_eq!((pool.lent(), told(&pool)), (0, 9));
     }
 
     #[test]

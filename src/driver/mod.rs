@@ -1,20 +1,16 @@
 //! The seam between futures and the kernel: submit, cancel, keep, settle, park, notify.
 //!
-//! What a backend must provide, each once, all of it in this file's `match` on [`Backend`]:
+//! What an engine must provide stands in `engine.rs`, and here, where an op is submitted, cancelled
+//! and its descriptor closed. An engine knows tokens and descriptors, not objects. Everything else
+//! is shared: the op table, the order of cancels and closes, the pool, the wake-ups, the teardown.
+//! The executor and the timers know nothing of this module; what passes between them is `Waker`.
 //!
-//! - `push`: take a request over, or say that there is no room;
-//! - `submit`: give what was pushed to the kernel without waiting;
-//! - `enter`: the same, then wait for a number of completions or a deadline;
-//! - `next_completion`: hand over what has completed, as (token, result, flags), one by one;
-//! - `has_work`, `has_overflow`: whether an `enter` that does not wait would bring anything.
-//!
-//! A backend knows tokens and descriptors, not objects. Everything else is shared: the op table,
-//! the order of cancels and closes, the pool, the wake-ups, the teardown. The executor and the
-//! timers know nothing of this module; what passes between them is `Waker`.
-//!
-//! Order to read: `op.rs`, `table.rs`, this file, `ring.rs`, `buffer_ring.rs`, `wake.rs`.
+//! Order to read: `op.rs`, `table.rs`, this file, `engine.rs`, `ring.rs`, `epoll.rs`,
+//! `buffer_ring.rs`, `wake.rs`.
 
 mod buffer_ring;
+mod engine;
+mod epoll;
 mod handshake;
 mod op;
 mod probe;
@@ -38,8 +34,13 @@ use slab::Slab;
 
 pub use buffer_ring::Chunk;
 pub(crate) use buffer_ring::Pool;
-pub(crate) use op::{Completion, Op, Owner, Payload, Role, Token, error, is_retried};
-pub use probe::SetupError;
+use engine::Engine;
+use epoll::Epoll;
+pub(crate) use op::{
+    Attempt, Completion, Interest, Op, Owner, Payload, Request, Role, Submitted, Target, Token,
+    error, is_retried,
+};
+pub use probe::{Backend, SetupError};
 use ring::{Ring, Sleep};
 use table::{Found, Table};
 use wake::Notifier;
@@ -62,12 +63,14 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 const SETTLE_SLICE: Duration = Duration::from_millis(100);
 /// How many wait for a descriptor to become free.
 const SHORT_MAX: usize = 1024;
+const MAPPING: &str = "mapping the receive buffers (buffer_size times buffer_count)";
 /// After this many enters that failed in passing and brought nothing, pause.
 const FRUITLESS_MAX: u32 = 16;
 
 /// Sizes and limits, from the builder.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
+    pub(crate) backend: Backend,
     pub(crate) entries: u32,
     pub(crate) completion_entries: u32,
     pub(crate) buffer_len: usize,
@@ -75,17 +78,12 @@ pub(crate) struct Settings {
     pub(crate) stream_credit: usize,
 }
 
-/// The far side of the seam.
-enum Backend {
-    Ring(Ring),
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Open,
     /// Teardown has begun: nothing new is taken.
     Closing,
-    /// The backend failed for good with this errno; tasks and timers go on.
+    /// The engine failed for good with this errno; tasks and timers go on.
     Broken(i32),
     /// Torn down.
     Gone,
@@ -122,9 +120,12 @@ pub(crate) fn count(counter: &Cell<u64>, more: u64) {
 /// One runtime's way to the kernel. Used through `&self` on its home thread.
 pub(crate) struct Driver {
     /// `None` once torn down.
-    backend: RefCell<Option<Backend>>,
+    engine: RefCell<Option<Engine>>,
+    is_epoll: bool,
+    /// Why it is not the ring, if that was tried.
+    refused: Option<SetupError>,
     table: RefCell<Table>,
-    /// Submissions that found no room; bounded by the objects, each of which has at most one op
+    /// Submissions to the ring that found no room; bounded by the objects, each of which has at most one op
     /// and one cancel of a kind.
     backlog: RefCell<VecDeque<squeue::Entry>>,
     /// Ops to cancel at the end of the poll pass; bounded by what a pass can ask for, each op twice
@@ -152,22 +153,27 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) fn new(settings: Settings) -> Result<Rc<Driver>, SetupError> {
-        let ring = Ring::new(settings.entries, settings.completion_entries)?;
-        let pool = Pool::new(settings.buffer_len, settings.buffer_count).map_err(|error| {
-            SetupError::Other {
-                step: "mapping the receive buffers (buffer_size times buffer_count)",
-                errno: error.raw_os_error().unwrap_or(libc::EIO),
-            }
-        })?;
-        probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
-            .map_err(|error| SetupError::at("registering the receive buffers", &error))?;
         let eventfd = sys::eventfd().map_err(|error| SetupError::at("eventfd", &error))?;
         let eventfd = Arc::new(eventfd);
+        let ring = || Driver::ring(&settings);
+        let epoll = || Driver::epoll(&settings, eventfd.as_fd());
+        let (engine, pool, refused) = match settings.backend {
+            Backend::Ring => ring().map(|(engine, pool)| (engine, pool, None))?,
+            Backend::Epoll => epoll().map(|(engine, pool)| (engine, pool, None))?,
+            Backend::Auto => match ring() {
+                Ok((engine, pool)) => (engine, pool, None),
+                Err(refused) => epoll().map(|(engine, pool)| (engine, pool, Some(refused)))?,
+            },
+        };
         let notifier = Notifier::new(eventfd.clone());
         let fork =
             ForkMark::get().map_err(|error| SetupError::at("marking the process", &error))?;
         Ok(Rc::new(Driver {
-            backend: RefCell::new(Some(Backend::Ring(ring))),
+            is_epoll: matches!(engine, Engine::Epoll(_)),
+            // Epoll has it from the start.
+            notifier_armed: Cell::new(matches!(engine, Engine::Epoll(_))),
+            engine: RefCell::new(Some(engine)),
+            refused,
             table: RefCell::new(Table::new()),
             backlog: RefCell::default(),
             cancels: RefCell::default(),
@@ -178,13 +184,32 @@ impl Driver {
             pool,
             notifier,
             eventfd: RefCell::new(Some(eventfd)),
-            notifier_armed: Cell::new(false),
             state: Cell::new(State::Open),
             fruitless: Cell::new(0),
             fork,
             settings,
             counters: Counters::default(),
         }))
+    }
+
+    fn ring(settings: &Settings) -> Result<(Engine, Rc<Pool>), SetupError> {
+        let ring = Ring::new(settings.entries, settings.completion_entries)?;
+        let pool = Pool::for_kernel(settings.buffer_len, settings.buffer_count);
+        let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
+        probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
+            .map_err(|error| SetupError::at("registering the receive buffers", &error))?;
+        Ok((Engine::Ring(ring), pool))
+    }
+
+    fn epoll(
+        settings: &Settings,
+        eventfd: BorrowedFd<'_>,
+    ) -> Result<(Engine, Rc<Pool>), SetupError> {
+        let pool = Pool::for_engine(settings.buffer_len, settings.buffer_count);
+        let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
+        let epoll = Epoll::new(pool.clone(), eventfd);
+        let epoll = epoll.map_err(|error| SetupError::at("epoll_create1", &error))?;
+        Ok((Engine::Epoll(epoll), pool))
     }
 
     /// Rouses the driver from any thread.
@@ -211,7 +236,17 @@ impl Driver {
 
     /// The kernel features in use, in words.
     pub(crate) fn features(&self) -> Vec<&'static str> {
-        self.try_ring(|ring| ring.capabilities().names().collect()).unwrap_or_default()
+        self.try_engine(Engine::features).unwrap_or_default()
+    }
+
+    /// Which engine it is.
+    pub(crate) fn backend(&self) -> Backend {
+        if self.is_epoll { Backend::Epoll } else { Backend::Ring }
+    }
+
+    /// Why it is not the ring, if that was tried.
+    pub(crate) fn refused(&self) -> Option<&SetupError> {
+        self.refused.as_ref()
     }
 
     /// Whether this is a forked child's copy, which must leave the kernel alone.
@@ -227,7 +262,7 @@ impl Driver {
         );
     }
 
-    /// Whether there is a backend that completes ops.
+    /// Whether there is an engine that completes ops.
     fn is_in_use(&self) -> bool {
         matches!(self.state.get(), State::Open | State::Closing)
     }
@@ -243,14 +278,52 @@ impl Driver {
 
     // ---- ops -------------------------------------------------------------------------------
 
-    /// Takes an op over until its terminal completion, which goes to `owner`.
-    pub(crate) fn submit(&self, op: Op, owner: Rc<dyn Owner>, role: Role) -> Token {
+    /// Takes an op over until its terminal completion, which goes to `owner`; unless it is over at
+    /// once.
+    #[inline]
+    pub(crate) fn submit<R: Request>(
+        &self,
+        op: Op<R>,
+        owner: Rc<dyn Owner>,
+        role: Role,
+    ) -> Submitted {
         self.assert_not_forked();
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
-        let (entry, payload) = op.into_parts();
-        let token = self.table.borrow_mut().insert(owner, role, payload);
-        self.push(entry.user_data(token.to_user_data()));
-        token
+        let (target, payload) = op.into_parts();
+        match self.engine.borrow().as_ref().expect(GONE) {
+            Engine::Ring(_) => {
+                let token = self.table.borrow_mut().insert(owner, role, payload);
+                self.push(R::entry(&target).user_data(token.to_user_data()));
+                Submitted::InFlight(token)
+            }
+            Engine::Epoll(epoll) => {
+                count(&self.counters.submissions, 1);
+                match epoll.begin::<R>(target) {
+                    Ok(done) => {
+                        count(&self.counters.completions, 1);
+                        Submitted::Answered(done, payload)
+                    }
+                    Err(waiting) => {
+                        let token = self.table.borrow_mut().insert(owner, role, payload);
+                        epoll.wait_for::<R>(token.to_user_data(), waiting);
+                        Submitted::InFlight(token)
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether an op may be over when `submit` returns.
+    #[inline]
+    pub(crate) fn tries_first(&self) -> bool {
+        self.is_epoll
+    }
+
+    /// Wakes in the next turn those who waited for an answer that came at once (SEMANTICS G7).
+    pub(crate) fn wake_later(&self, mut woken: Vec<Waker>) {
+        if !woken.is_empty() {
+            self.woken.borrow_mut().append(&mut woken);
+        }
     }
 
     /// Asks for an op to end. The cancel goes out when the tasks have been polled, unless
@@ -309,6 +382,21 @@ impl Driver {
         self.sockets.borrow_mut().try_remove(key)
     }
 
+    /// Closes a descriptor that ops may have been about.
+    pub(crate) fn close_descriptor(&self, fd: OwnedFd) {
+        self.release(fd.as_fd());
+        drop(fd);
+        self.descriptor_closed();
+    }
+
+    /// A descriptor that ops may have been about leaves this runtime.
+    pub(crate) fn release(&self, fd: BorrowedFd<'_>) {
+        if let (Some(Engine::Epoll(epoll)), false) = (&*self.engine.borrow(), self.fork.is_child())
+        {
+            epoll.forget(fd);
+        }
+    }
+
     /// A descriptor was closed: those who found none left may try again.
     pub(crate) fn descriptor_closed(&self) {
         count(&self.closed, 1);
@@ -360,7 +448,7 @@ impl Driver {
                 }
                 self.notifier.handshake().unpark();
             }
-            _ if self.with_ring(Ring::has_work) => self.enter(0, Sleep::Long),
+            _ if self.with_engine(Engine::has_work) => self.enter(0, Sleep::Long),
             _ => return,
         }
         self.reap(woken);
@@ -368,7 +456,7 @@ impl Driver {
         woken.append(&mut self.woken.borrow_mut());
     }
 
-    /// Sleeps without the backend, so that timers and wakes from other threads go on.
+    /// Sleeps without the engine, so that timers and wakes from other threads go on.
     fn park_broken(&self, wait: Wait) {
         let Wait::Until(deadline) = wait else { return };
         if self.notifier.handshake().park() {
@@ -380,8 +468,8 @@ impl Driver {
         self.with_eventfd(sys::eventfd_clear);
     }
 
-    /// Keeps a poll on the notifier's eventfd armed. The eventfd is never read: each write
-    /// completes the multishot poll again.
+    /// Keeps a poll on the notifier's eventfd armed in the ring. The eventfd is never read: each
+    /// write completes the multishot poll again, as it makes a new edge for epoll.
     fn arm_notifier(&self) {
         if !self.notifier_armed.replace(true) {
             let fd = types::Fd(self.with_eventfd(|eventfd| eventfd.as_raw_fd()));
@@ -401,9 +489,15 @@ impl Driver {
     fn send_cancels(&self) {
         let mut cancels = self.cancels.take();
         for token in cancels.drain(..) {
-            if self.table.borrow_mut().cancel_sent(token) {
-                let cancel = opcode::AsyncCancel::new(token.to_user_data()).build();
-                self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(CANCEL));
+            if !self.table.borrow_mut().cancel_sent(token) {
+                continue;
+            }
+            match self.engine.borrow().as_ref().expect(GONE) {
+                Engine::Ring(_) => {
+                    let cancel = opcode::AsyncCancel::new(token.to_user_data()).build();
+                    self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(CANCEL));
+                }
+                Engine::Epoll(epoll) => epoll.cancel(token.to_user_data()),
             }
         }
         // Nothing was asked for meanwhile: pushing runs no owner's code.
@@ -433,7 +527,7 @@ impl Driver {
         loop {
             self.dispatch(woken);
             // An owner may have dropped the runtime, and the ring with it.
-            if !self.try_ring(Ring::has_overflow).unwrap_or(false) {
+            if !self.try_engine(Engine::has_overflow).unwrap_or(false) {
                 return;
             }
             // More waits in the kernel, in order; it moves over when we ask.
@@ -448,11 +542,10 @@ impl Driver {
     /// One completion after the other, straight from the queue: an owner may settle, and so
     /// dispatch, before it returns.
     fn dispatch(&self, woken: &mut Vec<Waker>) {
-        while let Some(entry) = self.try_ring(Ring::next_completion).flatten() {
+        while let Some((user_data, done)) = self.try_engine(Engine::next_completion).flatten() {
             count(&self.counters.completions, 1);
             self.fruitless.set(0);
-            let done = Completion::new(&entry);
-            match entry.user_data() {
+            match user_data {
                 CANCEL => continue,
                 NOTIFIED => {
                     self.notifier_armed.set(done.more);
@@ -460,7 +553,7 @@ impl Driver {
                 }
                 _ => {}
             }
-            let token = Token::from_user_data(entry.user_data());
+            let token = Token::from_user_data(user_data);
             let found = self.table.borrow_mut().complete(token, done.more);
             // Users' buffers may be dropped in there; a panic of theirs must hurt nobody else.
             match found {
@@ -478,20 +571,29 @@ impl Driver {
         }
     }
 
-    // ---- the backend ------------------------------------------------------------------------
+    // ---- the engine -------------------------------------------------------------------------
 
+    #[inline]
+    fn with_engine<T>(&self, call: impl FnOnce(&Engine) -> T) -> T {
+        self.try_engine(call).expect(GONE)
+    }
+
+    /// As `with_engine`, where the runtime may have been dropped meanwhile.
+    #[inline]
+    fn try_engine<T>(&self, call: impl FnOnce(&Engine) -> T) -> Option<T> {
+        self.engine.borrow().as_ref().map(call)
+    }
+
+    /// For what only a ring has: its queue.
     #[inline]
     fn with_ring<T>(&self, call: impl FnOnce(&Ring) -> T) -> T {
-        self.try_ring(call).expect("a driver that is gone takes no ops and is not parked")
+        self.with_engine(|engine| match engine {
+            Engine::Ring(ring) => call(ring),
+            Engine::Epoll(_) => unreachable!("nothing is pushed to epoll"),
+        })
     }
 
-    /// As `with_ring`, where the runtime may have been dropped meanwhile.
-    #[inline]
-    fn try_ring<T>(&self, call: impl FnOnce(&Ring) -> T) -> Option<T> {
-        self.backend.borrow().as_ref().map(|Backend::Ring(ring)| call(ring))
-    }
-
-    /// Pushes a submission. A full queue is submitted first; what finds no room even then waits
+    /// Pushes a submission to the ring. A full queue is submitted first; what finds no room even then waits
     /// in the backlog, in order.
     #[inline]
     fn push(&self, entry: squeue::Entry) {
@@ -527,7 +629,7 @@ impl Driver {
         }
     }
 
-    /// One io_uring_enter(2), and the only place that looks at its errors.
+    /// One io_uring_enter(2) or epoll_pwait2(2), and the only place that looks at its errors.
     #[inline]
     fn enter(&self, want: u32, sleep: Sleep) {
         if !self.backlog.borrow().is_empty() {
@@ -536,7 +638,7 @@ impl Driver {
         // With submissions still waiting, sleeping could be for ever.
         let want = if self.backlog.borrow().is_empty() { want } else { 0 };
         count(&self.counters.enters, 1);
-        match self.with_ring(|ring| ring.enter(want, sleep)) {
+        match self.with_engine(|engine| engine.enter(want, sleep)) {
             Ok(taken) => count(&self.counters.submissions, taken.into()),
             Err(error) => self.enter_failed(error.raw_os_error().unwrap_or(libc::EIO)),
         }
@@ -558,7 +660,7 @@ impl Driver {
         }
     }
 
-    /// The ring is of no use any more. Everybody who waits hears of it; memory that the kernel may
+    /// The engine is of no use any more. Everybody who waits hears of it; memory that the kernel may
     /// still write to is leaked.
     #[cold]
     fn fail(&self, errno: i32) {
@@ -572,7 +674,7 @@ impl Driver {
             // The kernel may still use the descriptor's number in submissions it has not taken.
             mem::forget(slot.owner.clone());
             // Those who wait come again, and are told by `check` what has failed.
-            let done = Completion::lost();
+            let done = Completion::cancelled();
             contain(|| slot.owner.complete(slot.role, done, Payload::None, &mut woken));
         }
         self.woken.borrow_mut().append(&mut woken);
@@ -593,8 +695,10 @@ impl Driver {
         if self.fork.is_child() {
             // The ring belongs to the parent and is not mapped here; its number is.
             self.state.set(State::Gone);
-            if let Some(Backend::Ring(ring)) = self.backend.take() {
-                ring.close_number();
+            match self.engine.take() {
+                Some(Engine::Ring(ring)) => ring.close_number(),
+                // The set is the parent's too; the number is the child's own.
+                engine => drop(engine),
             }
             // The child's copies: nobody writes to this memory, and these numbers are its own.
             let left = self.table.borrow_mut().take_all();
@@ -607,10 +711,10 @@ impl Driver {
         self.notifier.close();
         let drained = self.is_in_use() && self.drain(&mut woken);
         self.state.set(State::Gone);
-        let backend = self.backend.take();
+        let engine = self.engine.take();
         drop((self.sockets.take(), self.eventfd.take()));
         if drained {
-            if let Some(Backend::Ring(ring)) = &backend {
+            if let Some(Engine::Ring(ring)) = &engine {
                 // Fails only if it never was registered.
                 let _ = ring.unregister_pool(BUFFER_GROUP);
             }
@@ -625,7 +729,7 @@ impl Driver {
             }
             mem::forget((left, self.pool.clone()));
         }
-        drop(backend);
+        drop(engine);
         wake_all(woken.into_iter());
         self.descriptor_closed();
     }
@@ -642,7 +746,7 @@ impl Driver {
             tokens.into_iter().for_each(|token| self.cancel(token));
             self.send_cancels();
             let slice = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
-            let want = self.with_ring(Ring::completion_entries).min(in_flight as u32);
+            let want = self.with_engine(Engine::completions_max).min(in_flight as u32);
             self.enter(want, Sleep::Until(slice));
             self.reap(woken);
             if matches!(self.state.get(), State::Broken(_)) {
@@ -657,6 +761,9 @@ impl Driver {
     }
 }
 
+/// What is meant by an engine that is not there.
+const GONE: &str = "a driver that is gone takes no ops and is not parked";
+
 /// The error of a call that a forked child cannot make.
 pub(crate) fn forked() -> io::Error {
     io::Error::other("its tamam runtime belongs to the process that forked")
@@ -669,5 +776,5 @@ fn gone() -> io::Error {
 
 fn broken(errno: i32) -> io::Error {
     let cause = io::Error::from_raw_os_error(errno);
-    io::Error::new(cause.kind(), format!("the runtime's io_uring failed: {cause}"))
+    io::Error::new(cause.kind(), format!("the runtime's engine failed: {cause}"))
 }

@@ -5,39 +5,112 @@
 //! memory until the terminal completion and gives both back then, so whoever drops or forgets a
 //! future, the kernel never writes to freed memory (invariant 1).
 //!
+//! A request is written once, in the words of both engines (`Request`): the submission of the
+//! ring, and the system call that the epoll engine makes when the descriptor is ready.
+//!
 //! Not here: what each request says to the kernel (`ops/`). Read next: `table.rs`.
 
 use std::any::Any;
 use std::io;
+use std::marker::PhantomData;
+use std::os::fd::RawFd;
 use std::rc::Rc;
 use std::task::Waker;
 
 use io_uring::{cqueue, squeue};
 
+use super::buffer_ring::Pool;
 use crate::buf::{Batch, Fill, Outgoing};
 use crate::sys::addr::SockAddr;
 
-/// One request with the memory that it points to. Made in `ops/` only.
-pub(crate) struct Op {
-    entry: squeue::Entry,
-    payload: Payload,
+/// What a request is about: a descriptor, and memory to read or write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target {
+    pub(crate) fd: RawFd,
+    /// Where the request's memory is: a buffer, a message header, an address; or null.
+    pub(crate) memory: *mut u8,
+    /// How many bytes it has, or a message has in all.
+    pub(crate) len: usize,
 }
 
-impl Op {
+/// What a descriptor must be ready for, for an attempt to get further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Interest {
+    Read,
+    Write,
+}
+
+/// What a system call that does not wait has brought.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Attempt {
+    /// The answer: what the call returned, or its errno.
+    Over { result: Result<u32, i32>, buffer: Option<u16>, drained: bool },
+    /// To be continued when the descriptor is ready; so many bytes went out.
+    Blocked { sent: u32 },
+}
+
+impl Attempt {
+    /// An answer after which the descriptor may be as ready as before.
+    pub(crate) fn over(result: Result<u32, i32>) -> Attempt {
+        Attempt::Over { result, buffer: None, drained: false }
+    }
+
+    /// What a call that waits for readiness has given.
+    pub(crate) fn of(result: io::Result<u32>) -> Attempt {
+        match result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
+            Err(libc::EAGAIN) => Attempt::Blocked { sent: 0 },
+            result => Attempt::over(result),
+        }
+    }
+}
+
+/// One kind of request, in the words of both engines. Types without values, one for each kind, in
+/// `ops/`.
+pub(crate) trait Request {
+    /// What it waits for under epoll.
+    const INTEREST: Interest;
+
+    /// For the ring: the submission.
+    fn entry(target: &Target) -> squeue::Entry;
+
+    /// For epoll: the system call. What it has done of `target` is taken off it.
+    ///
     /// # Safety
-    /// All pointers in `entry` lead into `payload`'s heap memory, which stays where it is when
-    /// the payload moves, or `entry` has none.
+    /// What `target` points to is there, and nobody else uses it.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn new(entry: squeue::Entry, payload: Payload) -> Op {
-        Op { entry, payload }
+    unsafe fn attempt(target: &mut Target, pool: &Pool) -> Attempt;
+}
+
+/// One request with the memory that it points to. Made in `ops/` only.
+pub(crate) struct Op<R> {
+    target: Target,
+    payload: Payload,
+    request: PhantomData<R>,
+}
+
+impl<R: Request> Op<R> {
+    /// # Safety
+    /// The pointer in `target` leads into `payload`'s heap memory, which stays where it is when
+    /// the payload moves, or is null; `R` makes of it no other pointers.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn new(target: Target, payload: Payload) -> Op<R> {
+        Op { target, payload, request: PhantomData }
     }
 
-    pub(super) fn into_parts(self) -> (squeue::Entry, Payload) {
-        (self.entry, self.payload)
+    pub(super) fn into_parts(self) -> (Target, Payload) {
+        (self.target, self.payload)
     }
 }
 
-/// Memory of an op in flight.
+/// What became of an op that was submitted.
+pub(crate) enum Submitted {
+    /// It is in flight: its owner will be told.
+    InFlight(Token),
+    /// It was over at once, and its owner was not told (epoll: the first attempt did it).
+    Answered(Completion, Payload),
+}
+
+/// Memory of an op in flight. In `Rc`, not `Box`: a box may not be moved while others point into it.
 pub(crate) enum Payload {
     /// The request points to nothing, or to provided buffers.
     None,
@@ -48,9 +121,9 @@ pub(crate) enum Payload {
     /// A caller's buffer that is sent.
     Outgoing(Outgoing),
     /// Several of them, with the message header that lists them.
-    Batch(Box<Batch>),
+    Batch(Rc<Batch>),
     /// An address to connect to.
-    Address(#[expect(dead_code, reason = "only the kernel reads it")] Box<SockAddr>),
+    Address(#[expect(dead_code, reason = "only the kernel reads it")] Rc<SockAddr>),
 }
 
 /// What an object has in flight, at most one of each kind.
@@ -83,9 +156,14 @@ impl Completion {
         }
     }
 
-    /// The answer to an op that the kernel never answered, because the ring failed.
-    pub(super) fn lost() -> Completion {
-        Completion { result: Err(libc::ECANCELED), more: false, buffer: None }
+    /// The one answer to an op.
+    pub(super) fn only(result: Result<u32, i32>, buffer: Option<u16>) -> Completion {
+        Completion { result, more: false, buffer }
+    }
+
+    /// The answer to an op that was cancelled, or never answered because the ring failed.
+    pub(super) fn cancelled() -> Completion {
+        Completion::only(Err(libc::ECANCELED), None)
     }
 }
 

@@ -44,6 +44,66 @@ impl Capabilities {
     }
 }
 
+/// What completes a runtime's I/O.
+///
+/// # Examples
+/// ```
+/// use tamam::{Backend, Runtime};
+///
+/// let runtime = Runtime::builder().backend(Backend::Epoll).build()?;
+/// assert_eq!(runtime.backend(), Backend::Epoll);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Backend {
+    /// What the environment variable `TAMAM_BACKEND` says (`ring`, `epoll` or `auto`); without it
+    /// io_uring if it can be used here, else epoll.
+    /// [`Runtime::ring_refused`](crate::Runtime::ring_refused) tells why it could not.
+    #[default]
+    Auto,
+    /// io_uring, or an error that says why not.
+    Ring,
+    /// epoll(7): for machines without io_uring, and to compare with. Does the same, one system call
+    /// for each receive and each send.
+    Epoll,
+}
+
+impl Backend {
+    /// The variable by which the environment chooses.
+    const VARIABLE: &str = "TAMAM_BACKEND";
+
+    /// A choice of the program's stands; where it has none, the environment's is taken.
+    pub(crate) fn or_from_env(self) -> io::Result<Backend> {
+        match std::env::var_os(Backend::VARIABLE) {
+            Some(value) if self == Backend::Auto => Backend::parse(&value.to_string_lossy()),
+            _ => Ok(self),
+        }
+    }
+
+    fn parse(value: &str) -> io::Result<Backend> {
+        match value {
+            "" | "auto" => Ok(Backend::Auto),
+            "ring" => Ok(Backend::Ring),
+            "epoll" => Ok(Backend::Epoll),
+            other => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("{} is `{other}`: it can be ring, epoll or auto", Backend::VARIABLE),
+            )),
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backend::Auto => "auto",
+            Backend::Ring => "ring",
+            Backend::Epoll => "epoll",
+        })
+    }
+}
+
 /// Why a runtime could not start.
 ///
 /// [`Runtime::new`](crate::Runtime::new) gives it inside an [`io::Error`], whose text is this

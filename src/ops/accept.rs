@@ -1,18 +1,34 @@
-//! accept(2): connections that arrive at a listener.
+//! accept(2): connections that arrive at a listener. Each is closed on exec and non-blocking; the
+//! peer's address is asked for later.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
 
-use io_uring::opcode;
+use io_uring::{opcode, squeue, types};
 
-use super::target;
-use crate::driver::{Op, Payload};
+use super::about;
+use crate::driver::{Attempt, Interest, Op, Payload, Pool, Request, Target};
+use crate::sys;
 
-/// Every connection until an error or a cancel; each answer is a descriptor, closed on exec and
-/// non-blocking. Kernel 5.19, `IORING_OP_ACCEPT` with `IORING_ACCEPT_MULTISHOT`.
-pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op {
-    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    let entry = opcode::AcceptMulti::new(target(fd)).flags(flags).build();
-    // SAFETY: the entry has no pointers: the peer's address is asked for later.
-    unsafe { Op::new(entry, Payload::None) }
+const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+
+/// Connections, each answer a descriptor. The ring answers until an error or a cancel; epoll gives
+/// one. Kernel 5.19, `IORING_OP_ACCEPT` with `IORING_ACCEPT_MULTISHOT`; accept4(2).
+pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<AcceptMulti> {
+    // SAFETY: the request has no pointers.
+    unsafe { Op::new(about(fd), Payload::None) }
+}
+
+pub(crate) enum AcceptMulti {}
+
+impl Request for AcceptMulti {
+    const INTEREST: Interest = Interest::Read;
+
+    fn entry(target: &Target) -> squeue::Entry {
+        opcode::AcceptMulti::new(types::Fd(target.fd)).flags(FLAGS).build()
+    }
+
+    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+        Attempt::of(sys::accept(target.fd, FLAGS))
+    }
 }

@@ -3,17 +3,43 @@
 
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
-use io_uring::opcode;
+use io_uring::{opcode, squeue, types};
 
-use super::target;
-use crate::driver::{Op, Payload};
+use super::about;
+use crate::driver::{Attempt, Interest, Op, Payload, Pool, Request, Target};
+use crate::sys;
 use crate::sys::addr::SockAddr;
 
-/// Connects the socket to `addr`. Kernel 5.5, `IORING_OP_CONNECT`.
-pub(crate) fn connect(fd: BorrowedFd<'_>, addr: SocketAddr) -> Op {
-    let addr = Box::new(SockAddr::new(addr));
-    let entry = opcode::Connect::new(target(fd), addr.as_ptr(), addr.len()).build();
-    // SAFETY: the entry points into the box, which is the payload.
-    unsafe { Op::new(entry, Payload::Address(addr)) }
+/// Connects the socket to `addr`. Kernel 5.5, `IORING_OP_CONNECT`; connect(2).
+pub(crate) fn connect(fd: BorrowedFd<'_>, addr: SocketAddr) -> Op<Connect> {
+    let addr = Rc::new(SockAddr::new(addr));
+    let memory = addr.as_ptr().cast_mut().cast();
+    let target = Target { memory, len: addr.len() as usize, ..about(fd) };
+    // SAFETY: the request points to the address, which is the payload.
+    unsafe { Op::new(target, Payload::Address(addr)) }
+}
+
+pub(crate) enum Connect {}
+
+impl Request for Connect {
+    const INTEREST: Interest = Interest::Write;
+
+    fn entry(target: &Target) -> squeue::Entry {
+        let len = target.len as libc::socklen_t;
+        opcode::Connect::new(types::Fd(target.fd), target.memory.cast(), len).build()
+    }
+
+    /// Asked again, the kernel says what became of the attempt.
+    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+        let addr = target.memory.cast_const().cast();
+        // SAFETY: the caller's promise: an address of that length.
+        let result = unsafe { sys::connect(target.fd, addr, target.len as libc::socklen_t) };
+        match result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
+            Err(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Attempt::Blocked { sent: 0 },
+            Err(libc::EISCONN) => Attempt::over(Ok(0)),
+            result => Attempt::over(result.map(|()| 0)),
+        }
+    }
 }

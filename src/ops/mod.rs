@@ -1,8 +1,9 @@
 //! One small file for each kernel family: what a request says, and the memory it needs.
 //!
 //! No machinery and no decisions: `net/` decides what to ask for, `driver/` carries it out. Each
-//! constructor joins a submission entry with the memory that it points to, which is what makes
-//! everything above it safe code. Read next: `recv.rs`.
+//! file has two things for each request: a constructor, which joins the request with the memory
+//! that it points to and so makes everything above it safe code; and its words for both engines, the
+//! submission for the ring and the system call for epoll. Read next: `recv.rs`.
 
 pub(crate) mod accept;
 pub(crate) mod connect;
@@ -10,10 +11,11 @@ pub(crate) mod recv;
 pub(crate) mod send;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 
-use io_uring::types::Fd;
+use crate::driver::Target;
 
-/// The descriptor of an entry. The object that the op belongs to keeps it open (invariant 1).
-fn target(fd: BorrowedFd<'_>) -> Fd {
-    Fd(fd.as_raw_fd())
+/// A request about a descriptor, which the object that the op belongs to keeps open (invariant 1).
+fn about(fd: BorrowedFd<'_>) -> Target {
+    Target { fd: fd.as_raw_fd(), memory: ptr::null_mut(), len: 0 }
 }

@@ -1,36 +1,63 @@
 //! recv(2): bytes from a connected socket. Never with MSG_WAITALL, which would turn a reset after
 //! some data into a clean end (SEMANTICS RX9).
+//!
+//! Under epoll a receive that leaves room in its buffer has emptied the socket: the next byte is a
+//! new edge.
 #![allow(unsafe_code)]
 
 use std::any::Any;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
-use io_uring::opcode;
+use io_uring::{opcode, squeue, types};
 
-use super::target;
+use super::about;
 use crate::buf::Fill;
-use crate::driver::{BUFFER_GROUP, Op, Payload};
-use crate::sys::TRANSFER_LEN_MAX;
+use crate::driver::{Attempt, BUFFER_GROUP, Interest, Op, Payload, Pool, Request, Target};
+use crate::sys::{self, TRANSFER_LEN_MAX};
 
-/// Whatever comes, each piece into a provided buffer, until the end, an error, a cancel, or no
-/// buffer. Kernel 6.0, `IORING_OP_RECV` with `IORING_RECV_MULTISHOT`.
-pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op {
-    let entry = opcode::RecvMulti::new(target(fd), BUFFER_GROUP).build();
-    // SAFETY: the entry has no pointers: the kernel picks from the pool, which is unregistered
-    // only when nothing is in flight.
-    unsafe { Op::new(entry, Payload::None) }
+/// Whatever comes, each piece into a pooled buffer. The ring answers until the end, an error, a
+/// cancel, or no buffer; epoll gives one piece. Kernel 6.0, `IORING_OP_RECV` with
+/// `IORING_RECV_MULTISHOT`; recv(2).
+pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvMulti> {
+    // SAFETY: the request has no pointers: the buffer is picked from the pool, which is
+    // unregistered only when nothing is in flight.
+    unsafe { Op::new(about(fd), Payload::None) }
 }
 
-/// What comes next, into a caller's buffer behind what it holds. Kernel 5.6, `IORING_OP_RECV`.
-pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op {
-    let (room, len) = fill.target();
+pub(crate) enum RecvMulti {}
+
+impl Request for RecvMulti {
+    const INTEREST: Interest = Interest::Read;
+
+    fn entry(target: &Target) -> squeue::Entry {
+        opcode::RecvMulti::new(types::Fd(target.fd), BUFFER_GROUP).build()
+    }
+
+    unsafe fn attempt(target: &mut Target, pool: &Pool) -> Attempt {
+        let Some((bid, memory)) = pool.first_free() else {
+            return Attempt::over(Err(libc::ENOBUFS));
+        };
+        // SAFETY: a free buffer of the pool is nobody's else, and so long.
+        match unsafe { receive(target.fd, memory, pool.buffer_len()) } {
+            Attempt::Over { result: result @ Ok(1..), drained, .. } => {
+                pool.pick(bid);
+                Attempt::Over { result, buffer: Some(bid), drained }
+            }
+            other => other,
+        }
+    }
+}
+
+/// What comes next, into a caller's buffer behind what it holds. Kernel 5.6, `IORING_OP_RECV`;
+/// recv(2).
+pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<Recv> {
+    let (memory, len) = fill.target();
     fill.set_in_flight(true);
-    let len = len.min(TRANSFER_LEN_MAX) as u32;
-    let entry = opcode::Recv::new(target(fd), room, len).build();
-    // SAFETY: the entry points into the buffer that `fill` owns; the `IoBufMut` contract keeps its
-    // bytes in place, and `Fill` gives nobody access to the room while it is in flight.
-    unsafe { Op::new(entry, Payload::Fill(fill)) }
+    let target = Target { memory, len: len.min(TRANSFER_LEN_MAX), ..about(fd) };
+    // SAFETY: the request points into the buffer that `fill` owns; the `IoBufMut` contract keeps
+    // its bytes in place, and `Fill` gives nobody access to the room while it is in flight.
+    unsafe { Op::new(target, Payload::Fill(fill)) }
 }
 
 /// Notes what an ended [`into_fill`] brought: `len` bytes.
@@ -41,14 +68,14 @@ pub(crate) fn filled(fill: &Fill<dyn Any>, len: usize) {
     unsafe { fill.filled(len) };
 }
 
-/// What comes next, into `len` bytes on the heap: for when no provided buffer is free. Kernel 5.6,
-/// `IORING_OP_RECV`.
-pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op {
+/// What comes next, into `len` bytes on the heap: for when no pooled buffer is free. Kernel 5.6,
+/// `IORING_OP_RECV`; recv(2).
+pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op<Recv> {
     let mut memory = Vec::with_capacity(len);
-    let len = len.min(TRANSFER_LEN_MAX) as u32;
-    let entry = opcode::Recv::new(target(fd), memory.as_mut_ptr(), len).build();
-    // SAFETY: the entry points into the vector's heap block, which is the payload.
-    unsafe { Op::new(entry, Payload::Heap(memory)) }
+    let len = len.min(TRANSFER_LEN_MAX);
+    let target = Target { memory: memory.as_mut_ptr(), len, ..about(fd) };
+    // SAFETY: the request points into the vector's heap block, which is the payload.
+    unsafe { Op::new(target, Payload::Heap(memory)) }
 }
 
 /// The bytes that an ended [`into_heap`] brought.
@@ -57,4 +84,31 @@ pub(crate) fn heap_bytes(mut memory: Vec<u8>, len: usize) -> Vec<u8> {
     // SAFETY: the kernel has written the first `len` bytes; the capacity was just checked.
     unsafe { memory.set_len(len) };
     memory
+}
+
+pub(crate) enum Recv {}
+
+impl Request for Recv {
+    const INTEREST: Interest = Interest::Read;
+
+    fn entry(target: &Target) -> squeue::Entry {
+        opcode::Recv::new(types::Fd(target.fd), target.memory, target.len as u32).build()
+    }
+
+    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+        // SAFETY: the caller's promise.
+        unsafe { receive(target.fd, target.memory, target.len) }
+    }
+}
+
+/// # Safety
+/// There are `len` bytes at `memory` to write to.
+unsafe fn receive(fd: i32, memory: *mut u8, len: usize) -> Attempt {
+    // SAFETY: the caller's promise.
+    match Attempt::of(unsafe { sys::recv(fd, memory, len) }) {
+        Attempt::Over { result: Ok(received @ 1..), .. } => {
+            Attempt::Over { result: Ok(received), buffer: None, drained: (received as usize) < len }
+        }
+        other => other,
+    }
 }

@@ -1,39 +1,98 @@
 //! send(2) and sendmsg(2): bytes to a connected socket.
 //!
-//! Always with MSG_WAITALL, so that the kernel itself goes on after a short send, and with
-//! MSG_NOSIGNAL, since a library must not raise SIGPIPE.
+//! In the ring always with MSG_WAITALL, so that the kernel itself goes on after a short send; under
+//! epoll what is left is sent at the next edge. With MSG_NOSIGNAL, since a library must not raise
+//! SIGPIPE.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
-use io_uring::opcode;
+use io_uring::{opcode, squeue, types};
 
-use super::target;
+use super::about;
 use crate::buf::{Batch, Outgoing};
-use crate::driver::{Op, Payload};
-use crate::sys::TRANSFER_LEN_MAX;
+use crate::driver::{Attempt, Interest, Op, Payload, Pool, Request, Target};
+use crate::sys::{self, TRANSFER_LEN_MAX};
 
 const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
-/// All bytes of one buffer from `offset` on; also says how many those are, at most what one call
-/// transfers. Kernel 5.6, `IORING_OP_SEND`.
-pub(crate) fn one(fd: BorrowedFd<'_>, outgoing: Outgoing, offset: usize) -> (Op, usize) {
-    let Some(bytes) = outgoing.as_one(offset) else {
-        return batch(fd, vec![outgoing], offset);
-    };
+/// All bytes of one piece from `offset` on, at most what one call transfers; `Err` gives a buffer
+/// of several pieces back, which is a [`batch`]. Kernel 5.6, `IORING_OP_SEND`; send(2).
+#[inline]
+pub(crate) fn one(
+    fd: BorrowedFd<'_>,
+    outgoing: Outgoing,
+    offset: usize,
+) -> Result<(Op<Send>, usize), Outgoing> {
+    let Some(bytes) = outgoing.as_one(offset) else { return Err(outgoing) };
     let len = bytes.len().min(TRANSFER_LEN_MAX);
-    let entry = opcode::Send::new(target(fd), bytes.as_ptr(), len as u32).flags(FLAGS).build();
-    // SAFETY: the entry points into the buffer that `outgoing` owns.
-    (unsafe { Op::new(entry, Payload::Outgoing(outgoing)) }, len)
+    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..about(fd) };
+    // SAFETY: the request points into the buffer that `outgoing` owns.
+    Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
+}
+
+pub(crate) enum Send {}
+
+impl Request for Send {
+    const INTEREST: Interest = Interest::Write;
+
+    #[inline]
+    fn entry(target: &Target) -> squeue::Entry {
+        let fd = types::Fd(target.fd);
+        opcode::Send::new(fd, target.memory, target.len as u32).flags(FLAGS).build()
+    }
+
+    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+        // SAFETY: the caller's promise: so many bytes to read.
+        match Attempt::of(unsafe { sys::send(target.fd, target.memory, target.len) }) {
+            Attempt::Over { result: Ok(sent), .. } if (sent as usize) < target.len => {
+                // SAFETY: within the bytes, of which `sent` were read.
+                target.memory = unsafe { target.memory.add(sent as usize) };
+                target.len -= sent as usize;
+                Attempt::Blocked { sent }
+            }
+            other => other,
+        }
+    }
 }
 
 /// The bytes of several buffers in order, of the first one from `offset` on; also says how many
-/// those are, at most what one call transfers. Kernel 5.3, `IORING_OP_SENDMSG`.
-pub(crate) fn batch(fd: BorrowedFd<'_>, outgoing: Vec<Outgoing>, offset: usize) -> (Op, usize) {
+/// those are, at most what one call transfers. Kernel 5.3, `IORING_OP_SENDMSG`; sendmsg(2).
+pub(crate) fn batch(
+    fd: BorrowedFd<'_>,
+    outgoing: Vec<Outgoing>,
+    offset: usize,
+) -> (Op<SendMsg>, usize) {
     let (batch, len) = Batch::new(outgoing, offset);
-    let batch = Box::new(batch);
-    let entry = opcode::SendMsg::new(target(fd), batch.header()).flags(FLAGS as u32).build();
-    // SAFETY: the entry points to the header inside the box, which points into what the box owns;
-    // the box is the payload.
-    (unsafe { Op::new(entry, Payload::Batch(batch)) }, len)
+    let batch = Rc::new(batch);
+    let target = Target { memory: batch.header().cast(), len, ..about(fd) };
+    // SAFETY: the request points to the header inside the batch, which points into what the batch
+    // owns; the batch is the payload.
+    (unsafe { Op::new(target, Payload::Batch(batch)) }, len)
+}
+
+pub(crate) enum SendMsg {}
+
+impl Request for SendMsg {
+    const INTEREST: Interest = Interest::Write;
+
+    fn entry(target: &Target) -> squeue::Entry {
+        let header = target.memory.cast_const().cast();
+        opcode::SendMsg::new(types::Fd(target.fd), header).flags(FLAGS as u32).build()
+    }
+
+    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+        let header = target.memory.cast();
+        // SAFETY: the caller's promise: the header of a batch.
+        match Attempt::of(unsafe { sys::sendmsg(target.fd, header) }) {
+            Attempt::Over { result: Ok(sent), .. } if (sent as usize) < target.len => {
+                target.len -= sent as usize;
+                // SAFETY: as above; the kernel has read so many bytes of the list.
+                unsafe { Batch::advance(header, sent as usize) };
+                Attempt::Blocked { sent }
+            }
+            other => other,
+        }
+    }
 }

@@ -9,7 +9,7 @@ pub(crate) mod fork;
 use std::io;
 use std::mem;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use addr::SockAddr;
@@ -55,6 +55,71 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) }).map(drop)
 }
 
+/// accept4(2): how the descriptor is numbered.
+pub(crate) fn accept(fd: RawFd, flags: i32) -> io::Result<u32> {
+    // SAFETY: null asks for no address.
+    let accepted = retry(|| unsafe {
+        check(libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), flags))
+    })?;
+    Ok(accepted as u32)
+}
+
+/// connect(2).
+///
+/// # Safety
+/// `addr` points to an address of `len` bytes.
+pub(crate) unsafe fn connect(
+    fd: RawFd,
+    addr: *const libc::sockaddr,
+    len: libc::socklen_t,
+) -> io::Result<()> {
+    // SAFETY: the caller's promise.
+    check(unsafe { libc::connect(fd, addr, len) }).map(drop)
+}
+
+/// recv(2) that does not wait; how many bytes came.
+///
+/// # Safety
+/// There are `len` bytes at `memory` to write to.
+pub(crate) unsafe fn recv(fd: RawFd, memory: *mut u8, len: usize) -> io::Result<u32> {
+    // SAFETY: the caller's promise.
+    let received =
+        retry(|| check_len(unsafe { libc::recv(fd, memory.cast(), len, libc::MSG_DONTWAIT) }))?;
+    Ok(received as u32)
+}
+
+/// send(2) that does not wait and raises no signal; how many bytes were taken.
+///
+/// # Safety
+/// There are `len` bytes at `memory` to read.
+pub(crate) unsafe fn send(fd: RawFd, memory: *const u8, len: usize) -> io::Result<u32> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the caller's promise.
+    let sent = retry(|| check_len(unsafe { libc::send(fd, memory.cast(), len, flags) }))?;
+    Ok(sent as u32)
+}
+
+/// sendmsg(2) that does not wait and raises no signal; how many bytes were taken.
+///
+/// # Safety
+/// `header` and what it lists are there to be read.
+pub(crate) unsafe fn sendmsg(fd: RawFd, header: *const libc::msghdr) -> io::Result<u32> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: the caller's promise.
+    let sent = retry(|| check_len(unsafe { libc::sendmsg(fd, header, flags) }))?;
+    Ok(sent as u32)
+}
+
+/// Again and again while a signal comes between.
+fn retry<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
+}
+
 /// One send(2) that does not wait and raises no signal; how many bytes were taken.
 pub(crate) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
@@ -91,12 +156,69 @@ pub(crate) fn eventfd_clear(fd: BorrowedFd<'_>) {
     unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
 }
 
+/// epoll_create1(2).
+pub(crate) fn epoll() -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointers.
+    let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+    // SAFETY: epoll_create1(2) just returned it, nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// epoll_ctl(2), EPOLL_CTL_ADD: events of `fd` are to come with `key`.
+pub(crate) fn epoll_add(set: BorrowedFd<'_>, fd: RawFd, events: u32, key: u64) -> io::Result<()> {
+    let mut event = libc::epoll_event { events, u64: key };
+    // SAFETY: `event` is readable.
+    check(unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_ADD, fd, &mut event) })
+        .map(drop)
+}
+
+/// epoll_ctl(2), EPOLL_CTL_DEL: no more events of `fd`, which is in the set.
+pub(crate) fn epoll_del(set: BorrowedFd<'_>, fd: RawFd) {
+    // SAFETY: null is allowed since 2.6.9. It fails only for what is not in the set.
+    unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+}
+
+/// epoll_pwait2(2): waits for at most `timeout`; how many events came. Kernel 5.11.
+pub(crate) fn epoll_wait_exactly(
+    set: BorrowedFd<'_>,
+    events: &mut [libc::epoll_event],
+    timeout: Duration,
+) -> io::Result<usize> {
+    let (set, list, max) = (set.as_raw_fd(), events.as_mut_ptr(), events.len() as libc::c_int);
+    let timeout = libc::timespec {
+        tv_sec: timeout.as_secs() as libc::time_t,
+        tv_nsec: timeout.subsec_nanos() as libc::c_long,
+    };
+    let no_signals = std::ptr::null::<libc::sigset_t>();
+    // SAFETY: `list` has room for `max` events, `timeout` is readable.
+    let count = unsafe {
+        libc::syscall(libc::SYS_epoll_pwait2, set, list, max, &raw const timeout, no_signals, 0)
+    };
+    usize::try_from(count).map_err(|_| io::Error::last_os_error())
+}
+
+/// epoll_wait(2): waits for at most `timeout`, rounded up to milliseconds, or for ever; how many
+/// events came.
+pub(crate) fn epoll_wait(
+    set: BorrowedFd<'_>,
+    events: &mut [libc::epoll_event],
+    timeout: Option<Duration>,
+) -> io::Result<usize> {
+    let (set, list, max) = (set.as_raw_fd(), events.as_mut_ptr(), events.len() as libc::c_int);
+    let timeout_ms = timeout.map_or(-1, milliseconds);
+    // SAFETY: `list` has room for `max` events.
+    check(unsafe { libc::epoll_wait(set, list, max, timeout_ms) }).map(|count| count as usize)
+}
+
+/// Rounded up, so that a timer is due when the wait ends.
+fn milliseconds(time: Duration) -> libc::c_int {
+    libc::c_int::try_from(time.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
+}
+
 /// poll(2) on one descriptor for input; also returns at a signal.
 pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // Rounded up, so that a timer is due when the wait ends.
-    let timeout_ms =
-        timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+    let timeout_ms = timeout.map_or(-1, milliseconds);
     // SAFETY: `entry` is one valid pollfd.
     unsafe { libc::poll(&mut entry, 1, timeout_ms) };
 }

@@ -103,6 +103,7 @@ impl Connection {
             }
         };
         let fd = this.fd.take().expect("the descriptor is there until its object ends");
+        this.home.release(fd.as_fd());
         Ok((fd, unread))
     }
 }
@@ -141,7 +142,6 @@ impl Drop for Connection {
                 let _ = sys::discard_unread(fd.as_fd(), DRAIN_LEN);
             }
         }
-        drop(fd);
-        self.home.descriptor_closed();
+        self.home.close_descriptor(fd);
     }
 }

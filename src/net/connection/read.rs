@@ -153,28 +153,31 @@ impl<B: IoBufMut> Future for Read<'_, B> {
             }
         }
         let connection = this.connection;
-        let recv = connection.recv.borrow();
-        let ready = recv.available(this.min) >= this.min || recv.has_ending();
-        drop(recv);
-        if ready && !this.is_in_flight() {
-            ready!(context::spend(cx));
-            return this.finish();
-        }
-        if let Err(error) = ready!(context::poll_home(&connection.home, cx)) {
-            // Home is on this thread, so the buffer can be had back at once.
-            if this.is_in_flight() {
-                connection.settle_op();
-                assert!(
-                    !this.is_in_flight(),
-                    "the ring failed with this buffer in the kernel: {error}"
-                );
+        loop {
+            let recv = connection.recv.borrow();
+            let ready = recv.available(this.min) >= this.min || recv.has_ending();
+            drop(recv);
+            if ready && !this.is_in_flight() {
+                ready!(context::spend(cx));
+                return this.finish();
             }
-            return this.fail(error);
+            if let Err(error) = ready!(context::poll_home(&connection.home, cx)) {
+                // Home is on this thread, so the buffer can be had back at once.
+                if this.is_in_flight() {
+                    connection.settle_op();
+                    assert!(
+                        !this.is_in_flight(),
+                        "the ring failed with this buffer in the kernel: {error}"
+                    );
+                }
+                return this.fail(error);
+            }
+            let lend = if this.is_in_flight() { None } else { this.lend() };
+            if !connection.arm(lend) {
+                connection.wait_for_bytes(&mut this.id, this.min, cx);
+                return Poll::Pending;
+            }
         }
-        let lend = if this.is_in_flight() { None } else { this.lend() };
-        connection.arm(lend);
-        connection.wait_for_bytes(&mut this.id, this.min, cx);
-        Poll::Pending
     }
 }
 

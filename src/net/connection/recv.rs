@@ -22,7 +22,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use crate::buf::{Chunk, Fill};
 use crate::context;
-use crate::driver::{Completion, Payload, Role, Token, count, error, is_retried};
+use crate::driver::{Completion, Payload, Role, Submitted, Token, count, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -247,8 +247,9 @@ impl Connection {
     // ---- the op -----------------------------------------------------------------------------
 
     /// Makes sure that something is in flight: arms the op that suits, or keeps the one that was
-    /// about to be stopped. The caller is at home and found nothing parked and no end.
-    pub(super) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) {
+    /// about to be stopped. The caller is at home and found nothing parked and no end. True if the
+    /// op was over at once: look again.
+    pub(super) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let mut recv = self.recv.borrow_mut();
         match &mut recv.op {
             RecvOp::Idle => {}
@@ -258,19 +259,36 @@ impl Connection {
                     *stopping = false;
                     recv.stalled = false;
                 }
-                return;
+                return false;
             }
         }
         recv.stalled = false;
         let pool = self.home.pool();
         let lent = lend.is_some();
-        let op = match lend {
-            Some(fill) => ops::recv::into_fill(self.fd(), fill),
-            None if pool.has_free() => ops::recv::multishot(self.fd()),
-            None => ops::recv::into_heap(self.fd(), pool.buffer_len()),
+        let (home, role) = (&self.home, Role::Recv);
+        let submitted = match lend {
+            Some(fill) => home.submit(ops::recv::into_fill(self.fd(), fill), self.clone(), role),
+            None if pool.has_free() => {
+                home.submit(ops::recv::multishot(self.fd()), self.clone(), role)
+            }
+            None => {
+                let op = ops::recv::into_heap(self.fd(), pool.buffer_len());
+                home.submit(op, self.clone(), role)
+            }
         };
-        let token = self.home.submit(op, self.clone(), Role::Recv);
-        recv.op = RecvOp::Armed { token, lent, stopping: false };
+        match submitted {
+            Submitted::InFlight(token) => {
+                recv.op = RecvOp::Armed { token, lent, stopping: false };
+                false
+            }
+            Submitted::Answered(done, payload) => {
+                drop(recv);
+                let mut woken = Vec::new();
+                self.complete_recv(done, payload, &mut woken);
+                home.wake_later(woken);
+                true
+            }
+        }
     }
 
     /// Asks for the op to end, if one is in flight.
@@ -458,12 +476,14 @@ impl Future for RecvChunk<'_> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let connection = self.connection;
         let mut recv = connection.recv.borrow_mut();
-        if recv.parked.is_empty() && !recv.has_ending() {
+        while recv.parked.is_empty() && !recv.has_ending() {
             drop(recv);
             ready!(context::poll_home(&connection.home, cx))?;
-            connection.arm(None);
-            connection.wait_for_bytes(&mut self.id, 1, cx);
-            return Poll::Pending;
+            if !connection.arm(None) {
+                connection.wait_for_bytes(&mut self.id, 1, cx);
+                return Poll::Pending;
+            }
+            recv = connection.recv.borrow_mut();
         }
         drop(recv);
         ready!(context::spend(cx));

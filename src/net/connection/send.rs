@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use crate::buf::Outgoing;
 use crate::context;
-use crate::driver::{Completion, Payload, Role, Token, error, is_retried};
+use crate::driver::{Completion, Payload, Role, Submitted, Token, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -29,7 +29,7 @@ pub(super) struct Send {
     /// In order of first polls: finished and not yet collected, in flight, waiting.
     entries: Queue<Entry>,
     next_id: u64,
-    flight: Option<Flight>,
+    flight: Option<(Token, Flight)>,
     /// Nothing new is given to the kernel for the moment.
     held: bool,
     /// The errno that ended this direction, first one wins.
@@ -42,9 +42,9 @@ pub(super) struct Send {
     waiters: Waiters,
 }
 
-/// One op in flight: so many bytes of so many entries.
+/// What one op is to send: so many bytes of so many entries.
+#[derive(Clone, Copy, Debug)]
 struct Flight {
-    token: Token,
     entries: u32,
     len: u32,
 }
@@ -185,30 +185,61 @@ impl Send {
 }
 
 impl Connection {
-    /// Gives the kernel what waits, unless something is in flight.
-    fn pump(self: &Rc<Self>) {
+    #[inline]
+    fn submit_one(self: &Rc<Self>, outgoing: Outgoing, offset: usize) -> (Submitted, Flight) {
+        match ops::send::one(self.fd(), outgoing, offset) {
+            Ok((op, len)) => {
+                let submitted = self.home.submit(op, self.clone(), Role::Send);
+                (submitted, Flight { entries: 1, len: len as u32 })
+            }
+            Err(outgoing) => self.submit_batch(vec![outgoing], offset),
+        }
+    }
+
+    fn submit_batch(
+        self: &Rc<Self>,
+        outgoing: Vec<Outgoing>,
+        offset: usize,
+    ) -> (Submitted, Flight) {
+        let entries = outgoing.len() as u32;
+        let (op, len) = ops::send::batch(self.fd(), outgoing, offset);
+        let submitted = self.home.submit(op, self.clone(), Role::Send);
+        (submitted, Flight { entries, len: len as u32 })
+    }
+
+    /// Gives the kernel what waits, unless something is in flight. True if that was over at once:
+    /// there may be more to do.
+    fn pump(self: &Rc<Self>, woken: &mut Vec<Waker>) -> bool {
         let mut send = self.send.borrow_mut();
         if send.flight.is_some() || send.held || self.home.check().is_err() {
-            return;
+            return false;
         }
-        let ((op, len), count) = match send.entries.only_mut() {
-            Some(only) if only.is_finished() => return,
+        let (submitted, flight) = match send.entries.only_mut() {
+            Some(only) if only.is_finished() => return false,
             Some(only) => {
                 let outgoing = only.outgoing.take().expect("nothing is in flight");
-                (ops::send::one(self.fd(), outgoing, only.sent), 1)
+                self.submit_one(outgoing, only.sent)
             }
             None => {
-                let Some(first) = send.unfinished().next() else { return };
+                let Some(first) = send.unfinished().next() else { return false };
                 let offset = first.sent;
                 let batch: Vec<Outgoing> = (send.unfinished().take(BATCH_LEN_MAX))
                     .map(|entry| entry.outgoing.take().expect("nothing is in flight"))
                     .collect();
-                let count = batch.len();
-                (ops::send::batch(self.fd(), batch, offset), count)
+                self.submit_batch(batch, offset)
             }
         };
-        let token = self.home.submit(op, self.clone(), Role::Send);
-        send.flight = Some(Flight { token, entries: count as u32, len: len as u32 });
+        match submitted {
+            Submitted::InFlight(token) => {
+                send.flight = Some((token, flight));
+                false
+            }
+            Submitted::Answered(done, payload) => {
+                drop(send);
+                self.finish_send(flight, done, payload, woken);
+                true
+            }
+        }
     }
 
     pub(super) fn complete_send(
@@ -218,11 +249,25 @@ impl Connection {
         woken: &mut Vec<Waker>,
     ) {
         let mut send = self.send.borrow_mut();
-        let flight = send.flight.take().expect("a send completes once");
+        let (_, flight) = send.flight.take().expect("a send completes once");
         let payload = match send.finish_only(&flight, done, payload, woken) {
             Ok(()) => return,
             Err(payload) => payload,
         };
+        drop(send);
+        self.finish_send(flight, done, payload, woken);
+        self.proceed(woken);
+    }
+
+    /// Deals an answer out to the entries that were in flight.
+    fn finish_send(
+        self: &Rc<Self>,
+        flight: Flight,
+        done: Completion,
+        payload: Payload,
+        woken: &mut Vec<Waker>,
+    ) {
+        let mut send = self.send.borrow_mut();
         let has_eof = self.recv.borrow().has_eof();
         let lost = !give_back(&mut send, payload);
         let mut spent = Vec::new();
@@ -267,7 +312,6 @@ impl Connection {
         }
         drop(send);
         drop(spent);
-        self.proceed(woken);
     }
 
     /// What is next: more to send, a shutdown that was waiting, or nothing.
@@ -280,8 +324,9 @@ impl Connection {
             let spent = self.send.borrow_mut().fail_all(libc::ECANCELED, woken);
             drop(spent);
         }
+        while self.pump(woken) {}
         if !self.send.borrow().is_idle() {
-            return self.pump();
+            return;
         }
         let mut send = self.send.borrow_mut();
         if send.closing == Closing::Asked {
@@ -312,8 +357,8 @@ impl Connection {
     /// The last handle is gone: a send in flight is cancelled before the thread sleeps. What it
     /// leaves over, `Drop` tries once more.
     pub(super) fn end_send(&self) {
-        if let Some(flight) = &self.send.borrow().flight {
-            self.home.cancel_before_sleep(flight.token);
+        if let Some((token, _)) = self.send.borrow().flight {
+            self.home.cancel_before_sleep(token);
         }
     }
 
@@ -374,7 +419,7 @@ impl Connection {
     /// The future of an entry is polled under another runtime, and wants its buffer back at once.
     /// What has been seen by the kernel goes on as a copy.
     fn take_back(self: &Rc<Self>, id: u64) -> Outgoing {
-        let token = self.send.borrow().flight.as_ref().map(|flight| flight.token);
+        let token = self.send.borrow().flight.map(|(token, _)| token);
         let mut send = self.send.borrow_mut();
         let entry = send.entries.iter_mut().find(|entry| entry.id == id);
         let in_flight = entry.expect("an entry stays until it is collected").outgoing.is_none();
@@ -421,6 +466,7 @@ fn give_back(send: &mut Send, payload: Payload) -> bool {
             entry.outgoing = Some(outgoing);
         }
         Payload::Batch(batch) => {
+            let batch = Rc::into_inner(batch).expect("an op that has ended shares nothing");
             for (outgoing, entry) in batch.into_outgoing().into_iter().zip(entries) {
                 entry.outgoing = Some(outgoing);
             }
@@ -471,24 +517,52 @@ impl<T> SendBuffer<'_, T> {
             }
             return Poll::Ready(SendReport { sent: 0, error, outgoing });
         }
+        if connection.home.tries_first() && context::spend(cx).is_pending() {
+            self.state = SendState::Start(outgoing);
+            return Poll::Pending;
+        }
         let waker = Some(cx.waker().clone());
         let mut send = connection.send.borrow_mut();
         let id = send.next_id;
         send.next_id += 1;
         self.state = SendState::Queued(id);
         // With nothing before it, it goes to the kernel without a stay in the queue.
+        let mut answer = None;
         let outgoing = if send.entries.is_empty() && !send.held {
-            let (op, len) = ops::send::one(connection.fd(), outgoing, 0);
-            let token = connection.home.submit(op, connection.clone(), Role::Send);
-            send.flight = Some(Flight { token, entries: 1, len: len as u32 });
+            let (submitted, flight) = connection.submit_one(outgoing, 0);
+            match submitted {
+                Submitted::InFlight(token) => send.flight = Some((token, flight)),
+                Submitted::Answered(done, Payload::Outgoing(outgoing))
+                    if done.result == Ok(flight.len) && flight.len as usize == len =>
+                {
+                    send.cut = false;
+                    self.state = SendState::Done;
+                    return Poll::Ready(SendReport { sent: len, error: None, outgoing });
+                }
+                Submitted::Answered(done, payload) => answer = Some((flight, done, payload)),
+            }
             None
         } else {
             Some(outgoing)
         };
         send.entries.push(Entry { id, outgoing, len, sent: 0, state: EntryState::Live, waker });
         drop(send);
-        connection.pump();
-        Poll::Pending
+        let mut woken = Vec::new();
+        let mut answered = answer.is_some();
+        if let Some((flight, done, payload)) = answer {
+            connection.finish_send(flight, done, payload, &mut woken);
+        }
+        while connection.pump(&mut woken) {
+            answered = true;
+        }
+        connection.home.wake_later(woken);
+        match if answered { connection.collect(id) } else { None } {
+            None => Poll::Pending,
+            Some(report) => {
+                self.state = SendState::Done;
+                Poll::Ready(report)
+            }
+        }
     }
 }
 

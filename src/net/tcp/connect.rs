@@ -10,7 +10,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use crate::context;
-use crate::driver::{Completion, Driver, Owner, Payload, Role, Token, error, is_retried};
+use crate::driver::{
+    Completion, Driver, Owner, Payload, Role, Submitted, Token, error, is_retried,
+};
 use crate::ops;
 
 /// The object that the op belongs to. Its socket is the driver's until the future claims it: it is
@@ -44,8 +46,8 @@ impl Owner for Attempt {
 
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if self.home.claim(self.socket).is_some() {
-            self.home.descriptor_closed();
+        if let Some(fd) = self.home.claim(self.socket) {
+            self.home.close_descriptor(fd);
         }
     }
 }
@@ -64,12 +66,22 @@ impl Connect {
         Connect { attempt, addr }
     }
 
-    fn start(&self, waker: Waker) {
+    /// The answer, if it came at once.
+    fn start(&self, waker: Waker) -> Option<Result<(), i32>> {
         let Attempt { socket, home, state } = &*self.attempt;
         let op = home.with_socket(*socket, |fd| ops::connect::connect(fd, self.addr));
         let op = op.expect("a runtime that turns keeps its sockets");
-        let token = home.submit(op, self.attempt.clone(), Role::Connect);
-        state.replace(State::InFlight(token, waker));
+        match home.submit(op, self.attempt.clone(), Role::Connect) {
+            Submitted::InFlight(token) => {
+                state.replace(State::InFlight(token, waker));
+                None
+            }
+            Submitted::Answered(done, _) => {
+                let done = done.result.map(drop);
+                state.replace(State::Done(done));
+                Some(done)
+            }
+        }
     }
 }
 
@@ -79,34 +91,36 @@ impl Future for Connect {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Attempt { socket, home, state } = &*self.attempt;
         let waker = cx.waker().clone(); // foreign code: before the state is looked at
-        let done = match &*state.borrow() {
+        let mut done = match &*state.borrow() {
             State::Done(done) => Some(*done),
             _ => None,
         };
-        match done {
-            Some(Ok(())) => {
-                let claimed = home.claim(*socket).ok_or_else(|| match home.check() {
-                    Ok(()) => unreachable!("a future is not polled after it was ready"),
-                    Err(gone) => gone,
-                });
-                return Poll::Ready(claimed);
+        loop {
+            match done {
+                Some(Ok(())) => {
+                    let claimed = home.claim(*socket).ok_or_else(|| match home.check() {
+                        Ok(()) => unreachable!("a future is not polled after it was ready"),
+                        Err(gone) => gone,
+                    });
+                    return Poll::Ready(claimed);
+                }
+                Some(Err(errno)) if !is_retried(errno) => return Poll::Ready(Err(error(errno))),
+                // Not the peer's doing: the teardown's cancel, or a signal.
+                Some(Err(_)) | None => ready!(context::poll_home(home, cx))?,
             }
-            Some(Err(errno)) if !is_retried(errno) => return Poll::Ready(Err(error(errno))),
-            // Not the peer's doing: the teardown's cancel, or a signal.
-            Some(Err(_)) | None => ready!(context::poll_home(home, cx))?,
-        }
-        let mut current = state.borrow_mut();
-        let replaced = match &mut *current {
-            State::InFlight(_, registered) => std::mem::replace(registered, waker),
-            _ => {
+            let mut current = state.borrow_mut();
+            if let State::InFlight(_, registered) = &mut *current {
+                let replaced = std::mem::replace(registered, waker);
                 drop(current);
-                self.start(waker);
+                drop(replaced);
                 return Poll::Pending;
             }
-        };
-        drop(current);
-        drop(replaced);
-        Poll::Pending
+            drop(current);
+            done = self.start(waker.clone());
+            if done.is_none() {
+                return Poll::Pending;
+            }
+        }
     }
 }
 

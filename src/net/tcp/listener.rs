@@ -16,7 +16,7 @@ use super::socket::TcpSocket;
 use super::stream::TcpStream;
 use crate::context;
 use crate::driver::{
-    self, Completion, Driver, Owner, Payload, Role, Token, count, error, is_retried,
+    self, Completion, Driver, Owner, Payload, Role, Submitted, Token, count, error, is_retried,
 };
 use crate::net::addr::ToSocketAddrs;
 use crate::net::waiters::{WaiterId, Waiters};
@@ -95,22 +95,66 @@ impl Listener {
         sys::present(&self.fd)
     }
 
-    /// Makes sure that an accept is in flight. The caller is at home.
-    fn arm(self: &Rc<Self>) {
+    /// Makes sure that an accept is in flight. The caller is at home. True if it was over at once:
+    /// look again.
+    fn arm(self: &Rc<Self>) -> bool {
         let mut accept = self.accept.borrow_mut();
-        match &mut accept.op {
-            AcceptOp::Armed { token, stopping } => {
-                if *stopping && self.home.keep(*token) {
-                    *stopping = false;
-                }
+        if let AcceptOp::Armed { token, stopping } = &mut accept.op {
+            if *stopping && self.home.keep(*token) {
+                *stopping = false;
             }
-            AcceptOp::Idle | AcceptOp::Paused { .. } => {
-                accept.refused = None;
-                let op = ops::accept::multishot(self.fd());
-                let token = self.home.submit(op, self.clone(), Role::Accept);
+            return false;
+        }
+        accept.refused = None;
+        let op = ops::accept::multishot(self.fd());
+        match self.home.submit(op, self.clone(), Role::Accept) {
+            Submitted::InFlight(token) => {
                 accept.op = AcceptOp::Armed { token, stopping: false };
+                false
+            }
+            Submitted::Answered(done, _) => {
+                drop(accept);
+                let mut woken = Vec::new();
+                self.answer(done, true, &mut woken);
+                self.home.wake_later(woken);
+                true
             }
         }
+    }
+
+    /// What an accept has brought. `wanted`: somebody waits for it.
+    fn answer(&self, done: Completion, wanted: bool, woken: &mut Vec<Waker>) {
+        let mut accept = self.accept.borrow_mut();
+        if !done.more {
+            accept.op = AcceptOp::Idle;
+        }
+        match done.result {
+            Ok(fd) => {
+                let fd = sys::adopt(fd);
+                if self.closed.get() {
+                    reset(fd);
+                } else {
+                    count(&self.home.counters().parked, u64::from(!wanted));
+                    accept.park(fd);
+                }
+            }
+            Err(errno) => {
+                count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));
+                accept.note_error(errno, wanted, self.home.closed_descriptors());
+            }
+        }
+        if let AcceptOp::Armed { token, stopping: false } = accept.op {
+            if accept.parked.len() >= PARKED_MAX {
+                accept.op = AcceptOp::Armed { token, stopping: true };
+                self.home.cancel(token);
+            }
+        }
+        accept.waiters.wake(woken);
+    }
+
+    /// Whether nothing is in flight, and no pause is on.
+    fn is_idle(&self) -> bool {
+        self.accept.borrow().op == AcceptOp::Idle
     }
 
     /// Ends the accept now; what it still brought is parked.
@@ -138,12 +182,12 @@ impl Accept {
         fd
     }
 
-    fn note_error(&mut self, errno: i32, closed: u64) {
+    fn note_error(&mut self, errno: i32, wanted: bool, closed: u64) {
         match errno {
             errno if is_retried(errno) => {}
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EPERM => {
                 // An error that nobody waits for is not kept.
-                self.passing = (!self.waiters.is_empty()).then_some(errno);
+                self.passing = wanted.then_some(errno);
                 self.start_pause(closed);
             }
             libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
@@ -153,7 +197,7 @@ impl Accept {
             _ => {
                 self.failed += 1;
                 if self.failed >= FAILED_MAX {
-                    self.passing = (!self.waiters.is_empty()).then_some(errno);
+                    self.passing = wanted.then_some(errno);
                     self.start_pause(closed);
                 }
             }
@@ -166,34 +210,18 @@ impl Accept {
     }
 }
 
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            self.home.close_descriptor(fd);
+        }
+    }
+}
+
 impl Owner for Listener {
     fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, woken: &mut Vec<Waker>) {
-        let mut accept = self.accept.borrow_mut();
-        if !done.more {
-            accept.op = AcceptOp::Idle;
-        }
-        match done.result {
-            Ok(fd) => {
-                let fd = sys::adopt(fd);
-                if self.closed.get() {
-                    reset(fd);
-                } else {
-                    count(&self.home.counters().parked, accept.waiters.is_empty().into());
-                    accept.park(fd);
-                }
-            }
-            Err(errno) => {
-                count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));
-                accept.note_error(errno, self.home.closed_descriptors());
-            }
-        }
-        if let AcceptOp::Armed { token, stopping: false } = accept.op {
-            if accept.parked.len() >= PARKED_MAX {
-                accept.op = AcceptOp::Armed { token, stopping: true };
-                self.home.cancel(token);
-            }
-        }
-        accept.waiters.wake(woken);
+        let wanted = !self.accept.borrow().waiters.is_empty();
+        self.answer(done, wanted, woken);
     }
 }
 
@@ -268,6 +296,7 @@ impl TcpListener {
             return Err(io::Error::other("the kernel still holds the socket"));
         };
         let fd = listener.fd.take().expect("the descriptor is there until its object ends");
+        listener.home.release(fd.as_fd());
         let parked = std::mem::take(&mut listener.accept.get_mut().parked);
         let parked = parked
             .into_iter()
@@ -322,7 +351,7 @@ impl AcceptNext<'_> {
         let rearm = accept.op == AcceptOp::Idle && accept.parked.len() == PARKED_MAX / 2;
         drop(accept);
         if rearm && context::check_home(&listener.home).is_ok() {
-            listener.arm();
+            listener.arm(); // what comes at once is parked
         }
         Some(
             sys::peer_addr(fd.as_fd())
@@ -362,26 +391,34 @@ impl Future for AcceptNext<'_> {
     type Output = io::Result<(TcpStream, SocketAddr)>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let waited = self.id.is_some();
-        if self.has_answer(waited) {
-            ready!(context::spend(cx));
-            if let Some(answer) = self.take() {
-                return Poll::Ready(answer);
+        let mut waited = self.id.is_some();
+        loop {
+            if self.has_answer(waited) {
+                ready!(context::spend(cx));
+                if let Some(answer) = self.take() {
+                    return Poll::Ready(answer);
+                }
             }
+            ready!(context::poll_home(&self.listener.home, cx))?;
+            if self.listener.is_idle() && self.listener.arm() {
+                waited = true;
+                continue;
+            }
+            let waker = cx.waker().clone();
+            let mut id = self.id;
+            let replaced = self.listener.accept.borrow_mut().waiters.register(&mut id, waker);
+            drop(replaced);
+            self.id = id;
+            if self.has_answer(waited) {
+                cx.waker().wake_by_ref(); // it came while foreign code cloned the waker
+                return Poll::Pending;
+            }
+            ready!(self.poll_pause(cx));
+            if !self.listener.arm() {
+                return Poll::Pending;
+            }
+            waited = true;
         }
-        ready!(context::poll_home(&self.listener.home, cx))?;
-        let waker = cx.waker().clone();
-        let mut id = self.id;
-        let replaced = self.listener.accept.borrow_mut().waiters.register(&mut id, waker);
-        drop(replaced);
-        self.id = id;
-        if self.has_answer(waited) {
-            cx.waker().wake_by_ref(); // it came while foreign code cloned the waker
-            return Poll::Pending;
-        }
-        ready!(self.poll_pause(cx));
-        self.listener.arm();
-        Poll::Pending
     }
 }
 
@@ -404,9 +441,7 @@ impl Drop for TcpListener {
         inner.settle();
         let parked = std::mem::take(&mut inner.accept.borrow_mut().parked);
         parked.into_iter().for_each(reset);
-        let home = inner.home.clone();
-        drop(inner);
-        home.descriptor_closed();
+        inner.home.descriptor_closed();
     }
 }
 

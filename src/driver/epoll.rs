@@ -1,0 +1,329 @@
+//! Completions made of readiness: the engine for machines where io_uring is not to be had, and the
+//! other side of every comparison.
+//!
+//! It plays its best game. A request is tried at once, and most are over before anything waits. One
+//! that would block waits for its descriptor, which is registered at the first such wait, once,
+//! edge-triggered for both directions, and taken out before close(2). At an edge the engine itself
+//! tries again, whether or not a future looks, and so answers as a ring would.
+//!
+//! ```text
+//!                 IN, RDHUP, HUP, ERR: reading is ready        RDHUP, HUP, ERR: and stays so
+//! side: ready ◄───────────────────────────────────────── not ready
+//!         │        OUT, HUP, ERR: writing is ready               ▲
+//!         └── EAGAIN, a short send, a receive that left room ────┘
+//! ```
+//!
+//! What an edge means is never read from its flags: the call itself tells (SEMANTICS EP3).
+//!
+//! Nothing here knows what an op is for. Read next: `ops/recv.rs`.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::NOTIFIED;
+use super::buffer_ring::Pool;
+use super::op::{Attempt, Completion, Interest, Request, Target};
+use super::ring::Sleep;
+use crate::sys;
+
+/// How many events one wait fetches; the rest comes with the next.
+const EVENTS_MAX: usize = 512;
+/// The longest wait; a longer one is as good as two (SEMANTICS TM2).
+const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
+const EVENTS: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+const READ_READY: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+const READ_ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+const WRITE_READY: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+const WRITE_ENDED: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
+
+pub(super) struct Epoll {
+    set: OwnedFd,
+    pool: Rc<Pool>,
+    /// By their numbers, as far as any had an op.
+    descriptors: RefCell<Vec<Descriptor>>,
+    /// Which descriptor an op waits for, by the op's index.
+    places: RefCell<Vec<RawFd>>,
+    /// How many ops wait.
+    waiting: Cell<usize>,
+    /// There is no epoll_pwait2(2).
+    is_coarse: Cell<bool>,
+    events: RefCell<Events>,
+    /// Answers of cancelled ops; bounded by the ops in flight.
+    answers: RefCell<VecDeque<(u64, Completion)>>,
+}
+
+/// What is known of a descriptor.
+#[derive(Default)]
+struct Descriptor {
+    /// Counts the lives of this number, so that events of an earlier one are told apart.
+    life: u32,
+    is_registered: bool,
+    read: Side,
+    write: Side,
+}
+
+struct Side {
+    /// An attempt may get further.
+    ready: bool,
+    /// It will always answer from now on.
+    ended: bool,
+    op: Option<Waiting>,
+}
+
+impl Default for Side {
+    /// Not known, and so to be tried.
+    fn default() -> Side {
+        Side { ready: true, ended: false, op: None }
+    }
+}
+
+/// A request that would block.
+pub(super) struct Waiting {
+    user_data: u64,
+    target: Target,
+    attempt: unsafe fn(&mut Target, &Pool) -> Attempt,
+    /// How many bytes went out so far.
+    sent: u32,
+}
+
+impl Waiting {
+    /// Tries once; the answer, if that was all.
+    #[inline]
+    fn advance(&mut self, side: (&mut bool, bool), pool: &Pool) -> Option<Completion> {
+        let (ready, ended) = side;
+        // SAFETY: the op's memory is in the table, or on its way there, until it is answered, and
+        // nobody else uses it meanwhile (invariant 1).
+        match unsafe { (self.attempt)(&mut self.target, pool) } {
+            Attempt::Blocked { sent } => {
+                self.sent += sent;
+                *ready = false;
+                None
+            }
+            Attempt::Over { result, buffer, drained } => {
+                *ready = !drained || ended;
+                let result = match result {
+                    Ok(more) => Ok(self.sent + more),
+                    // As the ring has it: what went out counts, the errno is gone.
+                    Err(_) if self.sent > 0 => Ok(self.sent),
+                    failed => failed,
+                };
+                Some(Completion::only(result, buffer))
+            }
+        }
+    }
+
+    fn cancelled(&self) -> Completion {
+        match self.sent {
+            0 => Completion::cancelled(),
+            sent => Completion::only(Ok(sent), None),
+        }
+    }
+}
+
+struct Events {
+    list: Box<[libc::epoll_event]>,
+    /// Those from `next` to `end` are still to be handled.
+    next: usize,
+    end: usize,
+}
+
+impl Epoll {
+    /// `notifier`: an eventfd whose writes end a wait; it is never read.
+    pub(super) fn new(pool: Rc<Pool>, notifier: BorrowedFd<'_>) -> io::Result<Epoll> {
+        let set = sys::epoll()?;
+        let notifier = notifier.as_raw_fd();
+        sys::epoll_add(set.as_fd(), notifier, (libc::EPOLLIN | libc::EPOLLET) as u32, NOTIFIED)?;
+        let list = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS_MAX].into_boxed_slice();
+        Ok(Epoll {
+            set,
+            pool,
+            descriptors: RefCell::default(),
+            places: RefCell::default(),
+            waiting: Cell::new(0),
+            is_coarse: Cell::new(false),
+            events: RefCell::new(Events { list, next: 0, end: 0 }),
+            answers: RefCell::default(),
+        })
+    }
+
+    /// Tries a request if its descriptor may be ready. `Err`: it must wait.
+    #[inline]
+    pub(super) fn begin<R: Request>(&self, target: Target) -> Result<Completion, Waiting> {
+        let mut descriptors = self.descriptors.borrow_mut();
+        let number = usize::try_from(target.fd).expect("an open descriptor is not negative");
+        if descriptors.len() <= number {
+            descriptors.resize_with(number + 1, Descriptor::default);
+        }
+        let descriptor = &mut descriptors[number];
+        let side = match R::INTEREST {
+            Interest::Read => &mut descriptor.read,
+            Interest::Write => &mut descriptor.write,
+        };
+        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
+        if side.ready {
+            if let Some(done) = waiting.advance((&mut side.ready, side.ended), &self.pool) {
+                return Ok(done);
+            }
+        }
+        if !descriptor.is_registered {
+            let key = u64::from(descriptor.life) << 32 | number as u64;
+            if let Err(error) = sys::epoll_add(self.set.as_fd(), target.fd, EVENTS, key) {
+                let errno = error.raw_os_error().unwrap_or(libc::EIO);
+                return Ok(Completion::only(Err(errno), None));
+            }
+            descriptor.is_registered = true;
+        }
+        Err(waiting)
+    }
+
+    /// Keeps a request until its descriptor is ready.
+    #[inline]
+    pub(super) fn wait_for<R: Request>(&self, user_data: u64, mut waiting: Waiting) {
+        waiting.user_data = user_data;
+        let number = waiting.target.fd;
+        let index = index_of(user_data);
+        let mut places = self.places.borrow_mut();
+        if places.len() <= index {
+            places.resize(index + 1, -1);
+        }
+        places[index] = number;
+        let descriptor = &mut self.descriptors.borrow_mut()[number as usize];
+        let side = match R::INTEREST {
+            Interest::Read => &mut descriptor.read,
+            Interest::Write => &mut descriptor.write,
+        };
+        let other = side.op.replace(waiting);
+        assert!(other.is_none(), "an object has one op of each kind in flight");
+        self.waiting.set(self.waiting.get() + 1);
+    }
+
+    /// Takes a request back; what it has done so far is its answer.
+    pub(super) fn cancel(&self, user_data: u64) {
+        let Some(&number) = self.places.borrow().get(index_of(user_data)) else { return };
+        let mut descriptors = self.descriptors.borrow_mut();
+        let Some(descriptor) = descriptors.get_mut(number as usize) else { return };
+        for side in [&mut descriptor.read, &mut descriptor.write] {
+            if let Some(waiting) = side.op.take_if(|waiting| waiting.user_data == user_data) {
+                self.waiting.set(self.waiting.get() - 1);
+                self.answers.borrow_mut().push_back((user_data, waiting.cancelled()));
+            }
+        }
+    }
+
+    /// Forgets a descriptor that is about to be closed or given away. Left in the set, a duplicate
+    /// would keep it there, and its events would come for whatever has the number then (EP1).
+    pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
+        let fd = fd.as_raw_fd();
+        let mut descriptors = self.descriptors.borrow_mut();
+        let Some(descriptor) = descriptors.get_mut(fd as usize) else { return };
+        debug_assert!(descriptor.read.op.is_none() && descriptor.write.op.is_none());
+        if descriptor.is_registered {
+            sys::epoll_del(self.set.as_fd(), fd);
+        }
+        *descriptor = Descriptor { life: descriptor.life.wrapping_add(1), ..Default::default() };
+    }
+
+    /// Whether a wait could bring anything, or an answer is there already.
+    pub(super) fn has_work(&self) -> bool {
+        self.waiting.get() > 0 || !self.answers.borrow().is_empty()
+    }
+
+    /// Fetches events, for as long as `sleep` says; not at all with answers at hand. Events that
+    /// were not handled yet come first.
+    pub(super) fn wait(&self, sleep: Option<Sleep>) -> io::Result<()> {
+        let mut events = self.events.borrow_mut();
+        if events.next < events.end {
+            return Ok(());
+        }
+        let sleep = if self.answers.borrow().is_empty() { sleep } else { None };
+        (events.next, events.end) = (0, 0);
+        events.end = self.fetch(&mut events.list, sleep)?;
+        Ok(())
+    }
+
+    fn fetch(&self, list: &mut [libc::epoll_event], sleep: Option<Sleep>) -> io::Result<usize> {
+        let set = self.set.as_fd();
+        let left = match sleep {
+            None => Duration::ZERO,
+            Some(Sleep::Long) => return sys::epoll_wait(set, list, None),
+            Some(Sleep::Until(deadline)) => {
+                Duration::from_nanos(deadline.saturating_sub(sys::monotonic_ns())).min(SLEEP_MAX)
+            }
+        };
+        if !left.is_zero() && !self.is_coarse.get() {
+            match sys::epoll_wait_exactly(set, list, left) {
+                // Before 5.11, or denied: whole milliseconds.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                    self.is_coarse.set(true);
+                }
+                result => return result,
+            }
+        }
+        sys::epoll_wait(set, list, Some(left))
+    }
+
+    /// The next answer. Requests are tried only as their answers are asked for, so what one brought
+    /// is dealt with while it is warm.
+    #[inline]
+    pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
+        if let Some(answer) = self.answers.borrow_mut().pop_front() {
+            return Some(answer);
+        }
+        let mut events = self.events.borrow_mut();
+        while events.next < events.end {
+            let event = events.list[events.next];
+            events.next += 1;
+            if event.u64 == NOTIFIED {
+                continue;
+            }
+            if let Some(answer) = self.handle(event.u64, event.events) {
+                return Some(answer);
+            }
+        }
+        None
+    }
+
+    /// An edge: tries what waits for it. The answer of writing is the second one, if both have one.
+    #[inline]
+    fn handle(&self, key: u64, flags: u32) -> Option<(u64, Completion)> {
+        let mut descriptors = self.descriptors.borrow_mut();
+        let descriptor = descriptors.get_mut(key as u32 as usize)?;
+        if descriptor.life != (key >> 32) as u32 || !descriptor.is_registered {
+            return None; // of an earlier life
+        }
+        let mut first = None;
+        let sides = [
+            (&mut descriptor.read, READ_READY, READ_ENDED),
+            (&mut descriptor.write, WRITE_READY, WRITE_ENDED),
+        ];
+        for (side, ready, ended) in sides {
+            if flags & ready == 0 {
+                continue;
+            }
+            side.ready = true;
+            side.ended |= flags & ended != 0;
+            let Some(waiting) = &mut side.op else { continue };
+            let Some(done) = waiting.advance((&mut side.ready, side.ended), &self.pool) else {
+                continue;
+            };
+            let answer = (waiting.user_data, done);
+            side.op = None;
+            self.waiting.set(self.waiting.get() - 1);
+            match first {
+                None => first = Some(answer),
+                Some(_) => self.answers.borrow_mut().push_back(answer),
+            }
+        }
+        first
+    }
+}
+
+/// The index of an op in its table.
+fn index_of(user_data: u64) -> usize {
+    user_data as u32 as usize
+}
