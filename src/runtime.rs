@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::context::{self, Entered, Handle};
-use crate::driver::{Backend, Driver, Settings, SetupError, Wait};
+use crate::driver::{Backend, Driver, Kernel, Settings, SetupError, Wait};
 use crate::executor::{Executor, JoinHandle, MainTask};
 use crate::metrics::Metrics;
 use crate::panics::{contain, wake_all};
@@ -54,6 +54,7 @@ pub struct Runtime {
 #[must_use]
 pub struct Builder {
     backend: Backend,
+    pretended: Option<Kernel>,
     entries: u32,
     completion_entries: u32,
     buffer_size: usize,
@@ -66,6 +67,7 @@ impl Default for Builder {
     fn default() -> Builder {
         Builder {
             backend: Backend::Auto,
+            pretended: None,
             entries: 256,
             completion_entries: 4096,
             buffer_size: 4096,
@@ -80,6 +82,14 @@ impl Builder {
     /// What completes I/O: [`Backend::Auto`] unless set.
     pub fn backend(mut self, backend: Backend) -> Builder {
         self.backend = backend;
+        self
+    }
+
+    /// Uses nothing of the ring that came after this kernel, to try what an older one does; below
+    /// 6.1 that is nothing at all. Without it the environment variable `TAMAM_PRETEND_KERNEL`, such
+    /// as `6.12`, says so.
+    pub fn pretend_kernel(mut self, major: u32, minor: u32) -> Builder {
+        self.pretended = Some(Kernel(major, minor));
         self
     }
 
@@ -145,6 +155,10 @@ impl Builder {
         }
         let settings = Settings {
             backend: self.backend.or_from_env()?,
+            pretended: match self.pretended {
+                None => Kernel::from_env()?,
+                pretended => pretended,
+            },
             entries: self.entries,
             completion_entries: self.completion_entries,
             buffer_len: self.buffer_size,

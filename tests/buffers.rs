@@ -201,7 +201,7 @@ fn bf2_chunks_outlive_stream_runtime_and_thread() {
         let _watchdog = common::Watchdog::start();
         // 256 MiB of address space each: one that is leaked is seen.
         let large = pool(32 << 20, 8);
-        let sizes = common::sizes().map(|(_, builder)| builder);
+        let sizes = common::engines().into_iter().map(|(_, builder)| builder);
         for in_thread_local in [false, true] {
             let round = || {
                 for builder in sizes.iter().chain([&large]).cloned() {
@@ -362,7 +362,7 @@ fn bf4_unread_streams_starve_nobody() {
 #[test]
 fn bf5_the_pool_goes_after_the_last_receive() {
     common::alone("bf5_the_pool_goes_after_the_last_receive", || {
-        for (name, builder) in common::sizes() {
+        for (name, builder) in common::engines() {
             println!("-- {name}");
             let _watchdog = common::Watchdog::start();
             let runtime = builder.build().expect("io_uring");

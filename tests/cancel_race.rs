@@ -18,19 +18,13 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use common::{Gone, Random, alone, assert_same, pair, pattern, poll_once, sizes, with};
+use common::{Gone, Random, alone, assert_same, engines, pair, pattern, poll_once, with};
+use tamam::JoinHandle;
 use tamam::net::{TcpListener, TcpStream};
 use tamam::time::{sleep, timeout};
-use tamam::{Builder, JoinHandle};
 
 const CLIENTS: u32 = 2000;
 const BYTES: usize = 1 << 20;
-
-/// The sizes that the races run on.
-fn rings() -> [(&'static str, Builder); 2] {
-    let [default, .., smallest] = sizes();
-    [default, smallest]
-}
 
 /// Waits about a millisecond for an answer, in one of the ways in which a future ends early.
 /// `None`: it went without one.
@@ -132,7 +126,7 @@ async fn accept_all(random: &mut Random, gone: Gone, listener: &TcpListener) {
 #[test]
 fn cancel_race_of_accepts() {
     alone("cancel_race_of_accepts", || {
-        for (seed, (name, builder)) in rings().into_iter().enumerate() {
+        for (seed, (name, builder)) in engines().into_iter().enumerate() {
             for gone in Gone::BOTH {
                 eprintln!("-- {name}, {gone:?}");
                 with(builder.clone(), || async {
@@ -196,7 +190,7 @@ fn write_in_pieces(mut peer: StdStream, bytes: &[u8], seed: u64) {
 #[test]
 fn cancel_race_of_receives() {
     alone("cancel_race_of_receives", || {
-        for (seed, (name, builder)) in rings().into_iter().enumerate() {
+        for (seed, (name, builder)) in engines().into_iter().enumerate() {
             for gone in Gone::BOTH {
                 eprintln!("-- {name}, {gone:?}");
                 with(builder.clone(), || async {
@@ -227,7 +221,7 @@ fn cancel_race_of_receives() {
 #[test]
 fn cancel_race_of_accepts_and_the_drop_of_the_listener() {
     alone("cancel_race_of_accepts_and_the_drop_of_the_listener", || {
-        for (name, builder) in rings() {
+        for (name, builder) in engines() {
             eprintln!("-- {name}");
             with(builder, || async {
                 let mut random = Random(7);

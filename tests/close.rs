@@ -1026,7 +1026,7 @@ fn cl17_a_forgotten_connect_lives_as_long_as_the_runtime() {
         let (full, _filling) = common::full_listener();
         let roomy = StdListener::bind("127.0.0.1:0").expect("loopback has ports");
         let addrs = [&full, &roomy].map(|listener| listener.local_addr().expect("bound"));
-        for (name, builder) in common::sizes() {
+        for (name, builder) in common::engines() {
             let _watchdog = common::Watchdog::start();
             let before = common::descriptors();
             let runtime = builder.build().expect("io_uring");

@@ -338,7 +338,7 @@ fn fd_leak_twenty_thousand_lives() {
 
 #[test]
 fn fd_leak_lives_in_the_smallest_of_runtimes() {
-    let [.., (_, smallest)] = common::sizes();
+    let smallest = common::smallest();
     let load = Load { connections: 1_000, write_max: 400 };
     lives_leave_nothing("fd_leak_lives_in_the_smallest_of_runtimes", smallest, 2, load);
 }

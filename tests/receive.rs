@@ -458,7 +458,7 @@ fn rx3_a_buffer_may_do_anything_when_it_is_freed() {
             Freed::RuntimeDropped { parked: false },
             Freed::RuntimeDropped { parked: true },
         ];
-        for (name, builder) in common::sizes() {
+        for (name, builder) in common::engines() {
             for how in ways {
                 let _watchdog = common::Watchdog::start();
                 println!("-- {name}, {how:?}");
@@ -1522,7 +1522,7 @@ fn poll_outside<F: Future>(future: F) -> Poll<F::Output> {
 /// received is in the socket.
 #[test]
 fn rx19_parked_bytes_outlive_the_runtime() {
-    for (name, builder) in common::sizes() {
+    for (name, builder) in common::engines() {
         for parked_by in [Way::Recv, Way::ReadExact(1000), Way::ReadExact(LENT)] {
             for way in [Way::Recv, Way::Read(10), Way::Read(LENT), Way::ReadExact(10)] {
                 for elsewhere in [false, true] {
@@ -1600,7 +1600,7 @@ fn left_in_socket(stream: TcpStream) -> Vec<u8> {
 /// 4 what its teardown received is readable, the rest is in the socket: together it is all.
 #[test]
 fn rx19_teardown_loses_no_byte_that_is_on_the_way() {
-    for (name, builder) in common::sizes() {
+    for (name, builder) in common::engines() {
         for armed in [None, Some(Way::Recv), Some(Way::Read(LENT)), Some(Way::ReadExact(LENT))] {
             for gone in Gone::BOTH {
                 let _watchdog = common::Watchdog::start();
@@ -1634,7 +1634,7 @@ fn rx19_teardown_loses_no_byte_that_is_on_the_way() {
 #[test]
 fn rx19_a_waiting_call_gets_its_buffer_back() {
     common::alone("rx19_a_waiting_call_gets_its_buffer_back", || {
-        for (name, builder) in common::sizes() {
+        for (name, builder) in common::engines() {
             for room in [SMALL, LENT] {
                 for exact in [false, true] {
                     let _watchdog = common::Watchdog::start();
@@ -1681,7 +1681,7 @@ fn rx19_a_waiting_call_gets_its_buffer_back() {
 /// comes with the buffer, and bytes that come later are the stream's.
 #[test]
 fn rx19_a_waiting_call_is_polled_elsewhere() {
-    for (name, builder) in common::sizes() {
+    for (name, builder) in common::engines() {
         for way in WAYS {
             let _watchdog = common::Watchdog::start();
             let (runtime, stream, peer) = outliving(builder.clone());

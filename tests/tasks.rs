@@ -1126,7 +1126,7 @@ fn wakers_outlive_everything(round: u64, deaths: &Arc<AtomicUsize>) -> usize {
 #[test]
 fn tk8_no_wake_of_a_thread_is_lost() {
     const NUMBERS: usize = 20_000;
-    for (name, builder) in common::sizes() {
+    for (name, builder) in common::engines() {
         eprintln!("-- {name}");
         common::with(builder, || async {
             let number = Arc::new(AtomicUsize::new(0));
@@ -1325,7 +1325,7 @@ async fn spin() {
 #[test]
 fn tk10_io_and_timers_are_served_beside_spinners() {
     for (spinners, budget) in [(1, 128), (1, 1), (200, 7), (10_000, 128)] {
-        for (name, builder) in common::sizes() {
+        for (name, builder) in common::engines() {
             eprintln!("-- {spinners} spinners, a budget of {budget}, {name}");
             common::with(builder.budget(budget), || async {
                 let tasks: Vec<_> = (0..spinners).map(|_| tamam::spawn(spin())).collect();

@@ -389,9 +389,13 @@ mod tests {
         let ((first, a), (second, b)) = (take(), take());
         assert_ne!(first, second);
         drop(a);
-        assert_eq!(take().0, first);
-        drop(b);
-        assert_eq!((take().0, pool.lent()), (second, 0));
+        let (again, a) = take();
+        assert_eq!(again, first);
+        drop((a, b));
+        let (last, chunk) = take();
+        assert_eq!((last, pool.lent()), (second, 1));
+        drop(chunk);
+        assert_eq!(pool.lent(), 0);
     }
 
     #[test]

@@ -40,6 +40,7 @@ pub(crate) use op::{
     Attempt, Completion, Interest, Op, Owner, Payload, Request, Role, Submitted, Target, Token,
     error, is_retried,
 };
+pub(crate) use probe::Kernel;
 pub use probe::{Backend, SetupError};
 use ring::{Ring, Sleep};
 use table::{Found, Table};
@@ -71,6 +72,7 @@ const FRUITLESS_MAX: u32 = 16;
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub(crate) backend: Backend,
+    pub(crate) pretended: Option<Kernel>,
     pub(crate) entries: u32,
     pub(crate) completion_entries: u32,
     pub(crate) buffer_len: usize,
@@ -193,7 +195,7 @@ impl Driver {
     }
 
     fn ring(settings: &Settings) -> Result<(Engine, Rc<Pool>), SetupError> {
-        let ring = Ring::new(settings.entries, settings.completion_entries)?;
+        let ring = Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
         let pool = Pool::for_kernel(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
@@ -272,7 +274,7 @@ impl Driver {
         match self.state.get() {
             State::Open => Ok(()),
             State::Closing | State::Gone => Err(gone()),
-            State::Broken(errno) => Err(broken(errno)),
+            State::Broken(errno) => Err(broken(errno, self.backend())),
         }
     }
 
@@ -774,7 +776,8 @@ fn gone() -> io::Error {
     io::Error::other("its tamam runtime is gone")
 }
 
-fn broken(errno: i32) -> io::Error {
+fn broken(errno: i32, backend: Backend) -> io::Error {
     let cause = io::Error::from_raw_os_error(errno);
-    io::Error::new(cause.kind(), format!("the runtime's engine failed: {cause}"))
+    let engine = if backend == Backend::Epoll { "epoll" } else { "io_uring" };
+    io::Error::new(cause.kind(), format!("the runtime's {engine} failed: {cause}"))
 }

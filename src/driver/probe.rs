@@ -44,6 +44,40 @@ impl Capabilities {
     }
 }
 
+/// A kernel's version. Pretending to an older one hides what came later, so that every rung of the
+/// ladder can be tried on one machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Kernel(pub(crate) u32, pub(crate) u32);
+
+impl Kernel {
+    /// The variable by which the environment pretends.
+    const VARIABLE: &str = "TAMAM_PRETEND_KERNEL";
+
+    /// The version to pretend to, if the environment has one.
+    pub(crate) fn from_env() -> io::Result<Option<Kernel>> {
+        let Some(value) = std::env::var_os(Kernel::VARIABLE) else { return Ok(None) };
+        let value = value.to_string_lossy();
+        let kernel = Kernel::parse(&value);
+        let complaint = || {
+            let text = format!("{} is `{value}`: it is a version such as 6.12", Kernel::VARIABLE);
+            io::Error::new(io::ErrorKind::InvalidInput, text)
+        };
+        kernel.map(Some).ok_or_else(complaint)
+    }
+
+    /// The first two numbers of a release such as `6.12.57+deb13-amd64`.
+    fn parse(release: &str) -> Option<Kernel> {
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+        Some(Kernel(numbers.next()?.ok()?, numbers.next()?.ok()?))
+    }
+}
+
+impl fmt::Display for Kernel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{} (pretended)", self.0, self.1)
+    }
+}
+
 /// What completes a runtime's I/O.
 ///
 /// # Examples
@@ -250,10 +284,7 @@ impl SetupError {
 }
 
 fn release_is_at_least(major: u32, minor: u32) -> bool {
-    let release = sys::kernel_release();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse().ok());
-    let version: (u32, u32) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    version >= (major, minor)
+    Kernel::parse(&sys::kernel_release()).is_some_and(|kernel| kernel >= Kernel(major, minor))
 }
 
 fn io_uring_disabled() -> Option<u32> {
@@ -277,17 +308,23 @@ pub(super) fn with_patience<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T
     call()
 }
 
-/// Sets a ring up with the best flags this kernel takes.
+/// Sets a ring up with the best flags this kernel takes, or the one that is `pretended` took.
 pub(super) fn set_up(
     entries: u32,
     completion_entries: u32,
+    pretended: Option<Kernel>,
 ) -> Result<(IoUring, Capabilities), SetupError> {
+    let has = |major, minor| pretended.is_none_or(|kernel| kernel >= Kernel(major, minor));
+    if !has(6, 1) {
+        let release = pretended.map_or_else(sys::kernel_release, |kernel| kernel.to_string());
+        return Err(SetupError::OldKernel { release, missing: "for IORING_SETUP_DEFER_TASKRUN" });
+    }
     let mut completions = completion_entries.max(entries);
-    let mut no_sqarray = true;
+    let mut no_sqarray = has(6, 6);
     loop {
         let error = match with_patience(|| build(entries, completions, no_sqarray)) {
             Ok(ring) => {
-                let no_iowait = ring.params().is_feature_no_iowait();
+                let no_iowait = has(6, 15) && ring.params().is_feature_no_iowait();
                 let registered_ring = false;
                 return Ok((ring, Capabilities { no_sqarray, no_iowait, registered_ring }));
             }

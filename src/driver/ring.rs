@@ -13,7 +13,7 @@ use std::ptr;
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 use super::buffer_ring::Pool;
-use super::probe::{self, Capabilities, SetupError};
+use super::probe::{self, Capabilities, Kernel, SetupError};
 use crate::sys;
 
 /// How long an enter may sleep.
@@ -67,8 +67,12 @@ struct RingRegistration {
 }
 
 impl Ring {
-    pub(super) fn new(entries: u32, completion_entries: u32) -> Result<Ring, SetupError> {
-        let (ring, mut capabilities) = probe::set_up(entries, completion_entries)?;
+    pub(super) fn new(
+        entries: u32,
+        completion_entries: u32,
+        pretended: Option<Kernel>,
+    ) -> Result<Ring, SetupError> {
+        let (ring, mut capabilities) = probe::set_up(entries, completion_entries, pretended)?;
         let fd = ring.as_raw_fd();
         let mut enter_fd = fd;
         let mut enter_flags = EnterFlags::GETEVENTS.bits();

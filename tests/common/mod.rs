@@ -14,26 +14,49 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tamam::net::TcpStream;
-use tamam::{Builder, Runtime};
+use tamam::{Backend, Builder, Runtime};
 
 /// Longer than any test takes; a test that hangs ends here, with its name.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The sizes that every test of a row runs with: the usual, and so small that what is rare
-/// elsewhere (a full queue, an overflow, no buffer) happens all the time.
-pub fn sizes() -> [(&'static str, Builder); 4] {
-    let small = Runtime::builder().entries(1).completion_entries(2);
-    [
-        ("default", Runtime::builder()),
-        ("one entry, two completions", small.clone()),
-        ("one buffer of 16 bytes", Runtime::builder().buffer_size(16).buffer_count(1)),
-        ("smallest of all", small.buffer_size(16).buffer_count(1)),
-    ]
+/// What every test of a row runs on: both engines, the ring as older kernels have it, and sizes so
+/// small that what is rare elsewhere (a full queue, an overflow, no buffer) happens all the time.
+/// Where the environment forces one engine, its part.
+pub fn engines() -> Vec<(&'static str, Builder)> {
+    let (ring, epoll) = (Runtime::builder(), Runtime::builder().backend(Backend::Epoll));
+    let small = ring.clone().entries(1).completion_entries(2);
+    let mut all = Vec::new();
+    if backend() == Backend::Ring {
+        all.extend([
+            ("ring", ring.clone()),
+            ("ring of kernel 6.1", ring.clone().pretend_kernel(6, 1)),
+            ("ring of one entry, two completions", small.clone()),
+            ("ring with one buffer of 16 bytes", ring.buffer_size(16).buffer_count(1)),
+            ("smallest ring of all", small.buffer_size(16).buffer_count(1)),
+        ]);
+    }
+    if backend() == Backend::Epoll || std::env::var_os("TAMAM_BACKEND").is_none() {
+        all.extend([
+            ("epoll", epoll.clone()),
+            ("epoll with one buffer of 16 bytes", epoll.buffer_size(16).buffer_count(1)),
+        ]);
+    }
+    all
 }
 
-/// Runs a test under each of [`sizes`], on a runtime of its own, and lets the ledger balance.
+/// As small as a runtime gets.
+pub fn smallest() -> Builder {
+    Runtime::builder().entries(1).completion_entries(2).buffer_size(16).buffer_count(1)
+}
+
+/// The engine of a runtime that makes no choice: of this machine, or forced by the environment.
+pub fn backend() -> Backend {
+    Runtime::new().expect("one of the engines works on every machine").backend()
+}
+
+/// Runs a test on each of [`engines`], each time on a runtime of its own, and lets the ledger balance.
 pub fn everywhere<F: Future<Output = ()>>(test: impl Fn() -> F) {
-    for (name, builder) in sizes() {
+    for (name, builder) in engines() {
         eprintln!("-- {name}");
         with(builder, &test);
     }
@@ -42,7 +65,7 @@ pub fn everywhere<F: Future<Output = ()>>(test: impl Fn() -> F) {
 /// Runs a test on a runtime of these sizes, watched, and checks what is left in it.
 pub fn with<F: Future<Output = ()>>(builder: Builder, test: impl Fn() -> F) {
     let _watchdog = Watchdog::start();
-    let runtime = builder.build().expect("io_uring works on the machines that run these tests");
+    let runtime = builder.build().expect("this engine works on the machines that run these tests");
     runtime.block_on(test());
     // Objects that the test dropped at its end are let go of in one more turn.
     runtime.block_on(tamam::yield_now());
