@@ -201,7 +201,7 @@ fn bf2_chunks_outlive_stream_runtime_and_thread() {
         let _watchdog = common::Watchdog::start();
         // 256 MiB of address space each: one that is leaked is seen.
         let large = pool(32 << 20, 8);
-        let sizes = common::engines().into_iter().map(|(_, builder)| builder);
+        let sizes: Vec<_> = common::engines().into_iter().map(|(_, builder)| builder).collect();
         for in_thread_local in [false, true] {
             let round = || {
                 for builder in sizes.iter().chain([&large]).cloned() {
