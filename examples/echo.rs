@@ -158,7 +158,7 @@ async fn self_test(runtime: &Runtime, listener: TcpListener) -> io::Result<()> {
     }
     server.abort();
     let verified = clients.join().expect("the client thread does not panic")?;
-    let per_request = (after.enters - before.enters) as f64 / done.max(1) as f64;
+    let per_request = (after.system_calls - before.system_calls) as f64 / done.max(1) as f64;
     println!("{CLIENTS} connections, {MESSAGE_LEN} B each way, {:.1} s", elapsed.as_secs_f64());
     println!("requests/s             {:>12.0}", done as f64 / elapsed.as_secs_f64());
     println!("system calls/request   {per_request:>12.3}");

@@ -15,11 +15,15 @@ use crate::context::{self, Handle};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// System calls io_uring_enter(2).
+    /// System calls that submit or wait: io_uring_enter(2); epoll_pwait2(2) and epoll_wait(2).
     pub enters: u64,
-    /// Submissions that the kernel took.
+    /// All system calls of the engine: `enters`, and under epoll those that receive, send, accept,
+    /// connect and register. What is called directly on either engine (shutdown(2), close(2),
+    /// options of sockets) is not counted.
+    pub system_calls: u64,
+    /// Submissions that the kernel took; under epoll, requests.
     pub submissions: u64,
-    /// Completions that were reaped.
+    /// Completions that were reaped; under epoll, requests that were answered.
     pub completions: u64,
     /// How often the completion queue had overflowed and the kernel was asked for the rest.
     pub overflows: u64,
@@ -51,6 +55,7 @@ impl Metrics {
         let counters = driver.counters();
         Metrics {
             enters: counters.enters.get(),
+            system_calls: driver.system_calls(),
             submissions: counters.submissions.get(),
             completions: counters.completions.get(),
             overflows: counters.overflows.get(),

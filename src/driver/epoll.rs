@@ -25,10 +25,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::NOTIFIED;
 use super::buffer_ring::Pool;
 use super::op::{Attempt, Completion, Interest, Request, Target};
 use super::ring::Sleep;
+use super::{NOTIFIED, count};
 use crate::sys;
 
 /// How many events one wait fetches; the rest comes with the next.
@@ -50,6 +50,8 @@ pub(super) struct Epoll {
     places: RefCell<Vec<RawFd>>,
     /// How many ops wait.
     waiting: Cell<usize>,
+    /// How many system calls were made, those that wait apart.
+    calls: Cell<u64>,
     /// There is no epoll_pwait2(2).
     is_coarse: Cell<bool>,
     events: RefCell<Events>,
@@ -145,6 +147,7 @@ impl Epoll {
             descriptors: RefCell::default(),
             places: RefCell::default(),
             waiting: Cell::new(0),
+            calls: Cell::new(0),
             is_coarse: Cell::new(false),
             events: RefCell::new(Events { list, next: 0, end: 0 }),
             answers: RefCell::default(),
@@ -166,11 +169,13 @@ impl Epoll {
         };
         let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
         if side.ready {
+            count(&self.calls, 1);
             if let Some(done) = waiting.advance((&mut side.ready, side.ended), &self.pool) {
                 return Ok(done);
             }
         }
         if !descriptor.is_registered {
+            count(&self.calls, 1);
             let key = u64::from(descriptor.life) << 32 | number as u64;
             if let Err(error) = sys::epoll_add(self.set.as_fd(), target.fd, EVENTS, key) {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -223,9 +228,15 @@ impl Epoll {
         let Some(descriptor) = descriptors.get_mut(fd as usize) else { return };
         debug_assert!(descriptor.read.op.is_none() && descriptor.write.op.is_none());
         if descriptor.is_registered {
+            count(&self.calls, 1);
             sys::epoll_del(self.set.as_fd(), fd);
         }
         *descriptor = Descriptor { life: descriptor.life.wrapping_add(1), ..Default::default() };
+    }
+
+    /// How many system calls were made, those that wait apart.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.get()
     }
 
     /// Whether a wait could bring anything, or an answer is there already.
@@ -308,6 +319,7 @@ impl Epoll {
             side.ready = true;
             side.ended |= flags & ended != 0;
             let Some(waiting) = &mut side.op else { continue };
+            count(&self.calls, 1);
             let Some(done) = waiting.advance((&mut side.ready, side.ended), &self.pool) else {
                 continue;
             };

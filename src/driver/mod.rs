@@ -231,6 +231,15 @@ impl Driver {
         &self.counters
     }
 
+    /// How many system calls this runtime's I/O took, as far as the engine makes them.
+    pub(crate) fn system_calls(&self) -> u64 {
+        let beside = self.try_engine(|engine| match engine {
+            Engine::Ring(_) => 0,
+            Engine::Epoll(epoll) => epoll.calls(),
+        });
+        self.counters.enters.get() + beside.unwrap_or(0)
+    }
+
     /// How many ops are in flight.
     pub(crate) fn in_flight(&self) -> usize {
         self.table.borrow().len()
