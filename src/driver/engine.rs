@@ -27,6 +27,15 @@ impl Engine {
         }
     }
 
+    /// Whether answers are at hand without an enter. Cancelled ops have theirs at once under epoll;
+    /// the ring's kernel must be asked.
+    pub(super) fn has_answers(&self) -> bool {
+        match self {
+            Engine::Ring(_) => false,
+            Engine::Epoll(epoll) => epoll.has_answers(),
+        }
+    }
+
     /// One system call: submits what there is to submit, and waits for `want` completions, or not
     /// at all. How many submissions the kernel took; with an error nothing is lost.
     #[inline]

@@ -241,7 +241,12 @@ impl Epoll {
 
     /// Whether a wait could bring anything, or an answer is there already.
     pub(super) fn has_work(&self) -> bool {
-        self.waiting.get() > 0 || !self.answers.borrow().is_empty()
+        self.waiting.get() > 0 || self.has_answers()
+    }
+
+    /// Whether answers wait to be handed over.
+    pub(super) fn has_answers(&self) -> bool {
+        !self.answers.borrow().is_empty()
     }
 
     /// Fetches events, for as long as `sleep` says; not at all with answers at hand. Events that
@@ -251,7 +256,7 @@ impl Epoll {
         if events.next < events.end {
             return Ok(());
         }
-        let sleep = if self.answers.borrow().is_empty() { sleep } else { None };
+        let sleep = if self.has_answers() { None } else { sleep };
         (events.next, events.end) = (0, 0);
         events.end = self.fetch(&mut events.list, sleep)?;
         Ok(())

@@ -524,7 +524,9 @@ impl Driver {
                 return;
             }
             let patience = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
-            self.enter(owed as u32, Sleep::Until(patience));
+            if !self.with_engine(Engine::has_answers) {
+                self.enter(owed as u32, Sleep::Until(patience));
+            }
             self.reap(woken);
             self.send_cancels();
             if self.table.borrow().owed() >= owed && sys::monotonic_ns() >= patience {
