@@ -1,8 +1,9 @@
 //! What does a short connection cost?
 //!
-//! Connect, one request of 64 B, close; 32 of them under way. Against tokio's current-thread runtime
-//! (epoll) and against a ring loop written by hand (`raw_ring/mod.rs`, the ceiling). The client is a
-//! thread with plain sockets on another core; it compares every byte.
+//! Connect, one request of 64 B, close; 32 of them under way: tamam on io_uring and on epoll, tokio's
+//! current-thread runtime (epoll), and two loops written by hand, on a ring and on epoll (`raw_ring`,
+//! `raw_epoll`: the ceilings). The client is a thread with plain sockets on another core; it compares
+//! every byte.
 //!
 //! ```text
 //! cargo bench --bench accept                      criterion: time per connection
@@ -41,7 +42,7 @@ fn bench(criterion: &mut Criterion) {
 }
 
 fn compare(rounds: usize) {
-    let again = ("raw_ring again", servers::spawn_raw as Spawn);
+    let again = ("raw_ring again", servers::spawn_raw_ring as Spawn);
     let mut contenders: Vec<Contender> = servers::ALL
         .into_iter()
         .chain([again])

@@ -1,13 +1,13 @@
 //! What does a request cost on connections that stay open?
 //!
 //! An echo of 64 B on 1, 50 and 1000 connections and of 16 KiB on 50, each connection with one message
-//! under way, against tokio's current-thread runtime (epoll) and against a ring loop written by hand
-//! (`raw_ring/mod.rs`, the ceiling). The client is a thread with plain sockets on another core; it
+//! under way: tamam on io_uring and on epoll, tokio's current-thread runtime (epoll), and two loops
+//! written by hand, on a ring and on epoll (`raw_ring`, `raw_epoll`: the ceilings). The client is a thread with plain sockets on another core; it
 //! compares every byte.
 //!
 //! ```text
 //! cargo bench --bench echo                        criterion: time per request
-//! cargo bench --bench echo -- 64B/50/raw          one of them
+//! cargo bench --bench echo -- 64B/50/raw_ring     one of them
 //! PAIRED=10 cargo bench --bench echo              interleaved: ratios, and CPU time per request
 //! PAIRED=10 cargo bench --bench echo -- 64B/50    one row of it
 //! ```
@@ -55,7 +55,7 @@ fn compare(rounds: usize) {
     for (title, message_len, connections) in
         ROWS.into_iter().filter(|row| paired::is_selected(row.0))
     {
-        let again = ("raw_ring again", servers::spawn_raw as Spawn);
+        let again = ("raw_ring again", servers::spawn_raw_ring as Spawn);
         let mut contenders: Vec<Contender> = servers::ALL
             .into_iter()
             .chain([again])

@@ -20,7 +20,8 @@ mod support;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
-use support::rows::{self, Row, Run};
+use support::rows::{self, Row, tamam_run, tokio_run};
+use tamam::Backend;
 
 const MANY: u64 = 1000;
 
@@ -136,54 +137,50 @@ fn rows() -> [Row; 6] {
         Row {
             title: "spawn_join/1",
             operations: 1,
-            tamam: tamam_run(spawn_tamam::spawn_join_one),
+            tamam_ring: tamam_run(Backend::Ring, spawn_tamam::spawn_join_one),
+            tamam_epoll: tamam_run(Backend::Epoll, spawn_tamam::spawn_join_one),
             tokio: tokio_run(spawn_tokio::spawn_join_one),
             tokio_again: tokio_run(spawn_tokio::spawn_join_one),
         },
         Row {
             title: "spawn_join/1000",
             operations: MANY,
-            tamam: tamam_run(spawn_tamam::spawn_join_many),
+            tamam_ring: tamam_run(Backend::Ring, spawn_tamam::spawn_join_many),
+            tamam_epoll: tamam_run(Backend::Epoll, spawn_tamam::spawn_join_many),
             tokio: tokio_run(spawn_tokio::spawn_join_many),
             tokio_again: tokio_run(spawn_tokio::spawn_join_many),
         },
         Row {
             title: "yield/1",
             operations: 1,
-            tamam: tamam_run(yield_tamam::yield_one),
+            tamam_ring: tamam_run(Backend::Ring, yield_tamam::yield_one),
+            tamam_epoll: tamam_run(Backend::Epoll, yield_tamam::yield_one),
             tokio: tokio_run(yield_tokio::yield_one),
             tokio_again: tokio_run(yield_tokio::yield_one),
         },
         Row {
             title: "yield/1000",
             operations: MANY,
-            tamam: tamam_run(yield_tamam::yield_many),
+            tamam_ring: tamam_run(Backend::Ring, yield_tamam::yield_many),
+            tamam_epoll: tamam_run(Backend::Epoll, yield_tamam::yield_many),
             tokio: tokio_run(yield_tokio::yield_many),
             tokio_again: tokio_run(yield_tokio::yield_many),
         },
         Row {
             title: "self_wake/1",
             operations: 1,
-            tamam: tamam_run(self_wake_tamam::yield_one),
+            tamam_ring: tamam_run(Backend::Ring, self_wake_tamam::yield_one),
+            tamam_epoll: tamam_run(Backend::Epoll, self_wake_tamam::yield_one),
             tokio: tokio_run(self_wake_tokio::yield_one),
             tokio_again: tokio_run(self_wake_tokio::yield_one),
         },
         Row {
             title: "self_wake/1000",
             operations: MANY,
-            tamam: tamam_run(self_wake_tamam::yield_many),
+            tamam_ring: tamam_run(Backend::Ring, self_wake_tamam::yield_many),
+            tamam_epoll: tamam_run(Backend::Epoll, self_wake_tamam::yield_many),
             tokio: tokio_run(self_wake_tokio::yield_many),
             tokio_again: tokio_run(self_wake_tokio::yield_many),
         },
     ]
-}
-
-fn tamam_run<F: Future<Output = Duration> + 'static>(workload: fn(u64) -> F) -> Run {
-    let runtime = tamam::Runtime::new().expect("a ring");
-    Box::new(move |iterations| runtime.block_on(workload(iterations)))
-}
-
-fn tokio_run<F: Future<Output = Duration> + 'static>(workload: fn(u64) -> F) -> Run {
-    let runtime = support::tokio_runtime();
-    Box::new(move |iterations| runtime.block_on(workload(iterations)))
 }

@@ -16,7 +16,8 @@
 mod support;
 
 use std::time::Duration;
-use support::rows::{self, Row, Run};
+use support::rows::{self, Row, tamam_run, tokio_run};
+use tamam::Backend;
 
 const MANY: u64 = 10_000;
 
@@ -123,33 +124,26 @@ fn rows() -> [Row; 3] {
         Row {
             title: "timer/cancel",
             operations: 1,
-            tamam: tamam_run(on_tamam::cancel),
+            tamam_ring: tamam_run(Backend::Ring, on_tamam::cancel),
+            tamam_epoll: tamam_run(Backend::Epoll, on_tamam::cancel),
             tokio: tokio_run(on_tokio::cancel),
             tokio_again: tokio_run(on_tokio::cancel),
         },
         Row {
             title: "timer/10000",
             operations: MANY,
-            tamam: tamam_run(on_tamam::alive),
+            tamam_ring: tamam_run(Backend::Ring, on_tamam::alive),
+            tamam_epoll: tamam_run(Backend::Epoll, on_tamam::alive),
             tokio: tokio_run(on_tokio::alive),
             tokio_again: tokio_run(on_tokio::alive),
         },
         Row {
             title: "timer/late/1ms",
             operations: 1,
-            tamam: tamam_run(on_tamam::late),
+            tamam_ring: tamam_run(Backend::Ring, on_tamam::late),
+            tamam_epoll: tamam_run(Backend::Epoll, on_tamam::late),
             tokio: tokio_run(on_tokio::late),
             tokio_again: tokio_run(on_tokio::late),
         },
     ]
-}
-
-fn tamam_run<F: Future<Output = Duration> + 'static>(workload: fn(u64) -> F) -> Run {
-    let runtime = tamam::Runtime::new().expect("a ring");
-    Box::new(move |iterations| runtime.block_on(workload(iterations)))
-}
-
-fn tokio_run<F: Future<Output = Duration> + 'static>(workload: fn(u64) -> F) -> Run {
-    let runtime = support::tokio_runtime();
-    Box::new(move |iterations| runtime.block_on(workload(iterations)))
 }

@@ -23,6 +23,7 @@ use std::task::{Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::paired::{self, Contender};
+use tamam::Backend;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -39,7 +40,7 @@ fn main() {
 fn bench(criterion: &mut Criterion) {
     for (title, state) in ROWS {
         let mut group = criterion.benchmark_group(title);
-        for (name, host) in [("tamam", on_tamam as Host), ("tokio", on_tokio)] {
+        for (name, host) in HOSTS {
             let mut sleeper = None;
             group.bench_function(name, |bencher| {
                 let sleeper = sleeper.get_or_insert_with(|| Sleeper::start(host, state));
@@ -54,11 +55,12 @@ fn compare(rounds: usize) {
     for (title, state) in ROWS.into_iter().filter(|row| paired::is_selected(row.0)) {
         // Started anew for each window: a runtime that is kept busy would take the core of the others.
         let window = |host: Host| move |wakes| Sleeper::start(host, state).wake(wakes);
-        let mut contenders = [
-            Contender::new("tamam", window(on_tamam)),
-            Contender::new("tokio", window(on_tokio)),
-            Contender::new("tokio again", window(on_tokio)),
-        ];
+        let again = ("tokio again", on_tokio as Host);
+        let mut contenders: Vec<Contender> = HOSTS
+            .into_iter()
+            .chain([again])
+            .map(|(name, host)| Contender::new(name, window(host)))
+            .collect();
         paired::compare(title, "tokio", 1, rounds, &mut contenders);
     }
 }
@@ -81,8 +83,20 @@ struct Shared {
 /// Runs a runtime on the calling thread until `Shared::stop`.
 type Host = fn(Arc<Shared>, mpsc::Sender<Waker>, State);
 
-fn on_tamam(shared: Arc<Shared>, tell: mpsc::Sender<Waker>, state: State) {
-    tamam::Runtime::new().expect("a ring").block_on(async move {
+const HOSTS: [(&str, Host); 3] =
+    [("tamam_ring", on_tamam_ring), ("tamam_epoll", on_tamam_epoll), ("tokio", on_tokio)];
+
+fn on_tamam_ring(shared: Arc<Shared>, tell: mpsc::Sender<Waker>, state: State) {
+    on_tamam(Backend::Ring, shared, tell, state);
+}
+
+fn on_tamam_epoll(shared: Arc<Shared>, tell: mpsc::Sender<Waker>, state: State) {
+    on_tamam(Backend::Epoll, shared, tell, state);
+}
+
+fn on_tamam(backend: Backend, shared: Arc<Shared>, tell: mpsc::Sender<Waker>, state: State) {
+    let runtime = tamam::Runtime::builder().backend(backend).build().expect("this engine works");
+    runtime.block_on(async move {
         if state == State::Busy {
             let shared = Arc::clone(&shared);
             tamam::spawn(async move {

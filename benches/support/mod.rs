@@ -49,7 +49,7 @@ pub fn begin(side: Side) {
         None => "one core only: nothing is pinned, latencies include both sides".to_owned(),
     };
     println!(
-        "kernel {}, {model}, {} cores, {placement}; tamam and raw_ring: io_uring, tokio: epoll",
+        "kernel {}, {model}, {} cores, {placement}",
         read("/proc/sys/kernel/osrelease").trim(),
         cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
     );

@@ -3,18 +3,21 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tamam::Backend;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 
 use super::client::{set_option, sockaddr};
 use super::{Side, pin, tokio_runtime};
 
+#[path = "../raw_epoll/mod.rs"]
+mod raw_epoll;
 #[path = "../raw_ring/mod.rs"]
 mod raw_ring;
 
@@ -22,15 +25,30 @@ mod raw_ring;
 pub type Spawn = fn(usize) -> Server;
 
 /// Name and start of every server, the one under test first.
-pub const ALL: [(&str, Spawn); 3] =
-    [("tamam", spawn_tamam), ("tokio", spawn_tokio), ("raw_ring", spawn_raw)];
+pub const ALL: [(&str, Spawn); 5] = [
+    ("tamam_ring", spawn_tamam_ring),
+    ("tamam_epoll", spawn_tamam_epoll),
+    ("tokio", spawn_tokio),
+    ("raw_ring", spawn_raw_ring),
+    ("raw_epoll", spawn_raw_epoll),
+];
 
-/// tamam with receive buffers that hold a message, as the others have them; else as it comes.
-pub fn spawn_tamam(message_len: usize) -> Server {
+fn spawn_tamam_ring(message_len: usize) -> Server {
+    spawn_tamam(Backend::Ring, message_len)
+}
+
+fn spawn_tamam_epoll(message_len: usize) -> Server {
+    spawn_tamam(Backend::Epoll, message_len)
+}
+
+/// tamam with receive buffers that hold a message, as the others have them, and room: under epoll a
+/// receive that leaves room needs no second look. Else as it comes.
+fn spawn_tamam(backend: Backend, message_len: usize) -> Server {
     let (stop, stopped) = oneshot::channel();
     let serve = move |listener: TcpListener| {
         let runtime = tamam::Runtime::builder()
-            .buffer_size(message_len.max(4096))
+            .backend(backend)
+            .buffer_size((message_len + 64).max(4096))
             .buffer_count(if message_len > 4096 { 128 } else { 256 })
             .build()?;
         runtime.block_on(async move {
@@ -56,7 +74,7 @@ async fn tamam_echo(stream: tamam::net::TcpStream) -> io::Result<()> {
 }
 
 /// tokio's current-thread runtime, a task and a fitting buffer per connection.
-pub fn spawn_tokio(message_len: usize) -> Server {
+fn spawn_tokio(message_len: usize) -> Server {
     let (stop, stopped) = oneshot::channel();
     let serve = move |listener: TcpListener| {
         listener.set_nonblocking(true)?;
@@ -85,16 +103,27 @@ async fn tokio_echo(mut stream: tokio::net::TcpStream, message_len: usize) -> io
     }
 }
 
-/// The hand-written ring loop, with buffers that fit the message.
-pub fn spawn_raw(message_len: usize) -> Server {
+/// The loop written by hand on a ring, with buffers that fit the message.
+pub fn spawn_raw_ring(message_len: usize) -> Server {
+    spawn_raw(raw_ring::serve, message_len)
+}
+
+/// The loop written by hand on epoll, with a buffer that fits the message, and room.
+fn spawn_raw_epoll(message_len: usize) -> Server {
+    spawn_raw(raw_epoll::serve, message_len + 64)
+}
+
+/// A loop on a listener until an eventfd is written to, with buffers of this size.
+type Loop = fn(&TcpListener, BorrowedFd<'_>, usize) -> io::Result<()>;
+
+fn spawn_raw(run: Loop, buffer_len: usize) -> Server {
     // SAFETY: no memory is passed.
     let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     assert!(eventfd >= 0, "an eventfd: {}", io::Error::last_os_error());
     // SAFETY: just opened, and nobody else owns it.
     let eventfd = Arc::new(unsafe { OwnedFd::from_raw_fd(eventfd) });
     let stop = Arc::clone(&eventfd);
-    let serve =
-        move |listener: TcpListener| raw_ring::serve(&listener, eventfd.as_fd(), message_len);
+    let serve = move |listener: TcpListener| run(&listener, eventfd.as_fd(), buffer_len);
     Server::start(
         serve,
         Box::new(move || {
