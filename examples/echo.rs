@@ -4,7 +4,7 @@
 //!     cargo run --release --example echo -- --port 7000 --mode echo --size 4096
 //!
 //! `--self-test` drives the server for two seconds with clients on another thread, verifies every
-//! byte, and prints requests per second, system calls per request and the ring features in use.
+//! byte, and prints requests per second, system calls per request, the engine and its kernel features.
 //! Otherwise it prints `READY` once it listens, and serves until it is killed. `--mode sink`
 //! receives and answers nothing. `--size` is the size of a receive buffer in bytes.
 
@@ -16,8 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tamam::Runtime;
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
+use tamam::{Runtime, Support};
 
 const USAGE: &str = "usage: echo [--port P] [--mode echo|sink] [--size BYTES] | --self-test";
 
@@ -168,7 +168,13 @@ async fn self_test(runtime: &Runtime, listener: TcpListener) -> io::Result<()> {
             / (after.enters - before.enters).max(1) as f64
     );
     println!("bytes verified         {verified:>12}");
-    println!("ring features          {}", runtime.features().join(", "));
+    let capabilities = runtime.capabilities();
+    let native = capabilities.features().iter().filter(|it| it.support == Support::Native);
+    println!("engine                 {}", capabilities.backend());
+    println!(
+        "native features        {}",
+        native.map(|feature| feature.name).collect::<Vec<_>>().join(", ")
+    );
     if done == 0 || after.stray_completions > 0 {
         return Err(io::Error::other("the server answered nothing, or something unasked"));
     }

@@ -6,6 +6,7 @@
 compile_error!("tamam is for Linux: it is built on io_uring");
 
 // In the order in which they are best read.
+mod doctor;
 mod runtime;
 mod context;
 mod executor;
@@ -20,7 +21,8 @@ mod sync;
 mod sys;
 
 pub use buf::Chunk;
-pub use driver::{Backend, SetupError};
+pub use doctor::{Limit, Report, doctor};
+pub use driver::{Backend, Capabilities, Feature, SetupError, Support};
 pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};
 pub use metrics::{Metrics, metrics};
 pub use runtime::{Builder, EnterGuard, Runtime, run, spawn};

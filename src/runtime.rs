@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use crate::context::{self, Entered, Handle};
-use crate::driver::{Backend, Driver, Kernel, Settings, SetupError, Wait};
+use crate::driver::{Backend, Capabilities, Driver, Kernel, Settings, SetupError, Wait};
 use crate::executor::{Executor, JoinHandle, MainTask};
 use crate::metrics::Metrics;
 use crate::panics::{contain, wake_all};
@@ -312,9 +312,10 @@ impl Runtime {
         self.handle.driver.refused()
     }
 
-    /// The kernel features in use, in words: for logs.
-    pub fn features(&self) -> Vec<&'static str> {
-        self.handle.driver.features()
+    /// What this runtime makes of its kernel: the engine in use, and for each kernel feature whether
+    /// it is used, replaced or done without. For logs, and for tests of what a machine can do.
+    pub fn capabilities(&self) -> Capabilities {
+        self.handle.driver.capabilities().expect("the engine is there until the runtime is dropped")
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 /// numbers. The longest path that fits decides.
 const LAYERS: &[(&str, u8)] = &[
     ("lib", 7),
+    ("doctor", 7),
     ("runtime", 6),
     ("net", 5),
     ("ops", 4),

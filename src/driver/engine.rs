@@ -66,14 +66,6 @@ impl Engine {
         }
     }
 
-    /// The kernel features in use, in words.
-    pub(super) fn features(&self) -> Vec<&'static str> {
-        match self {
-            Engine::Ring(ring) => ring.capabilities().names().collect(),
-            Engine::Epoll(_) => vec!["epoll"],
-        }
-    }
-
     /// How many completions one enter can wait for.
     pub(super) fn completions_max(&self) -> u32 {
         match self {

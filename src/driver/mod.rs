@@ -9,6 +9,7 @@
 //! `buffer_ring.rs`, `wake.rs`.
 
 mod buffer_ring;
+mod capabilities;
 mod engine;
 mod epoll;
 mod handshake;
@@ -34,14 +35,16 @@ use slab::Slab;
 
 pub use buffer_ring::Chunk;
 pub(crate) use buffer_ring::Pool;
+pub use capabilities::{Capabilities, Feature, Support};
 use engine::Engine;
 use epoll::Epoll;
 pub(crate) use op::{
     Attempt, Completion, Interest, Op, Owner, Payload, Request, Role, Submitted, Target, Token,
     error, is_retried,
 };
-pub(crate) use probe::Kernel;
 pub use probe::{Backend, SetupError};
+pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};
+pub(crate) use ring::ask_in_vain;
 use ring::{Ring, Sleep};
 use table::{Found, Table};
 use wake::Notifier;
@@ -64,6 +67,7 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 const SETTLE_SLICE: Duration = Duration::from_millis(100);
 /// How many wait for a descriptor to become free.
 const SHORT_MAX: usize = 1024;
+const REGISTERING: &str = "registering the receive buffers";
 const MAPPING: &str = "mapping the receive buffers (buffer_size times buffer_count)";
 /// After this many enters that failed in passing and brought nothing, pause.
 const FRUITLESS_MAX: u32 = 16;
@@ -199,7 +203,7 @@ impl Driver {
         let pool = Pool::for_kernel(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
-            .map_err(|error| SetupError::at("registering the receive buffers", &error))?;
+            .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
         Ok((Engine::Ring(ring), pool))
     }
 
@@ -245,9 +249,24 @@ impl Driver {
         self.table.borrow().len()
     }
 
-    /// The kernel features in use, in words.
-    pub(crate) fn features(&self) -> Vec<&'static str> {
-        self.try_engine(Engine::features).unwrap_or_default()
+    /// What the engine makes of the kernel; `None` once torn down.
+    pub(crate) fn capabilities(&self) -> Option<Capabilities> {
+        let (pretended, refused) = (self.settings.pretended, self.refused.clone());
+        self.try_engine(|engine| match engine {
+            Engine::Ring(ring) => Capabilities::of_ring(ring.found(), pretended, refused),
+            Engine::Epoll(_) => Capabilities::of_epoll(self.waits_exactly(), pretended, refused),
+        })
+    }
+
+    /// Whether there is epoll_pwait2(2), which a wait may not have tried yet.
+    fn waits_exactly(&self) -> bool {
+        let eventfd = self.eventfd.borrow();
+        let none = libc::epoll_event { events: 0, u64: 0 };
+        // An eventfd is no epoll set: a kernel that has the call says EINVAL.
+        eventfd.as_ref().is_some_and(|fd| {
+            let answer = sys::epoll_wait_exactly(fd.as_fd(), &mut [none], Duration::ZERO);
+            answer.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+        })
     }
 
     /// Which engine it is.
@@ -322,12 +341,6 @@ impl Driver {
                 }
             }
         }
-    }
-
-    /// Whether an op may be over when `submit` returns.
-    #[inline]
-    pub(crate) fn tries_first(&self) -> bool {
-        self.is_epoll
     }
 
     /// Wakes in the next turn those who waited for an answer that came at once (SEMANTICS G7).

@@ -1,9 +1,9 @@
 //! What this kernel can do, found once at start, and why io_uring cannot be used if it cannot.
 //!
 //! Set-up tries the best flags first and steps down; what is below the floor is an error that says
-//! what is in the way. Elsewhere nobody asks for versions: there is `caps.no_iowait`.
+//! what is in the way. Elsewhere nobody asks for versions: there is `found.no_iowait`.
 //!
-//! Read next: `ring.rs`.
+//! Read next: `capabilities.rs`, then `ring.rs`.
 
 use std::fmt;
 use std::io;
@@ -14,34 +14,15 @@ use io_uring::IoUring;
 
 use crate::sys;
 
-/// What the kernel offers beyond the floor of 6.1.
+/// What the kernel offers beyond the floor of 6.1. Told in full by `capabilities.rs`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Capabilities {
+pub(super) struct RingFeatures {
     /// `IORING_SETUP_NO_SQARRAY`, 6.6: one load less for each submission.
     pub(super) no_sqarray: bool,
     /// `IORING_ENTER_NO_IOWAIT`, 6.15: a sleeping ring is not counted as waiting for a disk.
     pub(super) no_iowait: bool,
     /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
     pub(super) registered_ring: bool,
-}
-
-impl Capabilities {
-    /// What is in use, in words.
-    pub(super) fn names(self) -> impl Iterator<Item = &'static str> {
-        let floor = [
-            "multishot accept",
-            "multishot recv",
-            "buffer ring",
-            "single issuer",
-            "deferred task work",
-        ];
-        let more = [
-            (self.no_sqarray, "no sqarray"),
-            (self.no_iowait, "no iowait"),
-            (self.registered_ring, "registered ring"),
-        ];
-        floor.into_iter().chain(more.into_iter().filter_map(|(on, name)| on.then_some(name)))
-    }
 }
 
 /// A kernel's version. Pretending to an older one hides what came later, so that every rung of the
@@ -164,8 +145,15 @@ pub enum SetupError {
     },
     /// A seccomp filter or another security module denies the system call.
     Denied {
-        /// The errno of io_uring_setup(2).
+        /// Which one: `io_uring_setup`, `io_uring_enter` or `io_uring_register`.
+        call: &'static str,
+        /// Its errno.
         errno: i32,
+    },
+    /// The kernel was built without io_uring.
+    NotBuilt {
+        /// uname(2)'s release.
+        release: String,
     },
     /// The kernel has no io_uring, or lacks what this crate needs.
     OldKernel {
@@ -206,12 +194,15 @@ impl fmt::Display for SetupError {
                 "io_uring is disabled: kernel.io_uring_disabled is {sysctl}; set it to 0 \
                  (sysctl -w kernel.io_uring_disabled=0)"
             ),
-            SetupError::Denied { errno } => write!(
+            SetupError::Denied { call, errno } => write!(
                 f,
                 "io_uring is denied, most likely by a seccomp filter (containers have one): allow \
-                 io_uring_setup, io_uring_enter and io_uring_register; io_uring_setup says: {}",
+                 io_uring_setup, io_uring_enter and io_uring_register; {call} says: {}",
                 os(errno)
             ),
+            SetupError::NotBuilt { release } => {
+                write!(f, "kernel {release} was built without io_uring (CONFIG_IO_URING)")
+            }
             SetupError::OldKernel { release, missing } => {
                 write!(f, "kernel {release} is too old: Linux 6.1 or later is needed, {missing}")
             }
@@ -222,7 +213,7 @@ impl fmt::Display for SetupError {
             ),
             SetupError::Descriptors { errno } => write!(
                 f,
-                "no file descriptor left for the ring: raise RLIMIT_NOFILE (ulimit -n); {}",
+                "no file descriptor left for a runtime: raise RLIMIT_NOFILE (ulimit -n); {}",
                 os(errno)
             ),
             SetupError::Other { step, errno } => write!(f, "{step} failed: {}", os(errno)),
@@ -238,7 +229,9 @@ impl From<SetupError> for io::Error {
             SetupError::Disabled { .. } | SetupError::Denied { .. } => {
                 io::ErrorKind::PermissionDenied
             }
-            SetupError::OldKernel { .. } => io::ErrorKind::Unsupported,
+            SetupError::OldKernel { .. } | SetupError::NotBuilt { .. } => {
+                io::ErrorKind::Unsupported
+            }
             SetupError::LockedMemory { .. } => io::ErrorKind::OutOfMemory,
             SetupError::Descriptors { errno } | SetupError::Other { errno, .. } => {
                 io::Error::from_raw_os_error(*errno).kind()
@@ -259,35 +252,79 @@ impl SetupError {
         }
     }
 
-    /// Why io_uring_setup(2) failed, given the sysctl (absent below 6.6).
-    fn of_setup(error: &io::Error, sysctl: Option<u32>) -> SetupError {
+    /// Joins a call about a ring that is there, and that failed, with what is known. A filter may
+    /// let io_uring_setup(2) pass and deny what comes next.
+    pub(super) fn of_call(call: &'static str, step: &'static str, error: &io::Error) -> SetupError {
+        match error.raw_os_error() {
+            Some(errno) if is_denial(errno) => SetupError::Denied { call, errno },
+            _ => SetupError::at(step, error),
+        }
+    }
+
+    /// Why io_uring_setup(2) failed, given what the machine says of itself.
+    fn of_setup(error: &io::Error, machine: &Machine) -> SetupError {
+        let Machine { sysctl, has_sysctls, is_filtered, release } = machine;
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        let denied = SetupError::Denied { call: "io_uring_setup", errno };
+        let old = |missing| SetupError::OldKernel { release: release.clone(), missing };
         match (errno, sysctl) {
-            (libc::EPERM | libc::EACCES, Some(sysctl @ 1..)) if sysctl > 1 || !sys::is_root() => {
-                SetupError::Disabled { sysctl }
+            (libc::EPERM | libc::EACCES, Some(sysctl @ 2..)) => {
+                SetupError::Disabled { sysctl: *sysctl }
             }
-            (libc::EPERM | libc::EACCES, _) => SetupError::Denied { errno },
+            // Root may, and its group; a container's root may not.
+            (libc::EPERM | libc::EACCES, Some(1)) if !is_filtered || !sys::is_root() => {
+                SetupError::Disabled { sysctl: 1 }
+            }
+            (libc::EPERM | libc::EACCES, _) => denied,
             // A kernel that has the sysctl has io_uring: then a filter pretends that it does not.
-            (libc::ENOSYS, Some(_)) => SetupError::Denied { errno },
-            (libc::ENOSYS, None) if release_is_at_least(6, 1) => SetupError::Denied { errno },
-            (libc::ENOSYS, None) => {
-                let missing = "for io_uring";
-                SetupError::OldKernel { release: sys::kernel_release(), missing }
+            (libc::ENOSYS, Some(_)) => denied,
+            (libc::ENOSYS, None) if *is_filtered && is_at_least(release, 5, 1) => denied,
+            // The sysctl would be there.
+            (libc::ENOSYS, None) if *has_sysctls && is_at_least(release, 6, 6) => {
+                SetupError::NotBuilt { release: release.clone() }
             }
-            (libc::EINVAL, _) => {
-                let missing = "for IORING_SETUP_DEFER_TASKRUN";
-                SetupError::OldKernel { release: sys::kernel_release(), missing }
-            }
+            (libc::ENOSYS, None) if is_at_least(release, 6, 1) => denied,
+            (libc::ENOSYS, None) => old("for io_uring"),
+            (libc::EINVAL, _) => old("for IORING_SETUP_DEFER_TASKRUN"),
             _ => SetupError::at("io_uring_setup", error),
         }
     }
 }
 
-fn release_is_at_least(major: u32, minor: u32) -> bool {
-    Kernel::parse(&sys::kernel_release()).is_some_and(|kernel| kernel >= Kernel(major, minor))
+/// Whether an errno of an io_uring call says that the call itself is not to be had.
+pub(crate) fn is_denial(errno: i32) -> bool {
+    matches!(errno, libc::EPERM | libc::EACCES | libc::ENOSYS)
 }
 
-fn io_uring_disabled() -> Option<u32> {
+/// What tells one cause of a refusal from another.
+#[derive(Clone, Debug)]
+struct Machine {
+    /// `kernel.io_uring_disabled`, absent below 6.6.
+    sysctl: Option<u32>,
+    /// Whether an absent sysctl would show.
+    has_sysctls: bool,
+    /// Whether a seccomp filter is on, or may be.
+    is_filtered: bool,
+    release: String,
+}
+
+impl Machine {
+    fn look() -> Machine {
+        Machine {
+            sysctl: io_uring_disabled(),
+            has_sysctls: std::path::Path::new("/proc/sys/kernel/osrelease").exists(),
+            is_filtered: sys::has_seccomp_filter() != Some(false),
+            release: sys::kernel_release(),
+        }
+    }
+}
+
+fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
+    Kernel::parse(release).is_some_and(|kernel| kernel >= Kernel(major, minor))
+}
+
+/// The sysctl `kernel.io_uring_disabled`; absent below 6.6.
+pub(crate) fn io_uring_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
@@ -313,7 +350,7 @@ pub(super) fn set_up(
     entries: u32,
     completion_entries: u32,
     pretended: Option<Kernel>,
-) -> Result<(IoUring, Capabilities), SetupError> {
+) -> Result<(IoUring, RingFeatures), SetupError> {
     let has = |major, minor| pretended.is_none_or(|kernel| kernel >= Kernel(major, minor));
     if !has(6, 1) {
         let release = pretended.map_or_else(sys::kernel_release, |kernel| kernel.to_string());
@@ -326,7 +363,7 @@ pub(super) fn set_up(
             Ok(ring) => {
                 let no_iowait = has(6, 15) && ring.params().is_feature_no_iowait();
                 let registered_ring = false;
-                return Ok((ring, Capabilities { no_sqarray, no_iowait, registered_ring }));
+                return Ok((ring, RingFeatures { no_sqarray, no_iowait, registered_ring }));
             }
             Err(error) => error,
         };
@@ -336,7 +373,7 @@ pub(super) fn set_up(
             Some(libc::ENOMEM) if completions / 2 >= entries.max(COMPLETIONS_FLOOR) => {
                 completions /= 2;
             }
-            _ => return Err(SetupError::of_setup(&error, io_uring_disabled())),
+            _ => return Err(SetupError::of_setup(&error, &Machine::look())),
         }
     }
 }
@@ -363,16 +400,55 @@ mod tests {
 
     #[test]
     fn each_cause_has_its_own_words() {
-        let of = |errno, sysctl| {
-            SetupError::of_setup(&io::Error::from_raw_os_error(errno), sysctl).to_string()
+        let here = Machine {
+            sysctl: Some(0),
+            has_sysctls: true,
+            is_filtered: false,
+            release: "6.12.1".to_owned(),
         };
-        assert!(of(libc::EPERM, Some(2)).contains("kernel.io_uring_disabled is 2"));
-        assert!(of(libc::EPERM, Some(0)).contains("seccomp"));
-        assert!(of(libc::ENOSYS, Some(0)).contains("seccomp"));
-        assert!(of(libc::EINVAL, None).contains("too old"));
-        assert!(of(libc::ENOMEM, Some(0)).contains("RLIMIT_MEMLOCK"));
-        assert!(of(libc::EMFILE, Some(0)).contains("RLIMIT_NOFILE"));
-        assert!(of(libc::EIO, Some(0)).contains("io_uring_setup failed"));
+        let old = Machine { sysctl: None, release: "5.10.0-30".to_owned(), ..here.clone() };
+        let of = |errno, machine: &Machine| {
+            SetupError::of_setup(&io::Error::from_raw_os_error(errno), machine).to_string()
+        };
+        let disabled = |sysctl| Machine { sysctl: Some(sysctl), ..here.clone() };
+        assert!(of(libc::EPERM, &disabled(2)).contains("kernel.io_uring_disabled is 2"));
+        assert!(of(libc::EPERM, &disabled(1)).contains("kernel.io_uring_group"));
+        assert!(of(libc::EPERM, &here).contains("seccomp"));
+        assert!(of(libc::ENOSYS, &here).contains("seccomp"));
+        assert!(of(libc::EINVAL, &old).contains("too old"));
+        assert!(of(libc::ENOSYS, &old).contains("kernel 5.10.0-30 is too old"));
+        assert!(of(libc::ENOMEM, &here).contains("RLIMIT_MEMLOCK"));
+        assert!(of(libc::EMFILE, &here).contains("RLIMIT_NOFILE"));
+        assert!(of(libc::EIO, &here).contains("io_uring_setup failed"));
+    }
+
+    #[test]
+    fn a_kernel_without_io_uring_is_not_a_filter() {
+        let error = io::Error::from_raw_os_error(libc::ENOSYS);
+        let bare = Machine {
+            sysctl: None,
+            has_sysctls: true,
+            is_filtered: false,
+            release: "6.12.1".to_owned(),
+        };
+        let of = |machine| SetupError::of_setup(&error, &machine);
+        assert_eq!(of(bare.clone()), SetupError::NotBuilt { release: "6.12.1".to_owned() });
+        let denied = SetupError::Denied { call: "io_uring_setup", errno: libc::ENOSYS };
+        assert_eq!(of(Machine { is_filtered: true, ..bare.clone() }), denied);
+        // Without /proc nobody knows.
+        assert_eq!(of(Machine { has_sysctls: false, ..bare }), denied);
+    }
+
+    #[test]
+    fn a_call_that_is_denied_is_named() {
+        let of = |errno| {
+            let error = io::Error::from_raw_os_error(errno);
+            SetupError::of_call("io_uring_register", "registering the receive buffers", &error)
+        };
+        let denied = SetupError::Denied { call: "io_uring_register", errno: libc::EPERM };
+        assert_eq!(of(libc::EPERM), denied);
+        assert!(of(libc::ENOSYS).to_string().contains("io_uring_register says"));
+        assert!(of(libc::EINVAL).to_string().contains("registering the receive buffers failed"));
     }
 
     #[test]

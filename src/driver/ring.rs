@@ -13,7 +13,7 @@ use std::ptr;
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 use super::buffer_ring::Pool;
-use super::probe::{self, Capabilities, Kernel, SetupError};
+use super::probe::{self, Kernel, RingFeatures, SetupError};
 use crate::sys;
 
 /// How long an enter may sleep.
@@ -31,7 +31,7 @@ pub(super) struct Ring {
     /// The ring's descriptor, or its index in this thread's table of registered rings.
     enter_fd: i32,
     enter_flags: u32,
-    capabilities: Capabilities,
+    found: RingFeatures,
 }
 
 // io_uring_enter(2) flags and io_uring_register(2) opcodes that the crate does not name.
@@ -72,7 +72,7 @@ impl Ring {
         completion_entries: u32,
         pretended: Option<Kernel>,
     ) -> Result<Ring, SetupError> {
-        let (ring, mut capabilities) = probe::set_up(entries, completion_entries, pretended)?;
+        let (ring, mut found) = probe::set_up(entries, completion_entries, pretended)?;
         let fd = ring.as_raw_fd();
         let mut enter_fd = fd;
         let mut enter_flags = EnterFlags::GETEVENTS.bits();
@@ -80,16 +80,23 @@ impl Ring {
         if let Ok(index) = register_ring(fd) {
             enter_fd = index;
             enter_flags |= ENTER_REGISTERED_RING;
-            capabilities.registered_ring = true;
+            found.registered_ring = true;
         }
-        if capabilities.no_iowait {
+        if found.no_iowait {
             enter_flags |= EnterFlags::NO_IOWAIT.bits();
         }
-        Ok(Ring { ring, enter_fd, enter_flags, capabilities })
+        let ring = Ring { ring, enter_fd, enter_flags, found };
+        // A filter may let set-up pass and deny this: better known now than at the first wait.
+        match ring.enter(0, Sleep::Long) {
+            Err(error) if error.raw_os_error().is_some_and(probe::is_denial) => {
+                Err(SetupError::of_call("io_uring_enter", "io_uring_enter", &error))
+            }
+            _ => Ok(ring),
+        }
     }
 
-    pub(super) fn capabilities(&self) -> Capabilities {
-        self.capabilities
+    pub(super) fn found(&self) -> RingFeatures {
+        self.found
     }
 
     pub(super) fn completion_entries(&self) -> u32 {
@@ -220,7 +227,7 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.capabilities.registered_ring {
+        if self.found.registered_ring {
             unregister_ring(self.ring.as_raw_fd(), self.enter_fd);
         }
     }
@@ -247,4 +254,22 @@ fn unregister_ring(fd: i32, index: i32) {
             1,
         )
     };
+}
+
+/// The three system calls of a ring, each with the errno of a call that asks for nothing. A filter
+/// or the sysctl answers before the kernel looks at the arguments.
+pub(crate) fn ask_in_vain() -> [(&'static str, i32); 3] {
+    /// A descriptor that is never open.
+    const NONE: libc::c_int = libc::c_int::MAX;
+    let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    let null = ptr::null::<u8>();
+    // SAFETY: the kernel does not follow null.
+    unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, null) };
+    let setup = errno();
+    // SAFETY: the descriptor is not open, so nothing is done.
+    unsafe { libc::syscall(libc::SYS_io_uring_enter, NONE, 0, 0, 0, null, 0_usize) };
+    let enter = errno();
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_io_uring_register, NONE, 0, null, 0) };
+    [("io_uring_setup", setup), ("io_uring_enter", enter), ("io_uring_register", errno())]
 }

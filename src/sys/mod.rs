@@ -359,16 +359,48 @@ pub(crate) fn is_root() -> bool {
 
 /// The soft limit of locked memory in bytes, for the words of an error.
 pub(crate) fn memlock_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is writable.
-    unsafe { libc::getrlimit(libc::RLIMIT_MEMLOCK, &mut limit) };
-    limit.rlim_cur
+    limits(Limited::LockedMemory).map_or(0, |(soft, _)| soft)
 }
 
-/// uname(2)'s release, such as `6.18.44`.
+/// The limits of a process that matter here.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Limited {
+    Descriptors,
+    LockedMemory,
+}
+
+/// getrlimit(2): soft and hard; `None` if that may not be asked.
+pub(crate) fn limits(of: Limited) -> Option<(u64, u64)> {
+    let resource = match of {
+        Limited::Descriptors => libc::RLIMIT_NOFILE,
+        Limited::LockedMemory => libc::RLIMIT_MEMLOCK,
+    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is writable.
+    check(unsafe { libc::getrlimit(resource, &mut limit) }).ok()?;
+    Some((limit.rlim_cur, limit.rlim_max))
+}
+
+/// Whether a seccomp filter is on for this thread, by prctl(2), which needs no descriptor; `None` if
+/// that may not be asked.
+pub(crate) fn has_seccomp_filter() -> Option<bool> {
+    // SAFETY: takes no pointers.
+    let mode = unsafe { libc::prctl(libc::PR_GET_SECCOMP, 0, 0, 0, 0) };
+    // EINVAL: a kernel without seccomp.
+    let is_unknown = mode < 0 && io::Error::last_os_error().raw_os_error() != Some(libc::EINVAL);
+    (!is_unknown).then_some(mode > 0)
+}
+
+/// uname(2)'s release, such as `6.18.44`. (From /proc it would need a descriptor.)
 pub(crate) fn kernel_release() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/osrelease")
-        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+    // SAFETY: zeroes are empty texts.
+    let mut name: libc::utsname = unsafe { mem::zeroed() };
+    // SAFETY: `name` is writable.
+    if unsafe { libc::uname(&mut name) } == -1 {
+        return "unknown".to_owned();
+    }
+    let text: Vec<u8> = name.release.iter().map(|c| *c as u8).take_while(|c| *c != 0).collect();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 /// Anonymous memory of its own pages: buffers and rings that the kernel is told about.

@@ -502,6 +502,24 @@ enum SendState {
 impl<T> Unpin for SendBuffer<'_, T> {}
 
 impl<T> SendBuffer<'_, T> {
+    /// Everything went out at once. With no budget left the answer waits in the queue.
+    fn all_sent(
+        &mut self,
+        id: u64,
+        outgoing: Outgoing,
+        len: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<SendReport> {
+        if context::spend(cx).is_ready() {
+            self.state = SendState::Done;
+            return Poll::Ready(SendReport { sent: len, error: None, outgoing });
+        }
+        let (outgoing, state) = (Some(outgoing), EntryState::Finished(0));
+        let entry = Entry { id, outgoing, len, sent: len, state, waker: None };
+        self.connection.send.borrow_mut().entries.push(entry);
+        Poll::Pending
+    }
+
     fn start(&mut self, outgoing: Outgoing, cx: &mut Context<'_>) -> Poll<SendReport> {
         let connection = self.connection;
         let len = outgoing.len();
@@ -516,10 +534,6 @@ impl<T> SendBuffer<'_, T> {
                 return Poll::Pending;
             }
             return Poll::Ready(SendReport { sent: 0, error, outgoing });
-        }
-        if connection.home.tries_first() && context::spend(cx).is_pending() {
-            self.state = SendState::Start(outgoing);
-            return Poll::Pending;
         }
         let waker = Some(cx.waker().clone());
         let mut send = connection.send.borrow_mut();
@@ -536,8 +550,8 @@ impl<T> SendBuffer<'_, T> {
                     if done.result == Ok(flight.len) && flight.len as usize == len =>
                 {
                     send.cut = false;
-                    self.state = SendState::Done;
-                    return Poll::Ready(SendReport { sent: len, error: None, outgoing });
+                    drop(send);
+                    return self.all_sent(id, outgoing, len, cx);
                 }
                 Submitted::Answered(done, payload) => answer = Some((flight, done, payload)),
             }
@@ -556,7 +570,11 @@ impl<T> SendBuffer<'_, T> {
             answered = true;
         }
         connection.home.wake_later(woken);
-        match if answered { connection.collect(id) } else { None } {
+        // An answer that the budget has no unit for waits in the queue for the next poll.
+        if !answered || context::spend(cx).is_pending() {
+            return Poll::Pending;
+        }
+        match connection.collect(id) {
             None => Poll::Pending,
             Some(report) => {
                 self.state = SendState::Done;
