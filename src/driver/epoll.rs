@@ -7,10 +7,10 @@
 //! tries again, whether or not a future looks, and so answers as a ring would.
 //!
 //! ```text
-//!                 IN, RDHUP, HUP, ERR: reading is ready        RDHUP, HUP, ERR: and stays so
-//! side: ready ◄───────────────────────────────────────── not ready
-//!         │        OUT, HUP, ERR: writing is ready               ▲
-//!         └── EAGAIN, a short send, a receive that left room ────┘
+//!              IN, PRI, RDHUP, HUP, ERR: reading      OUT, HUP, ERR: writing
+//! side: ready ◄──────────────────────────────────────────────────────────── not ready
+//!         └── EAGAIN; a short send; a receive that left room, unless PRI, ─────►┘
+//!             RDHUP, HUP or ERR was seen
 //! ```
 //!
 //! What an edge means is never read from its flags: the call itself tells (SEMANTICS EP3).
@@ -35,11 +35,15 @@ use crate::sys;
 const EVENTS_MAX: usize = 512;
 /// The longest wait; a longer one is as good as two (SEMANTICS TM2).
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
-const EVENTS: u32 = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-const READ_READY: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
-const READ_ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
-const WRITE_READY: u32 = (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32;
-const WRITE_ENDED: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
+const EVENTS: u32 =
+    (libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
+const READ_READY: u32 = libc::EPOLLIN as u32 | READ_STEADY;
+/// From then on a receive that left room may not have emptied the socket: it stops at the mark of
+/// urgent data, and before the end.
+const READ_STEADY: u32 =
+    (libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
+const WRITE_READY: u32 = libc::EPOLLOUT as u32 | WRITE_STEADY;
+const WRITE_STEADY: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 pub(super) struct Epoll {
     set: OwnedFd,
@@ -72,15 +76,15 @@ struct Descriptor {
 struct Side {
     /// An attempt may get further.
     ready: bool,
-    /// It will always answer from now on.
-    ended: bool,
+    /// Only EAGAIN shows from now on that it is not.
+    steady: bool,
     op: Option<Waiting>,
 }
 
 impl Default for Side {
     /// Not known, and so to be tried.
     fn default() -> Side {
-        Side { ready: true, ended: false, op: None }
+        Side { ready: true, steady: false, op: None }
     }
 }
 
@@ -97,7 +101,7 @@ impl Waiting {
     /// Tries once; the answer, if that was all.
     #[inline]
     fn advance(&mut self, side: (&mut bool, bool), pool: &Pool) -> Option<Completion> {
-        let (ready, ended) = side;
+        let (ready, steady) = side;
         // SAFETY: the op's memory is in the table, or on its way there, until it is answered, and
         // nobody else uses it meanwhile (invariant 1).
         match unsafe { (self.attempt)(&mut self.target, pool) } {
@@ -107,7 +111,7 @@ impl Waiting {
                 None
             }
             Attempt::Over { result, buffer, drained } => {
-                *ready = !drained || ended;
+                *ready = !drained || steady;
                 let result = match result {
                     Ok(more) => Ok(self.sent + more),
                     // As the ring has it: what went out counts, the errno is gone.
@@ -170,7 +174,7 @@ impl Epoll {
         let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
         if side.ready {
             count(&self.calls, 1);
-            if let Some(done) = waiting.advance((&mut side.ready, side.ended), &self.pool) {
+            if let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) {
                 return Ok(done);
             }
         }
@@ -179,7 +183,10 @@ impl Epoll {
             let key = u64::from(descriptor.life) << 32 | number as u64;
             if let Err(error) = sys::epoll_add(self.set.as_fd(), target.fd, EVENTS, key) {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                return Ok(Completion::only(Err(errno), None));
+                side.ready = true; // nothing will tell: the next request tries
+                // What went out counts; the rest hears why there is no more.
+                let result = if waiting.sent > 0 { Ok(waiting.sent) } else { Err(errno) };
+                return Ok(Completion::only(result, None));
             }
             descriptor.is_registered = true;
         }
@@ -314,18 +321,18 @@ impl Epoll {
         }
         let mut first = None;
         let sides = [
-            (&mut descriptor.read, READ_READY, READ_ENDED),
-            (&mut descriptor.write, WRITE_READY, WRITE_ENDED),
+            (&mut descriptor.read, READ_READY, READ_STEADY),
+            (&mut descriptor.write, WRITE_READY, WRITE_STEADY),
         ];
-        for (side, ready, ended) in sides {
+        for (side, ready, steady) in sides {
             if flags & ready == 0 {
                 continue;
             }
             side.ready = true;
-            side.ended |= flags & ended != 0;
+            side.steady |= flags & steady != 0;
             let Some(waiting) = &mut side.op else { continue };
             count(&self.calls, 1);
-            let Some(done) = waiting.advance((&mut side.ready, side.ended), &self.pool) else {
+            let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) else {
                 continue;
             };
             let answer = (waiting.user_data, done);
