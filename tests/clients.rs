@@ -11,6 +11,15 @@ use std::time::{Duration, Instant};
 
 use common::example::Echo;
 use common::{PATIENCE, Random, child};
+use tamam::Runtime;
+
+/// The server on each engine.
+fn on_both(args: &[&str], test: impl Fn(Echo)) {
+    for (name, _) in common::both(&Runtime::builder()) {
+        eprintln!("-- {name}");
+        test(Echo::start_with(args, &[("TAMAM_BACKEND", name)]));
+    }
+}
 
 /// A plain client.
 fn connect(addr: SocketAddr) -> TcpStream {
@@ -82,16 +91,17 @@ asyncio.run(main())
     if !has("python3", &["--version"]) {
         return;
     }
-    let server = Echo::start(&[]);
-    let output = Command::new("python3")
-        .args(["-c", PROGRAM, &server.addr.port().to_string()])
-        .stdin(Stdio::null())
-        .output()
-        .expect("just tried");
-    let [stdout, stderr] =
-        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    assert!(output.status.success(), "{stderr}");
-    assert!(stdout.starts_with("verified 200 "), "{stdout}{stderr}");
+    on_both(&[], |server| {
+        let output = Command::new("python3")
+            .args(["-c", PROGRAM, &server.addr.port().to_string()])
+            .stdin(Stdio::null())
+            .output()
+            .expect("just tried");
+        let [stdout, stderr] =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+        assert!(output.status.success(), "{stderr}");
+        assert!(stdout.starts_with("verified 200 "), "{stdout}{stderr}");
+    });
 }
 
 /// `nc -N` sends what it reads, then half-closes: it gets all of it back, and then the end, for it
@@ -107,7 +117,10 @@ fn nc_half_closes() {
         return;
     }
     let _watchdog = common::Watchdog::start();
-    let server = Echo::start(&[]);
+    on_both(&[], nc_half_closes_at);
+}
+
+fn nc_half_closes_at(server: Echo) {
     for len in [0, 1, 4096, 4097, 100_000, 8 << 20] {
         let message = common::pattern(len);
         let mut nc = Command::new("nc")
@@ -134,22 +147,23 @@ fn nc_half_closes() {
 fn fifty_threads() {
     for (size, len_max) in [("1", 40), ("16", 2000), ("4096", 60_000), ("65536", 60_000)] {
         eprintln!("-- buffers of {size} bytes");
-        let server = Echo::start(&["--size", size]);
-        let addr = server.addr;
-        let clients: Vec<_> = (1..=50)
-            .map(|seed| {
-                thread::spawn(move || {
-                    let mut random = Random(seed);
-                    let mut stream = connect(addr);
-                    stream.set_nodelay(seed % 2 == 0).expect("a TCP socket");
-                    for _ in 0..20 {
-                        let len = 1 + random.below(len_max) as usize;
-                        echoes(&mut stream, &random_bytes(&mut random, len));
-                    }
+        on_both(&["--size", size], |server| {
+            let addr = server.addr;
+            let clients: Vec<_> = (1..=50)
+                .map(|seed| {
+                    thread::spawn(move || {
+                        let mut random = Random(seed);
+                        let mut stream = connect(addr);
+                        stream.set_nodelay(seed % 2 == 0).expect("a TCP socket");
+                        for _ in 0..20 {
+                            let len = 1 + random.below(len_max) as usize;
+                            echoes(&mut stream, &random_bytes(&mut random, len));
+                        }
+                    })
                 })
-            })
-            .collect();
-        clients.into_iter().for_each(|client| client.join().expect("every byte comes back"));
+                .collect();
+            clients.into_iter().for_each(|client| client.join().expect("every byte comes back"));
+        });
     }
 }
 
@@ -159,45 +173,53 @@ fn fifty_threads() {
 fn half_close_with_much_on_its_way() {
     const LEN: usize = 32 << 20;
     let _watchdog = common::Watchdog::start();
-    let server = Echo::start(&[]);
-    let mut stream = connect(server.addr);
-    let mut sender = stream.try_clone().expect("it can be cloned");
-    let writer = thread::spawn(move || {
-        sender.write_all(&common::pattern(LEN))?;
-        sender.shutdown(Shutdown::Write)
+    on_both(&[], |server| {
+        let mut stream = connect(server.addr);
+        let mut sender = stream.try_clone().expect("it can be cloned");
+        let writer = thread::spawn(move || {
+            sender.write_all(&common::pattern(LEN))?;
+            sender.shutdown(Shutdown::Write)
+        });
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("everything, then the end");
+        writer.join().expect("no panic").expect("the server reads");
+        common::assert_same(&bytes, &common::pattern(LEN));
     });
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("everything, then the end");
-    writer.join().expect("no panic").expect("the server reads");
-    common::assert_same(&bytes, &common::pattern(LEN));
 }
 
 /// In the mode for load tests nothing is answered, and the end is.
 #[test]
 fn sink_answers_nothing() {
-    let server = Echo::start(&["--mode", "sink"]);
-    let mut stream = connect(server.addr);
-    stream.write_all(&common::pattern(1 << 20)).expect("the server reads");
-    stream.shutdown(Shutdown::Write).expect("connected");
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).expect("the end");
-    assert_eq!(bytes, []);
+    on_both(&["--mode", "sink"], |server| {
+        let mut stream = connect(server.addr);
+        stream.write_all(&common::pattern(1 << 20)).expect("the server reads");
+        stream.shutdown(Shutdown::Write).expect("connected");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("the end");
+        assert_eq!(bytes, []);
+    });
 }
+
+/// The test whose processes are killed.
+const NAME: &str = "client_is_killed_in_mid_message";
+/// Where they find the server.
+const PORT: &str = "TAMAM_TEST_PORT";
 
 /// 1 a client process has sent half a message, or has sent without reading until nothing went any
 /// more; 2 it is killed, so that its kernel resets or finishes the connection; 3 the server serves
 /// the others, and has let go of the socket.
 #[test]
 fn client_is_killed_in_mid_message() {
-    const NAME: &str = "client_is_killed_in_mid_message";
-    const PORT: &str = "TAMAM_TEST_PORT";
     if let Some(part) = child::part(NAME) {
         let port = std::env::var(PORT).expect("it is given");
         let port = port.parse().expect("a number");
         victim(&part, SocketAddr::from(([127, 0, 0, 1], port)));
     }
     let _watchdog = common::Watchdog::start();
-    let mut server = Echo::start(&[]);
+    on_both(&[], clients_are_killed);
+}
+
+fn clients_are_killed(mut server: Echo) {
     let mut bystander = connect(server.addr);
     echoes(&mut bystander, b"before");
     let descriptors = server.descriptors();

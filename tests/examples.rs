@@ -17,8 +17,15 @@ struct Ended {
 }
 
 fn run(name: &str, args: &[&str]) -> Ended {
+    run_in(name, args, &[])
+}
+
+/// With variables of the environment.
+fn run_in(name: &str, args: &[&str], variables: &[(&str, &str)]) -> Ended {
     let start = Instant::now();
-    let output = example::command(name).args(args).output().expect("the example can be run");
+    let mut command = example::command(name);
+    command.args(args).envs(variables.iter().copied());
+    let output = command.output().expect("the example can be run");
     let took = start.elapsed();
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("it prints text"));
@@ -51,10 +58,11 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     lines.into_iter().map(|line| line.split(' ').map(word).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Every example is here, says how it is run, and is run by a test of this file.
+/// Every example is here, says how it is run, and is run by a test: of this file, or of one that has
+/// its name.
 #[test]
 fn every_example_is_known() {
-    const KNOWN: [&str; 3] = ["echo", "staggered", "tasks"];
+    const KNOWN: [&str; 5] = ["compare", "doctor", "echo", "staggered", "tasks"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let files = std::fs::read_dir(&folder).expect("the examples are there");
     let names: BTreeSet<String> = files
@@ -116,8 +124,10 @@ fn echo_tests_itself() {
         let number = line.strip_prefix(figure).map(str::trim).map(str::parse::<f64>);
         assert!(matches!(number, Some(Ok(number)) if number > 0.0), "{figure}: {line:?}");
     }
-    let features = lines.next().and_then(|line| line.strip_prefix("ring features"));
-    assert!(features.is_some_and(|features| !features.trim().is_empty()));
+    for text in ["engine", "native features"] {
+        let line = lines.next().unwrap_or_default();
+        assert!(line.strip_prefix(text).is_some_and(|rest| !rest.trim().is_empty()), "{line:?}");
+    }
     assert_eq!(lines.next(), None);
 }
 
@@ -150,5 +160,149 @@ fn echo_refuses() {
         let ended = run("echo", &args);
         assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""), "{args:?}");
         assert!(ended.stderr.starts_with("echo: ") && ended.stderr.contains(reason), "{args:?}");
+    }
+}
+
+/// The rows that `compare` has when nothing else is asked for.
+const COMPARED: [&str; 4] =
+    ["echo, 1 connection", "echo, 50 connections", "echo, 500 connections", "1000 tasks"];
+
+/// Whether this machine can compare anything.
+fn has_ring() -> bool {
+    let ring = tamam::Runtime::builder().backend(tamam::Backend::Ring).build();
+    if let Err(error) = &ring {
+        println!("skipped: needs io_uring: {error}");
+    }
+    ring.is_ok()
+}
+
+/// The figures of a line of the table behind its first word; what cannot be told is `-`.
+fn figures(line: &str) -> Vec<Option<f64>> {
+    let words = line.split_whitespace().skip(1);
+    words.map(|word| (word != "-").then(|| word.parse().expect(word))).collect()
+}
+
+/// A line of the table: all figures are there, and what must be more than nothing is.
+fn assert_figures(line: &str) {
+    let figures = figures(line);
+    let [rate, cpu, _, _, calls, _, p50, p99] = figures[..] else { panic!("{line}") };
+    for figure in [rate, cpu, calls, p50, p99] {
+        assert!(figure.is_some_and(|figure| figure >= 0.0), "{line}");
+    }
+    assert!(rate > Some(0.0) && cpu > Some(0.0) && p99 >= p50, "{line}");
+}
+
+/// So many bytes, every one of which was compared.
+fn assert_verified(stdout: &str) {
+    let line = stdout.lines().find(|line| line.contains("bytes came back")).expect("it says so");
+    let bytes: u64 = line.split(' ').next().and_then(|word| word.parse().ok()).expect(line);
+    // Each row of the echo answers each connection once in each window, at the least.
+    assert!(bytes >= (1 + 50 + 500) * 64 * 12 && bytes % 64 == 0, "{line}");
+    assert!(line.ends_with("all verified."), "{line}");
+}
+
+/// Every row has both engines and a verdict, whatever the verdict of a busy machine may be.
+#[test]
+fn compare_prints_every_row() {
+    if !has_ring() {
+        return;
+    }
+    let ended = run("compare", &["--seconds", "2"]);
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.stdout.lines().all(|line| line.len() <= 100), "wider than 100 columns");
+    let noise = ended.stdout.lines().find(|line| line.starts_with("Noise: ")).expect("its noise");
+    assert!(noise.contains("echo, 50 connections, ring against ring: "), "{noise}");
+    let judged = !ended.stdout.contains("too noisy to tell:");
+    for row in COMPARED {
+        let mut lines = ended.stdout.lines().skip_while(|line| !line.starts_with(row));
+        let ring = lines.next().and_then(|line| line.strip_prefix(row)).expect(row);
+        assert!(ring.trim_start().starts_with("ring "), "{ring}");
+        assert_figures(ring);
+        let epoll = lines.next().expect("the other engine");
+        assert!(epoll.trim_start().starts_with("epoll "), "{epoll}");
+        assert_figures(epoll);
+        let ratio = lines.next().expect("what they differ");
+        assert!(ratio.trim_start().starts_with("ratio ") && ratio.contains("(95 %: "), "{ratio}");
+        let (_, verdict) = ratio.rsplit_once("  ").expect("a verdict");
+        match verdict {
+            "too noisy to tell" => {}
+            "no difference" => assert!(judged, "{ratio}"),
+            cheaper => assert!(judged && cheaper.ends_with(" % cheaper"), "{ratio}"),
+        }
+    }
+    assert_verified(&ended.stdout);
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").expect("it is Linux");
+    assert!(ended.stdout.contains(&format!("kernel {}, ", release.trim())));
+    assert!(ended.stdout.contains("--example compare -- --seconds 2"), "its own command");
+    // No terminal: a line for each part, as it begins.
+    let progress: Vec<&str> = ended.stderr.lines().collect();
+    assert_eq!(progress.len(), 1 + COMPARED.len(), "{progress:?}");
+    for (line, row) in progress.iter().skip(1).zip(COMPARED) {
+        assert!(line.ends_with(row), "{line}");
+    }
+    assert!(ended.took < Duration::from_secs(90), "{:?}", ended.took);
+}
+
+/// Without a ring it gives the reason, the figures of epoll, and no verdict.
+#[test]
+fn compare_goes_without_a_ring() {
+    let ended = run_in("compare", &["--seconds", "2"], &[("TAMAM_PRETEND_KERNEL", "5.4")]);
+    assert_eq!(ended.code, Some(0));
+    let reason = ended.stdout.lines().next().unwrap_or_default();
+    assert!(reason.starts_with("No ring here: ") && reason.contains("too old"), "{reason}");
+    for row in COMPARED {
+        let line = ended.stdout.lines().find_map(|line| line.strip_prefix(row)).expect(row);
+        assert!(line.trim_start().starts_with("epoll "), "{line}");
+        assert_figures(line);
+    }
+    assert!(!ended.stdout.contains("cheaper") && !ended.stdout.contains("95 %"));
+    assert_verified(&ended.stdout);
+}
+
+/// For programs: a JSON object on each line, and nothing else; sizes and rows as asked for.
+#[test]
+fn compare_speaks_json() {
+    if !has_ring() {
+        return;
+    }
+    let args = ["--seconds", "1", "--connections", "3", "--size", "5000", "--json"];
+    let ended = run("compare", &args);
+    assert_eq!(ended.code, Some(0));
+    for line in ended.stdout.lines() {
+        assert!(line.starts_with("{\"") && line.ends_with('}'), "{line}");
+        assert!(line.matches('"').count() % 2 == 0 && !line.contains("NaN"), "{line}");
+    }
+    let rows = |part: &str| ended.stdout.lines().filter(|line| line.contains(part)).count();
+    assert_eq!((rows("\"ring_refused\": null"), rows("\"row\": \"noise\"")), (1, 1));
+    for row in ["echo, 3 connections", "1000 tasks"] {
+        let row = format!("{{\"row\": \"{row}\", ");
+        assert_eq!(rows(&format!("{row}\"engine\": \"ring\"")), 1, "{row}");
+        assert_eq!(rows(&format!("{row}\"engine\": \"epoll\"")), 1, "{row}");
+        assert_eq!(rows(&format!("{row}\"rate_ratio\"")), 1, "{row}");
+    }
+    let bytes = ended.stdout.lines().last().expect("a last line");
+    let bytes = bytes.trim_start_matches("{\"bytes_verified\": ").trim_end_matches('}');
+    let bytes: u64 = bytes.parse().expect(bytes);
+    assert!(bytes > 0 && bytes % 5000 == 0, "{bytes}");
+}
+
+#[test]
+fn compare_refuses() {
+    let nonsense: [&[&str]; 8] = [
+        &["--seconds"],
+        &["--seconds", "0"],
+        &["--seconds", "x"],
+        &["--connections", "1,,2"],
+        &["--connections", "0"],
+        &["--size", "0"],
+        &["--size", "4k"],
+        &["--what"],
+    ];
+    for args in nonsense {
+        let ended = run("compare", args);
+        assert_eq!((ended.code, ended.stdout.as_str()), (Some(2), ""), "{args:?}");
+        let (reason, usage) = ended.stderr.split_once('\n').expect("two lines");
+        assert!(reason.starts_with(args[0]) || reason.ends_with(args[0]), "{args:?}: {reason}");
+        assert!(usage.starts_with("usage: compare "), "{args:?}: {usage}");
     }
 }

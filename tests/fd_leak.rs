@@ -1,4 +1,4 @@
-//! Twenty thousand connections lead random lives (timeouts, dropped and forgotten futures, halves,
+//! Twenty thousand connections (and some thousands under epoll) lead random lives (timeouts, dropped and forgotten futures, halves,
 //! conversions, resets by either side, tasks that end anywhere) and nothing is left of them:
 //! descriptors, ops, timers, lent buffers and the heap are as at the start, except for what the
 //! forgotten futures themselves hold, which is counted to the byte.
@@ -19,7 +19,7 @@ use std::time::Duration;
 use common::{Gone, Random};
 use tamam::net::{TcpListener, TcpStream};
 use tamam::time::timeout;
-use tamam::{Builder, Chunk, Runtime};
+use tamam::{Backend, Builder, Chunk, Runtime};
 
 /// What collections may have grown by. One leaked word for each connection would be more.
 const SLACK: isize = 64 * 1024;
@@ -302,7 +302,7 @@ fn lives_leave_nothing(name: &str, builder: Builder, rounds: usize, load: Load) 
         };
         println!("TAMAM_TEST_SEED={seed}");
         let mut random = Random(seed);
-        let runtime = builder.build().expect("io_uring");
+        let runtime = common::build(builder);
         let world = Rc::new(World::default());
         let watchdog = common::Watchdog::start();
         // A first round gives every collection its memory.
@@ -334,6 +334,20 @@ fn lives_leave_nothing(name: &str, builder: Builder, rounds: usize, load: Load) 
 fn fd_leak_twenty_thousand_lives() {
     let load = Load { connections: 2_000, write_max: 60_000 };
     lives_leave_nothing("fd_leak_twenty_thousand_lives", Runtime::builder(), 10, load);
+}
+
+#[test]
+fn fd_leak_lives_under_epoll() {
+    let epoll = Runtime::builder().backend(Backend::Epoll);
+    let load = Load { connections: 2_000, write_max: 60_000 };
+    lives_leave_nothing("fd_leak_lives_under_epoll", epoll, 2, load);
+}
+
+#[test]
+fn fd_leak_lives_under_epoll_with_few_buffers() {
+    let few = Runtime::builder().backend(Backend::Epoll).buffer_size(16).buffer_count(2);
+    let load = Load { connections: 1_000, write_max: 400 };
+    lives_leave_nothing("fd_leak_lives_under_epoll_with_few_buffers", few, 2, load);
 }
 
 #[test]

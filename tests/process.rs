@@ -2,6 +2,8 @@
 //! forked child may do with its parent's runtime, and how a process ends with one.
 
 mod common;
+#[path = "common/each.rs"]
+mod each;
 
 use std::fs::File;
 use std::future::Future;
@@ -15,14 +17,12 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use common::{Watchdog, alone, child, narrow_pair, pair, poll_once, quarantine, start, turn};
+use common::{
+    Watchdog, alone, both, build, child, narrow_pair, pair, poll_once, quarantine, start, turn,
+};
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::time::sleep;
-use tamam::{EnterGuard, Runtime};
-
-fn runtime() -> Runtime {
-    Runtime::new().expect("io_uring works on the machines that run these tests")
-}
+use tamam::{Builder, EnterGuard, Runtime};
 
 async fn works() {
     let (stream, mut peer) = pair().await;
@@ -39,29 +39,31 @@ async fn works() {
 #[test]
 fn sy1_a_program_inherits_nothing() {
     alone("sy1_a_program_inherits_nothing", || {
-        let before = child::inherited();
-        let runtime = runtime();
-        runtime.block_on(async {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-            let addr = listener.local_addr().expect("bound");
-            let connected = TcpStream::connect(addr).await.expect("it listens");
-            let (accepted, _) = listener.accept().await.expect("a connection");
-            let parked = TcpStream::connect(addr).await.expect("it listens");
-            let socket = TcpSocket::new_v4().expect("a socket");
-            let (adopted, _peer) = pair().await;
-            turn().await;
-            assert_eq!(child::inherited(), before);
+        each::engine(|runtime| {
+            let before = child::inherited();
+            let runtime = runtime();
+            runtime.block_on(async {
+                let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+                let addr = listener.local_addr().expect("bound");
+                let connected = TcpStream::connect(addr).await.expect("it listens");
+                let (accepted, _) = listener.accept().await.expect("a connection");
+                let parked = TcpStream::connect(addr).await.expect("it listens");
+                let socket = TcpSocket::new_v4().expect("a socket");
+                let (adopted, _peer) = pair().await;
+                turn().await;
+                assert_eq!(child::inherited(), before);
 
-            // dup(2) clears the flag: this one is asked for.
-            // SAFETY: takes no pointers.
-            let asked_for = unsafe { libc::dup(connected.as_fd().as_raw_fd()) };
-            assert!(asked_for >= 0, "a descriptor is left");
-            let mut found = child::inherited();
-            found.retain(|number| !before.contains(number));
-            assert_eq!(found, [asked_for.to_string()]);
-            // SAFETY: the number is the dup's, which nobody else closes.
-            unsafe { libc::close(asked_for) };
-            drop((accepted, parked, socket, adopted));
+                // dup(2) clears the flag: this one is asked for.
+                // SAFETY: takes no pointers.
+                let asked_for = unsafe { libc::dup(connected.as_fd().as_raw_fd()) };
+                assert!(asked_for >= 0, "a descriptor is left");
+                let mut found = child::inherited();
+                found.retain(|number| !before.contains(number));
+                assert_eq!(found, [asked_for.to_string()]);
+                // SAFETY: the number is the dup's, which nobody else closes.
+                unsafe { libc::close(asked_for) };
+                drop((accepted, parked, socket, adopted));
+            });
         });
     });
 }
@@ -119,6 +121,8 @@ struct Busy {
     receiving: (TcpStream, StdStream),
     reading: (TcpStream, StdStream),
     sending: (TcpStream, StdStream),
+    /// Has received before; epoll knows its descriptor, and no op waits for it.
+    served: (TcpStream, StdStream),
     idle: (TcpStream, StdStream),
 }
 
@@ -127,9 +131,8 @@ const SENT_LEN: usize = 4 << 20;
 impl Busy {
     /// 1 an accept, a receive, a read into a buffer of the caller and a stalled send are in flight;
     /// their futures are forgotten, so the ops go on.
-    fn new() -> Busy {
-        let runtime = runtime();
-        let (listener, [receiving, reading, sending, idle]) = runtime.block_on(async {
+    fn new(runtime: Runtime) -> Busy {
+        let (listener, [receiving, reading, sending, served, idle]) = runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
             std::mem::forget(start(listener.accept()).await);
             let receiving = pair().await;
@@ -138,25 +141,33 @@ impl Busy {
             std::mem::forget(start(reading.0.read(Vec::with_capacity(100_000))).await);
             let sending = narrow_pair().await;
             std::mem::forget(start(sending.0.send_all(common::pattern(SENT_LEN))).await);
+            let mut served = pair().await;
+            let recv = start(served.0.recv()).await;
+            served.1.write_all(b"served").expect("connected");
+            assert_eq!(&recv.await.expect("connected").expect("bytes")[..], b"served");
             let idle = pair().await;
             turn().await;
-            (listener, [receiving, reading, sending, idle])
+            (listener, [receiving, reading, sending, served, idle])
         });
-        Busy { runtime, listener, receiving, reading, sending, idle }
+        Busy { runtime, listener, receiving, reading, sending, served, idle }
     }
 
     /// Everything that was in flight goes on, and all comes.
     fn goes_on(self) {
-        let Busy { runtime, listener, receiving, reading, sending, idle } = self;
+        let Busy { runtime, listener, receiving, reading, sending, served, idle } = self;
         runtime.block_on(async {
             let client = StdStream::connect(listener.local_addr().expect("bound"));
             let client = client.expect("it listens");
             let (_, peer) = listener.accept().await.expect("a connection");
             assert_eq!(peer, client.local_addr().expect("connected"));
-            for (stream, mut peer) in [receiving, reading, idle] {
+            for (stream, mut peer) in [receiving, reading, served, idle] {
                 peer.write_all(b"goes on").expect("connected");
                 let bytes = stream.read_exact(Vec::with_capacity(7), 7).await;
                 assert_eq!(bytes.expect("no end, no reset"), b"goes on");
+                // Nothing is there any more: this one waits.
+                let bytes = start(stream.read_exact(Vec::with_capacity(4), 4)).await;
+                peer.write_all(b"more").expect("connected");
+                assert_eq!(bytes.await.expect("no end, no reset"), b"more");
             }
             let (stream, peer) = sending;
             let arriving = common::read_to_end(peer);
@@ -173,31 +184,34 @@ impl Busy {
 #[test]
 fn sy2_a_forked_child_leaves_the_parent_alone() {
     alone("sy2_a_forked_child_leaves_the_parent_alone", || {
-        let _watchdog = Watchdog::start();
-        let busy = Busy::new();
-        let child = fork(|| {
-            let Busy { runtime, idle, receiving, .. } = &busy;
-            belongs_to_the_parent("block_on", || runtime.block_on(async {}));
-            let guard = runtime.enter();
-            let mut cx = Context::from_waker(Waker::noop());
-            let mut recv = Box::pin(idle.0.recv());
-            assert!(matches!(recv.as_mut().poll(&mut cx), Poll::Ready(Err(_))), "none turns");
-            let mut send = Box::pin(idle.0.send("x"));
-            assert!(matches!(send.as_mut().poll(&mut cx), Poll::Ready(Err(_))), "none turns");
-            drop(guard);
-            assert!(receiving.0.peer_addr().is_ok(), "names can be asked for");
-            assert!(runtime.metrics().ops >= 4);
-            // A runtime of the child's own works, and is not its own child's.
-            let own = self::runtime();
-            own.block_on(works());
-            fork(|| {
-                belongs_to_the_parent("block_on of the child's", || own.block_on(async {}));
-                drop(own);
-            })
-            .join();
+        each::engine(|runtime| {
+            let _watchdog = Watchdog::start();
+            let busy = Busy::new(runtime());
+            let child = fork(|| {
+                let new_runtime = runtime;
+                let Busy { runtime, idle, receiving, .. } = &busy;
+                belongs_to_the_parent("block_on", || runtime.block_on(async {}));
+                let guard = runtime.enter();
+                let mut cx = Context::from_waker(Waker::noop());
+                let mut recv = Box::pin(idle.0.recv());
+                assert!(matches!(recv.as_mut().poll(&mut cx), Poll::Ready(Err(_))), "none turns");
+                let mut send = Box::pin(idle.0.send("x"));
+                assert!(matches!(send.as_mut().poll(&mut cx), Poll::Ready(Err(_))), "none turns");
+                drop(guard);
+                assert!(receiving.0.peer_addr().is_ok(), "names can be asked for");
+                assert!(runtime.metrics().ops >= 4);
+                // A runtime of the child's own works, and is not its own child's.
+                let own = new_runtime();
+                own.block_on(works());
+                fork(|| {
+                    belongs_to_the_parent("block_on of the child's", || own.block_on(async {}));
+                    drop(own);
+                })
+                .join();
+            });
+            child.join();
+            busy.goes_on();
         });
-        child.join();
-        busy.goes_on();
     });
 }
 
@@ -206,26 +220,28 @@ fn sy2_a_forked_child_leaves_the_parent_alone() {
 #[test]
 fn sy2_drops_in_the_child_only_close_numbers() {
     alone("sy2_drops_in_the_child_only_close_numbers", || {
-        let _watchdog = Watchdog::start();
-        for is_runtime_first in [false, true] {
-            let mut busy = Some(Busy::new());
-            let child = fork(|| {
-                let Busy { runtime, listener, receiving, reading, sending, idle } =
-                    busy.take().expect("it is there");
-                let open = common::descriptors().len();
-                if is_runtime_first {
-                    drop(runtime);
-                    drop((listener, receiving, reading, sending, idle));
-                } else {
-                    drop((listener, receiving, reading, sending, idle));
-                    drop(runtime);
-                }
-                assert!(common::descriptors().len() < open, "they are closed here");
-                assert_eq!(quarantine::changed(), 0, "freed blocks were written to");
-            });
-            child.join();
-            busy.take().expect("the parent's copy").goes_on();
-        }
+        each::engine(|runtime| {
+            let _watchdog = Watchdog::start();
+            for is_runtime_first in [false, true] {
+                let mut busy = Some(Busy::new(runtime()));
+                let child = fork(|| {
+                    let Busy { runtime, listener, receiving, reading, sending, served, idle } =
+                        busy.take().expect("it is there");
+                    let open = common::descriptors().len();
+                    if is_runtime_first {
+                        drop(runtime);
+                        drop((listener, receiving, reading, sending, served, idle));
+                    } else {
+                        drop((listener, receiving, reading, sending, served, idle));
+                        drop(runtime);
+                    }
+                    assert!(common::descriptors().len() < open, "they are closed here");
+                    assert_eq!(quarantine::changed(), 0, "freed blocks were written to");
+                });
+                child.join();
+                busy.take().expect("the parent's copy").goes_on();
+            }
+        });
     });
 }
 
@@ -234,37 +250,39 @@ fn sy2_drops_in_the_child_only_close_numbers() {
 #[test]
 fn sy2_forked_in_a_task() {
     alone("sy2_forked_in_a_task", || {
-        let _watchdog = Watchdog::start();
-        let runtime = runtime();
-        let mut child = None;
-        let parent = std::process::id();
-        let turned = catch_unwind(AssertUnwindSafe(|| {
-            runtime.block_on(async {
-                let (stream, mut peer) = pair().await;
-                let mut recv = start(stream.recv()).await;
-                turn().await;
-                // SAFETY: as in `fork`; the child leaves by `_exit` below.
-                let pid = unsafe { libc::fork() };
-                assert!(pid >= 0, "fork works");
-                child = Some(Forked(pid));
-                sleep(Duration::from_millis(1)).await; // the child gets no further
-                assert_eq!(std::process::id(), parent);
-                Forked(pid).join();
-                peer.write_all(b"parent").expect("connected");
-                let chunk = (&mut recv).await.expect("connected").expect("bytes");
-                assert_eq!(&chunk[..], b"parent");
-                works().await;
-            });
-        }));
-        if std::process::id() != parent {
-            let status = match turned {
-                Ok(()) => 1,
-                Err(_) => i32::from(catch_unwind(AssertUnwindSafe(|| drop(runtime))).is_err()),
-            };
-            // SAFETY: ends the process.
-            unsafe { libc::_exit(status) }
-        }
-        turned.expect("the parent goes on");
+        each::engine(|runtime| {
+            let _watchdog = Watchdog::start();
+            let runtime = runtime();
+            let mut child = None;
+            let parent = std::process::id();
+            let turned = catch_unwind(AssertUnwindSafe(|| {
+                runtime.block_on(async {
+                    let (stream, mut peer) = pair().await;
+                    let mut recv = start(stream.recv()).await;
+                    turn().await;
+                    // SAFETY: as in `fork`; the child leaves by `_exit` below.
+                    let pid = unsafe { libc::fork() };
+                    assert!(pid >= 0, "fork works");
+                    child = Some(Forked(pid));
+                    sleep(Duration::from_millis(1)).await; // the child gets no further
+                    assert_eq!(std::process::id(), parent);
+                    Forked(pid).join();
+                    peer.write_all(b"parent").expect("connected");
+                    let chunk = (&mut recv).await.expect("connected").expect("bytes");
+                    assert_eq!(&chunk[..], b"parent");
+                    works().await;
+                });
+            }));
+            if std::process::id() != parent {
+                let status = match turned {
+                    Ok(()) => 1,
+                    Err(_) => i32::from(catch_unwind(AssertUnwindSafe(|| drop(runtime))).is_err()),
+                };
+                // SAFETY: ends the process.
+                unsafe { libc::_exit(status) }
+            }
+            turned.expect("the parent goes on");
+        });
     });
 }
 
@@ -273,31 +291,33 @@ fn sy2_forked_in_a_task() {
 #[test]
 fn sy2_no_end_while_the_child_holds_a_copy() {
     alone("sy2_no_end_while_the_child_holds_a_copy", || {
-        let _watchdog = Watchdog::start();
-        let runtime = runtime();
-        let (stream, mut peer) = runtime.block_on(async {
-            let (stream, peer) = pair().await;
-            std::mem::forget(start(stream.recv()).await);
-            turn().await;
-            (stream, peer)
+        each::engine(|runtime| {
+            let _watchdog = Watchdog::start();
+            let runtime = runtime();
+            let (stream, mut peer) = runtime.block_on(async {
+                let (stream, peer) = pair().await;
+                std::mem::forget(start(stream.recv()).await);
+                turn().await;
+                (stream, peer)
+            });
+            let (parent_end, child_end) = UnixStream::pair().expect("a descriptor is left");
+            let child = fork(|| {
+                // SAFETY: the child's copy of the number; its owner here is never dropped.
+                unsafe { libc::close(parent_end.as_raw_fd()) };
+                let ended = (&child_end).read(&mut [0]).expect("the parent lets go");
+                assert_eq!(ended, 0);
+            });
+            drop(stream);
+            runtime.block_on(turn());
+            drop(runtime);
+            peer.set_nonblocking(true).expect("a socket");
+            let nothing = peer.read(&mut [0]).expect_err("a copy is alive");
+            assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
+            peer.set_nonblocking(false).expect("a socket");
+            drop(parent_end);
+            child.join();
+            assert_eq!(peer.read(&mut [0]).expect("the end"), 0);
         });
-        let (parent_end, child_end) = UnixStream::pair().expect("a descriptor is left");
-        let child = fork(|| {
-            // SAFETY: the child's copy of the number; its owner here is never dropped.
-            unsafe { libc::close(parent_end.as_raw_fd()) };
-            let ended = (&child_end).read(&mut [0]).expect("the parent lets go");
-            assert_eq!(ended, 0);
-        });
-        drop(stream);
-        runtime.block_on(turn());
-        drop(runtime);
-        peer.set_nonblocking(true).expect("a socket");
-        let nothing = peer.read(&mut [0]).expect_err("a copy is alive");
-        assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
-        peer.set_nonblocking(false).expect("a socket");
-        drop(parent_end);
-        child.join();
-        assert_eq!(peer.read(&mut [0]).expect("the end"), 0);
     });
 }
 
@@ -330,28 +350,34 @@ async fn in_flight() {
 #[test]
 fn sy3_the_process_ends() {
     const NAME: &str = "sy3_the_process_ends";
-    match child::part(NAME).as_deref() {
-        Some("in a task") => runtime().block_on(async {
-            in_flight().await;
-            let exiting = tamam::spawn(async { std::process::exit(7) });
-            exiting.await.expect("the process has ended")
-        }),
-        Some("on another thread") => runtime().block_on(async {
-            in_flight().await;
-            thread::spawn(|| {
-                thread::sleep(Duration::from_millis(20));
-                std::process::exit(7)
-            });
-            std::future::pending().await
-        }),
-        Some("from main") => {
-            let runtime = runtime();
-            runtime.block_on(in_flight());
-            std::mem::forget(runtime);
-        }
-        _ => {
-            for (part, code) in [("in a task", 7), ("on another thread", 7), ("from main", 0)] {
-                ends_with(NAME, part, code);
+    let parts = [("in a task", 7), ("on another thread", 7), ("from main", 0)];
+    let part = child::part(NAME);
+    for (engine, builder) in both(&Runtime::builder()) {
+        let Some(part) = &part else {
+            parts.map(|(how, code)| ends_with(NAME, &format!("{engine}: {how}"), code));
+            continue;
+        };
+        let Some(how) = part.strip_prefix(engine).and_then(|how| how.strip_prefix(": ")) else {
+            continue;
+        };
+        let runtime = build(builder);
+        match how {
+            "in a task" => runtime.block_on(async {
+                in_flight().await;
+                let exiting = tamam::spawn(async { std::process::exit(7) });
+                exiting.await.expect("the process has ended")
+            }),
+            "on another thread" => runtime.block_on(async {
+                in_flight().await;
+                thread::spawn(|| {
+                    thread::sleep(Duration::from_millis(20));
+                    std::process::exit(7)
+                });
+                std::future::pending().await
+            }),
+            _ => {
+                runtime.block_on(in_flight());
+                std::mem::forget(runtime);
             }
         }
     }
@@ -416,9 +442,17 @@ fn sy4_a_runtime_leaked_by_a_thread_that_is_gone() {
         return;
     }
     let _watchdog = Watchdog::start();
+    for (name, builder) in both(&Runtime::builder()) {
+        eprintln!("-- {name}");
+        leaked_by_a_thread(builder);
+    }
+}
+
+fn leaked_by_a_thread(builder: Builder) {
     let (sender, wakers) = mpsc::channel();
+    let leaked = builder.clone();
     let thread = thread::spawn(move || {
-        let runtime = runtime();
+        let runtime = build(leaked);
         let peers = runtime.block_on(async {
             let mut peers = Vec::new();
             for _ in 0..10 {
@@ -450,7 +484,7 @@ fn sy4_a_runtime_leaked_by_a_thread_that_is_gone() {
     }
     wakers.try_iter().for_each(Waker::wake);
     for _ in 0..10 {
-        runtime().block_on(works());
+        build(builder.clone()).block_on(works());
     }
     assert_eq!(quarantine::changed(), 0, "freed blocks were written to");
     drop(File::open("/dev/null").expect("the process is well"));

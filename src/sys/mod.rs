@@ -212,7 +212,7 @@ pub(crate) fn epoll_wait(
 
 /// Rounded up, so that a timer is due when the wait ends.
 fn milliseconds(time: Duration) -> libc::c_int {
-    libc::c_int::try_from(time.as_micros().div_ceil(1000)).unwrap_or(libc::c_int::MAX)
+    libc::c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
 }
 
 /// poll(2) on one descriptor for input; also returns at a signal.

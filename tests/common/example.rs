@@ -33,6 +33,11 @@ pub struct Echo {
 impl Echo {
     /// Starts it on a free port, and waits until it is ready.
     pub fn start(args: &[&str]) -> Echo {
+        Echo::start_with(args, &[])
+    }
+
+    /// As `start`, with these variables in its environment.
+    pub fn start_with(args: &[&str], env: &[(&str, &str)]) -> Echo {
         // Somebody else may take the port between our look and the server's bind.
         for _ in 0..20 {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
@@ -41,6 +46,7 @@ impl Echo {
             let mut child = command("echo")
                 .args(["--port", &addr.port().to_string()])
                 .args(args)
+                .envs(env.iter().copied())
                 .stdout(Stdio::piped())
                 .spawn()
                 .expect("the example can be run");

@@ -6,10 +6,13 @@ pub mod child;
 pub mod example;
 pub mod quarantine;
 
+use std::cell::Cell;
 use std::future::Future;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
+use std::pin::Pin;
 use std::process::{Command, Stdio};
+use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,6 +47,31 @@ pub fn engines() -> Vec<(&'static str, Builder)> {
     all
 }
 
+/// These sizes on both engines; where the environment forces one engine, on that.
+pub fn both(builder: &Builder) -> Vec<(&'static str, Builder)> {
+    let mut all = Vec::new();
+    if backend() == Backend::Ring {
+        all.push(("ring", builder.clone()));
+    }
+    if backend() == Backend::Epoll || std::env::var_os("TAMAM_BACKEND").is_none() {
+        all.push(("epoll", builder.clone().backend(Backend::Epoll)));
+    }
+    all
+}
+
+/// These sizes on the ring, whatever the environment says: for what no other engine has. `None`,
+/// and a word about it, where this machine refuses io_uring.
+pub fn ring_only(builder: Builder) -> Option<Builder> {
+    let builder = builder.backend(Backend::Ring);
+    match builder.clone().build() {
+        Ok(_) => Some(builder),
+        Err(refused) => {
+            println!("skipped: {refused}");
+            None
+        }
+    }
+}
+
 /// As small as a runtime gets.
 pub fn smallest() -> Builder {
     Runtime::builder().entries(1).completion_entries(2).buffer_size(16).buffer_count(1)
@@ -52,6 +80,31 @@ pub fn smallest() -> Builder {
 /// The engine of a runtime that makes no choice: of this machine, or forced by the environment.
 pub fn backend() -> Backend {
     Runtime::new().expect("one of the engines works on every machine").backend()
+}
+
+thread_local! {
+    static ON_EPOLL: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A runtime for tests that keep it themselves; [`on_epoll`] tells its engine.
+pub fn build(builder: Builder) -> Runtime {
+    let runtime = builder.build().expect("this engine works on the machines that run these tests");
+    ON_EPOLL.set(runtime.backend() == Backend::Epoll);
+    runtime
+}
+
+/// Whether the last runtime that this thread has made, by [`build`] or what uses it, is on epoll:
+/// for what may differ (SEMANTICS section 10), and for the ways to bring something about.
+pub fn on_epoll() -> bool {
+    ON_EPOLL.get()
+}
+
+/// Runs a test on [`both`] engines with these sizes.
+pub fn with_both<F: Future<Output = ()>>(builder: Builder, test: impl Fn() -> F) {
+    for (name, builder) in both(&builder) {
+        eprintln!("-- {name}");
+        with(builder, &test);
+    }
 }
 
 /// Runs a test on each of [`engines`], each time on a runtime of its own, and lets the ledger balance.
@@ -65,7 +118,7 @@ pub fn everywhere<F: Future<Output = ()>>(test: impl Fn() -> F) {
 /// Runs a test on a runtime of these sizes, watched, and checks what is left in it.
 pub fn with<F: Future<Output = ()>>(builder: Builder, test: impl Fn() -> F) {
     let _watchdog = Watchdog::start();
-    let runtime = builder.build().expect("this engine works on the machines that run these tests");
+    let runtime = build(builder);
     runtime.block_on(test());
     // Objects that the test dropped at its end are let go of in one more turn.
     runtime.block_on(tamam::yield_now());
@@ -288,6 +341,42 @@ pub async fn start<F: Future>(future: F) -> std::pin::Pin<Box<F>> {
     let mut future = Box::pin(future);
     assert!(poll_once(&mut future).await.is_pending(), "it was ready in its first poll");
     future
+}
+
+/// As [`start`], for what may be over in its first poll: epoll tries at once.
+pub async fn begin<F: Future>(future: F) -> Begun<F> {
+    let mut future = Box::pin(future);
+    let poll = poll_once(&mut future).await;
+    match poll {
+        Poll::Ready(output) => Begun::Over(Some(output)),
+        Poll::Pending => Begun::Waiting(future),
+    }
+}
+
+/// A future that was polled; or, if that was all, its output.
+pub enum Begun<F: Future> {
+    Waiting(Pin<Box<F>>),
+    Over(Option<F::Output>),
+}
+
+/// No output is ever pinned.
+impl<F: Future> Unpin for Begun<F> {}
+
+impl<F: Future> Begun<F> {
+    pub fn is_over(&self) -> bool {
+        matches!(self, Begun::Over(_))
+    }
+}
+
+impl<F: Future> Future for Begun<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        match &mut *self {
+            Begun::Waiting(future) => future.as_mut().poll(cx),
+            Begun::Over(output) => Poll::Ready(output.take().expect("it is taken once")),
+        }
+    }
 }
 
 /// Lets the runtime turn once: what was pushed is with the kernel then. (After a `yield_now` alone

@@ -167,7 +167,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                     connection.settle_op();
                     assert!(
                         !this.is_in_flight(),
-                        "the ring failed with this buffer in the kernel: {error}"
+                        "the engine failed with this buffer in flight: {error}"
                     );
                 }
                 return this.fail(error);

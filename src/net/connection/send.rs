@@ -407,7 +407,7 @@ impl Connection {
         drop(send);
         let EntryState::Finished(errno) = entry.state else { unreachable!("just checked") };
         let outgoing = entry.outgoing.unwrap_or_else(|| {
-            panic!("the ring failed with this buffer in the kernel: {}", error(errno))
+            panic!("the engine failed with this buffer in flight: {}", error(errno))
         });
         let error = (errno != 0).then(|| match self.home.check() {
             Err(gone) if errno == libc::ECANCELED => gone,
