@@ -4,7 +4,8 @@
 //! It plays its best game. A request is tried at once, and most are over before anything waits. One
 //! that would block waits for its descriptor, which is registered at the first such wait, once,
 //! edge-triggered for both directions, and taken out before close(2). At an edge the engine itself
-//! tries again, whether or not a future looks, and so answers as a ring would.
+//! tries again, whether or not a future looks, and so answers as a ring would; but for receives into
+//! the pool, which are made when somebody asks again.
 //!
 //! ```text
 //!              IN, PRI, RDHUP, HUP, ERR: reading      OUT, HUP, ERR: writing
@@ -32,7 +33,7 @@ use super::{NOTIFIED, count};
 use crate::sys;
 
 /// How many events one wait fetches; the rest comes with the next.
-const EVENTS_MAX: usize = 512;
+const EVENTS_MAX: usize = 128;
 /// The longest wait; a longer one is as good as two (SEMANTICS TM2).
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 const EVENTS: u32 =
@@ -93,6 +94,8 @@ pub(super) struct Waiting {
     user_data: u64,
     target: Target,
     attempt: unsafe fn(&mut Target, &Pool) -> Attempt,
+    /// An edge is the answer.
+    asks_again: bool,
     /// How many bytes went out so far.
     sent: u32,
 }
@@ -171,7 +174,8 @@ impl Epoll {
             Interest::Read => &mut descriptor.read,
             Interest::Write => &mut descriptor.write,
         };
-        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
+        let (attempt, asks_again) = (R::attempt, R::ASKS_AGAIN);
+        let mut waiting = Waiting { user_data: 0, target, attempt, asks_again, sent: 0 };
         if side.ready {
             count(&self.calls, 1);
             if let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) {
@@ -331,10 +335,13 @@ impl Epoll {
             side.ready = true;
             side.steady |= flags & steady != 0;
             let Some(waiting) = &mut side.op else { continue };
-            count(&self.calls, 1);
-            let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) else {
-                continue;
+            let done = if waiting.asks_again {
+                Some(Completion::only(Err(libc::EAGAIN), None))
+            } else {
+                count(&self.calls, 1);
+                waiting.advance((&mut side.ready, side.steady), &self.pool)
             };
+            let Some(done) = done else { continue };
             let answer = (waiting.user_data, done);
             side.op = None;
             self.waiting.set(self.waiting.get() - 1);

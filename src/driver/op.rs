@@ -69,6 +69,9 @@ impl Attempt {
 pub(crate) trait Request {
     /// What it waits for under epoll.
     const INTEREST: Interest;
+    /// Under epoll an edge ends the wait with EAGAIN, and whoever wants it asks again; else the
+    /// engine itself goes on at the edge.
+    const ASKS_AGAIN: bool = false;
 
     /// For the ring: the submission.
     fn entry(target: &Target) -> squeue::Entry;

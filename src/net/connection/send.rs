@@ -242,6 +242,21 @@ impl Connection {
         }
     }
 
+    /// Deals with an answer that came at once, and goes on as far as that goes at once; whether
+    /// anything did.
+    fn finish_now(self: &Rc<Self>, answer: Option<(Flight, Completion, Payload)>) -> bool {
+        let mut woken = Vec::new();
+        let mut finished = answer.is_some();
+        if let Some((flight, done, payload)) = answer {
+            self.finish_send(flight, done, payload, &mut woken);
+        }
+        while self.pump(&mut woken) {
+            finished = true;
+        }
+        self.home.wake_later(woken);
+        finished
+    }
+
     pub(super) fn complete_send(
         self: &Rc<Self>,
         done: Completion,
@@ -399,7 +414,8 @@ impl Connection {
         let is_mine = |entry: &Entry| entry.id == id && entry.is_finished();
         let entry = match send.entries.only_mut() {
             Some(only) if is_mine(only) => send.entries.pop().expect("just seen"),
-            _ => {
+            Some(_) => return None,
+            None => {
                 let index = send.entries.iter().position(is_mine)?;
                 send.entries.remove(index)
             }
@@ -535,7 +551,6 @@ impl<T> SendBuffer<'_, T> {
             }
             return Poll::Ready(SendReport { sent: 0, error, outgoing });
         }
-        let waker = Some(cx.waker().clone());
         let mut send = connection.send.borrow_mut();
         let id = send.next_id;
         send.next_id += 1;
@@ -559,28 +574,31 @@ impl<T> SendBuffer<'_, T> {
         } else {
             Some(outgoing)
         };
-        send.entries.push(Entry { id, outgoing, len, sent: 0, state: EntryState::Live, waker });
+        let state = EntryState::Live;
+        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
+        let is_under_way = send.flight.is_some();
         drop(send);
-        let mut woken = Vec::new();
-        let mut answered = answer.is_some();
-        if let Some((flight, done, payload)) = answer {
-            connection.finish_send(flight, done, payload, &mut woken);
+        if !is_under_way && connection.finish_now(answer) && context::spend(cx).is_pending() {
+            return Poll::Pending; // the answer waits in the queue for the next poll
         }
-        while connection.pump(&mut woken) {
-            answered = true;
+        self.wait(id, cx)
+    }
+
+    /// The answer of a queued entry, or a waker for it.
+    fn wait(&mut self, id: u64, cx: &mut Context<'_>) -> Poll<SendReport> {
+        let waker = cx.waker().clone();
+        // Cloning a waker is foreign code: the answer may have come meanwhile.
+        if let Some(report) = self.connection.collect(id) {
+            self.state = SendState::Done;
+            return Poll::Ready(report);
         }
-        connection.home.wake_later(woken);
-        // An answer that the budget has no unit for waits in the queue for the next poll.
-        if !answered || context::spend(cx).is_pending() {
-            return Poll::Pending;
-        }
-        match connection.collect(id) {
-            None => Poll::Pending,
-            Some(report) => {
-                self.state = SendState::Done;
-                Poll::Ready(report)
-            }
-        }
+        let mut send = self.connection.send.borrow_mut();
+        let entry = send.entries.iter_mut().find(|entry| entry.id == id);
+        let entry = entry.expect("an entry stays until it is collected");
+        let replaced = entry.waker.replace(waker);
+        drop(send);
+        drop(replaced);
+        Poll::Pending
     }
 }
 
@@ -608,19 +626,8 @@ impl<T> SendBuffer<'_, T> {
             let outgoing = connection.take_back(id);
             return Poll::Ready(SendReport { sent: 0, error: Some(error), outgoing });
         }
-        let waker = cx.waker().clone();
-        // Cloning a waker is foreign code: the answer may have come meanwhile.
-        if let Some(report) = connection.collect(id) {
-            return Poll::Ready(report);
-        }
         self.state = SendState::Queued(id);
-        let mut send = connection.send.borrow_mut();
-        let entry = send.entries.iter_mut().find(|entry| entry.id == id);
-        let entry = entry.expect("an entry stays until it is collected");
-        let replaced = entry.waker.replace(waker);
-        drop(send);
-        drop(replaced);
-        Poll::Pending
+        self.wait(id, cx)
     }
 }
 
