@@ -33,7 +33,7 @@ use super::{NOTIFIED, count};
 use crate::sys;
 
 /// How many events one wait fetches; the rest comes with the next.
-const EVENTS_MAX: usize = 128;
+const EVENTS_MAX: usize = 256;
 /// The longest wait; a longer one is as good as two (SEMANTICS TM2).
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 const EVENTS: u32 =
@@ -74,6 +74,16 @@ struct Descriptor {
     write: Side,
 }
 
+impl Descriptor {
+    #[inline]
+    fn side(&mut self, interest: Interest) -> &mut Side {
+        match interest {
+            Interest::Read => &mut self.read,
+            Interest::Write => &mut self.write,
+        }
+    }
+}
+
 struct Side {
     /// An attempt may get further.
     ready: bool,
@@ -94,8 +104,8 @@ pub(super) struct Waiting {
     user_data: u64,
     target: Target,
     attempt: unsafe fn(&mut Target, &Pool) -> Attempt,
-    /// An edge is the answer.
-    asks_again: bool,
+    /// Each edge is an answer.
+    watches: bool,
     /// How many bytes went out so far.
     sent: u32,
 }
@@ -161,30 +171,47 @@ impl Epoll {
         })
     }
 
+    /// Tries a request once if its descriptor may be ready. What was done is taken off `target`.
+    #[inline]
+    pub(super) fn try_now<R: Request>(&self, target: &mut Target) -> Attempt {
+        let mut descriptors = self.descriptors.borrow_mut();
+        let side = known(&mut descriptors, target.fd).side(R::INTEREST);
+        if !side.ready {
+            return Attempt::Blocked { sent: 0 };
+        }
+        let attempt = self.attempt::<R>(target);
+        side.ready = match attempt {
+            Attempt::Blocked { .. } => false,
+            Attempt::Over { drained, .. } => !drained || side.steady,
+        };
+        attempt
+    }
+
+    #[inline]
+    fn attempt<R: Request>(&self, target: &mut Target) -> Attempt {
+        count(&self.calls, 1);
+        // SAFETY: `target` is of an `Op`, which holds what it points to, and which the caller has.
+        unsafe { R::attempt(target, &self.pool) }
+    }
+
     /// Tries a request if its descriptor may be ready. `Err`: it must wait.
     #[inline]
     pub(super) fn begin<R: Request>(&self, target: Target) -> Result<Completion, Waiting> {
         let mut descriptors = self.descriptors.borrow_mut();
-        let number = usize::try_from(target.fd).expect("an open descriptor is not negative");
-        if descriptors.len() <= number {
-            descriptors.resize_with(number + 1, Descriptor::default);
-        }
-        let descriptor = &mut descriptors[number];
-        let side = match R::INTEREST {
-            Interest::Read => &mut descriptor.read,
-            Interest::Write => &mut descriptor.write,
-        };
-        let (attempt, asks_again) = (R::attempt, R::ASKS_AGAIN);
-        let mut waiting = Waiting { user_data: 0, target, attempt, asks_again, sent: 0 };
+        let descriptor = known(&mut descriptors, target.fd);
+        let (life, is_registered) = (descriptor.life, descriptor.is_registered);
+        let side = descriptor.side(R::INTEREST);
+        let (attempt, watches) = (R::attempt, R::WATCHES);
+        let mut waiting = Waiting { user_data: 0, target, attempt, watches, sent: 0 };
         if side.ready {
             count(&self.calls, 1);
             if let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) {
                 return Ok(done);
             }
         }
-        if !descriptor.is_registered {
+        if !is_registered {
             count(&self.calls, 1);
-            let key = u64::from(descriptor.life) << 32 | number as u64;
+            let key = u64::from(life) << 32 | u64::from(target.fd as u32);
             if let Err(error) = sys::epoll_add(self.set.as_fd(), target.fd, EVENTS, key) {
                 let errno = error.raw_os_error().unwrap_or(libc::EIO);
                 side.ready = true; // nothing will tell: the next request tries
@@ -208,27 +235,33 @@ impl Epoll {
             places.resize(index + 1, -1);
         }
         places[index] = number;
-        let descriptor = &mut self.descriptors.borrow_mut()[number as usize];
-        let side = match R::INTEREST {
-            Interest::Read => &mut descriptor.read,
-            Interest::Write => &mut descriptor.write,
-        };
-        let other = side.op.replace(waiting);
+        let mut descriptors = self.descriptors.borrow_mut();
+        let other = known(&mut descriptors, number).side(R::INTEREST).op.replace(waiting);
         assert!(other.is_none(), "an object has one op of each kind in flight");
         self.waiting.set(self.waiting.get() + 1);
     }
 
     /// Takes a request back; what it has done so far is its answer.
     pub(super) fn cancel(&self, user_data: u64) {
-        let Some(&number) = self.places.borrow().get(index_of(user_data)) else { return };
-        let mut descriptors = self.descriptors.borrow_mut();
-        let Some(descriptor) = descriptors.get_mut(number as usize) else { return };
-        for side in [&mut descriptor.read, &mut descriptor.write] {
-            if let Some(waiting) = side.op.take_if(|waiting| waiting.user_data == user_data) {
-                self.waiting.set(self.waiting.get() - 1);
-                self.answers.borrow_mut().push_back((user_data, waiting.cancelled()));
-            }
+        if let Some(waiting) = self.take(user_data) {
+            self.answers.borrow_mut().push_back((user_data, waiting.cancelled()));
         }
+    }
+
+    /// Takes a request back without an answer; false if it has one already.
+    pub(super) fn withdraw(&self, user_data: u64) -> bool {
+        self.take(user_data).is_some()
+    }
+
+    fn take(&self, user_data: u64) -> Option<Waiting> {
+        let number = *self.places.borrow().get(index_of(user_data))?;
+        let mut descriptors = self.descriptors.borrow_mut();
+        let descriptor = descriptors.get_mut(number as usize)?;
+        let is_it = |waiting: &mut Waiting| waiting.user_data == user_data;
+        let taken =
+            descriptor.read.op.take_if(is_it).or_else(|| descriptor.write.op.take_if(is_it));
+        self.waiting.set(self.waiting.get() - usize::from(taken.is_some()));
+        taken
     }
 
     /// Forgets a descriptor that is about to be closed or given away. Left in the set, a duplicate
@@ -335,16 +368,18 @@ impl Epoll {
             side.ready = true;
             side.steady |= flags & steady != 0;
             let Some(waiting) = &mut side.op else { continue };
-            let done = if waiting.asks_again {
-                Some(Completion::only(Err(libc::EAGAIN), None))
+            let user_data = waiting.user_data;
+            let done = if waiting.watches {
+                Completion::edge()
             } else {
                 count(&self.calls, 1);
-                waiting.advance((&mut side.ready, side.steady), &self.pool)
+                let done = waiting.advance((&mut side.ready, side.steady), &self.pool);
+                let Some(done) = done else { continue };
+                side.op = None;
+                self.waiting.set(self.waiting.get() - 1);
+                done
             };
-            let Some(done) = done else { continue };
-            let answer = (waiting.user_data, done);
-            side.op = None;
-            self.waiting.set(self.waiting.get() - 1);
+            let answer = (user_data, done);
             match first {
                 None => first = Some(answer),
                 Some(_) => self.answers.borrow_mut().push_back(answer),
@@ -352,6 +387,16 @@ impl Epoll {
         }
         first
     }
+}
+
+/// What is known of a descriptor; nothing, the first time.
+#[inline]
+fn known(descriptors: &mut Vec<Descriptor>, fd: RawFd) -> &mut Descriptor {
+    let number = usize::try_from(fd).expect("an open descriptor is not negative");
+    if descriptors.len() <= number {
+        descriptors.resize_with(number + 1, Descriptor::default);
+    }
+    &mut descriptors[number]
 }
 
 /// The index of an op in its table.

@@ -343,6 +343,42 @@ impl Driver {
         }
     }
 
+    /// Whether requests are tried before they wait, so that one that waits can be taken back.
+    #[inline]
+    pub(crate) fn tries_first(&self) -> bool {
+        self.is_epoll
+    }
+
+    /// Tries an op that was not submitted, without waiting; `None` on an engine that does not.
+    #[inline]
+    pub(crate) fn try_now<R: Request>(&self, op: &mut Op<R>) -> Option<Attempt> {
+        match self.engine.borrow().as_ref().expect(GONE) {
+            Engine::Ring(_) => None,
+            Engine::Epoll(epoll) => {
+                let attempt = epoll.try_now::<R>(op.target_mut());
+                if let Attempt::Over { .. } = attempt {
+                    count(&self.counters.submissions, 1);
+                    count(&self.counters.completions, 1);
+                }
+                Some(attempt)
+            }
+        }
+    }
+
+    /// Takes an op back whose owner wants no answer; false if the kernel has it, or there is an
+    /// answer already.
+    pub(crate) fn withdraw(&self, token: Token) -> bool {
+        let taken = self.with_engine(|engine| match engine {
+            Engine::Ring(_) => false,
+            Engine::Epoll(epoll) => epoll.withdraw(token.to_user_data()),
+        });
+        if taken {
+            let found = self.table.borrow_mut().complete(token, false);
+            drop(found);
+        }
+        taken
+    }
+
     /// Wakes in the next turn those who waited for an answer that came at once (SEMANTICS G7).
     pub(crate) fn wake_later(&self, mut woken: Vec<Waker>) {
         if !woken.is_empty() {

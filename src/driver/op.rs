@@ -69,9 +69,9 @@ impl Attempt {
 pub(crate) trait Request {
     /// What it waits for under epoll.
     const INTEREST: Interest;
-    /// Under epoll an edge ends the wait with EAGAIN, and whoever wants it asks again; else the
-    /// engine itself goes on at the edge.
-    const ASKS_AGAIN: bool = false;
+    /// Under epoll it only watches: each edge is an answer, EAGAIN, and more follow. Whoever wants
+    /// to go on tries (`Driver::try_now`). Else the engine itself goes on at an edge.
+    const WATCHES: bool = false;
 
     /// For the ring: the submission.
     fn entry(target: &Target) -> squeue::Entry;
@@ -102,6 +102,15 @@ impl<R: Request> Op<R> {
 
     pub(super) fn into_parts(self) -> (Target, Payload) {
         (self.target, self.payload)
+    }
+
+    pub(super) fn target_mut(&mut self) -> &mut Target {
+        &mut self.target
+    }
+
+    /// Its memory again: it is not submitted.
+    pub(crate) fn into_payload(self) -> Payload {
+        self.payload
     }
 }
 
@@ -160,8 +169,13 @@ impl Completion {
     }
 
     /// The one answer to an op.
-    pub(super) fn only(result: Result<u32, i32>, buffer: Option<u16>) -> Completion {
+    pub(crate) fn only(result: Result<u32, i32>, buffer: Option<u16>) -> Completion {
         Completion { result, more: false, buffer }
+    }
+
+    /// The answer to an op that watches: try again.
+    pub(super) fn edge() -> Completion {
+        Completion { result: Err(libc::EAGAIN), more: true, buffer: None }
     }
 
     /// The answer to an op that was cancelled, or never answered because the ring failed.

@@ -25,7 +25,7 @@ use recv::Recv;
 use send::Send;
 pub(crate) use send::SendReport;
 
-use crate::driver::{self, Completion, Driver, Owner, Payload, Role};
+use crate::driver::{self, Completion, Driver, Owner, Payload, Role, count};
 use crate::sys;
 
 /// How many unread bytes a drop throws away, so that closing does not reset the connection.
@@ -123,7 +123,16 @@ impl Owner for Connection {
         woken: &mut Vec<Waker>,
     ) {
         match role {
-            Role::Recv => self.complete_recv(done, payload, woken),
+            // Under epoll: there may be something to receive, for whoever wants it.
+            Role::Recv if done.more && done.result == Err(libc::EAGAIN) => {
+                self.recv.borrow_mut().wake(woken);
+            }
+            Role::Recv => {
+                if matches!(done.result, Ok(1..)) && self.is_unawaited() {
+                    count(&self.home.counters().parked, 1);
+                }
+                self.complete_recv(done, payload, woken)
+            }
             Role::Send => self.complete_send(done, payload, woken),
             Role::Accept | Role::Connect => unreachable!("a connection only receives and sends"),
         }

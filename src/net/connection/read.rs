@@ -111,7 +111,7 @@ impl<'a, B: IoBufMut> Read<'a, B> {
         let connection = self.connection;
         let has_parked = !connection.recv.borrow().is_empty();
         let is_large = self.max > connection.home.pool().buffer_len();
-        let idle = connection.recv.borrow().is_idle();
+        let idle = connection.recv.borrow().is_idle() || connection.home.tries_first();
         let is_direct = idle && is_large;
         if !has_parked && !is_direct {
             return None;
@@ -173,6 +173,9 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                 return this.fail(error);
             }
             let lend = if this.is_in_flight() { None } else { this.lend() };
+            if lend.is_none() && connection.receive_and_park() {
+                continue;
+            }
             if !connection.arm(lend) {
                 connection.wait_for_bytes(&mut this.id, this.min, cx);
                 return Poll::Pending;

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use crate::buf::Outgoing;
 use crate::context;
-use crate::driver::{Completion, Payload, Role, Submitted, Token, error, is_retried};
+use crate::driver::{Attempt, Completion, Payload, Role, Submitted, Token, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -185,6 +185,27 @@ impl Send {
 }
 
 impl Connection {
+    /// As `submit_one`, from the start; on an engine that tries first without an op if it is over at
+    /// once. How many bytes are out already is added to `sent`.
+    #[inline]
+    fn submit_first(self: &Rc<Self>, outgoing: Outgoing, sent: &mut usize) -> (Submitted, Flight) {
+        let (mut op, len) = match ops::send::one(self.fd(), outgoing, 0) {
+            Ok(op) => op,
+            Err(outgoing) => return self.submit_batch(vec![outgoing], 0),
+        };
+        match self.home.try_now(&mut op) {
+            Some(Attempt::Over { result, .. }) => {
+                let done = Completion::only(result.map(|_| len as u32), None);
+                let flight = Flight { entries: 1, len: len as u32 };
+                return (Submitted::Answered(done, op.into_payload()), flight);
+            }
+            Some(Attempt::Blocked { sent: out }) => *sent = out as usize,
+            None => {}
+        }
+        let submitted = self.home.submit(op, self.clone(), Role::Send);
+        (submitted, Flight { entries: 1, len: (len - *sent) as u32 })
+    }
+
     #[inline]
     fn submit_one(self: &Rc<Self>, outgoing: Outgoing, offset: usize) -> (Submitted, Flight) {
         match ops::send::one(self.fd(), outgoing, offset) {
@@ -557,8 +578,9 @@ impl<T> SendBuffer<'_, T> {
         self.state = SendState::Queued(id);
         // With nothing before it, it goes to the kernel without a stay in the queue.
         let mut answer = None;
+        let mut sent = 0;
         let outgoing = if send.entries.is_empty() && !send.held {
-            let (submitted, flight) = connection.submit_one(outgoing, 0);
+            let (submitted, flight) = connection.submit_first(outgoing, &mut sent);
             match submitted {
                 Submitted::InFlight(token) => send.flight = Some((token, flight)),
                 Submitted::Answered(done, Payload::Outgoing(outgoing))
@@ -575,7 +597,7 @@ impl<T> SendBuffer<'_, T> {
             Some(outgoing)
         };
         let state = EntryState::Live;
-        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
+        send.entries.push(Entry { id, outgoing, len, sent, state, waker: None });
         let is_under_way = send.flight.is_some();
         drop(send);
         if !is_under_way && connection.finish_now(answer) && context::spend(cx).is_pending() {
