@@ -123,6 +123,14 @@ impl Report {
             Ok(_) => Vec::new(),
             Err(error) => advice(&self.facts, error),
         };
+        // Where nothing works, what keeps epoll from working may be something else.
+        if let (Err(_), Err(error)) = (&self.ring.result, &self.epoll.result) {
+            for line in advice(&self.facts, error) {
+                if !lines.contains(&line) {
+                    lines.push(line);
+                }
+            }
+        }
         if let Some(error) = &self.choice_error {
             lines.insert(0, format!("environment: {error}"));
         }
@@ -469,7 +477,7 @@ fn advice(facts: &Facts, error: &io::Error) -> Vec<String> {
             vec![("environment", "unset TAMAM_PRETEND_KERNEL".to_owned())]
         }
         Some(SetupError::OldKernel { .. }) => {
-            vec![("kernel", "Linux 6.1 or later; until then epoll does the same".to_owned())]
+            vec![("kernel", "Linux 6.1 or later".to_owned())]
         }
         Some(SetupError::NotBuilt { .. }) => {
             vec![("kernel", "one that is built with CONFIG_IO_URING=y".to_owned())]

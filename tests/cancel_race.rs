@@ -239,7 +239,7 @@ fn cancel_race_of_accepts_and_the_drop_of_the_listener() {
                     }
                     drop(listener);
                     for mut client in clients {
-                        client.set_read_timeout(Some(common::PATIENCE)).expect("not zero");
+                        client.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
                         let is_served = served.contains(&client.local_addr().expect("connected"));
                         let end = client.read(&mut [0]).map_err(|error| error.kind());
                         let reset = Err(std::io::ErrorKind::ConnectionReset);

@@ -24,8 +24,8 @@ fn on_both(args: &[&str], test: impl Fn(Echo)) {
 /// A plain client.
 fn connect(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).expect("the server listens");
-    stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
-    stream.set_write_timeout(Some(PATIENCE)).expect("not zero");
+    stream.set_read_timeout(Some(*PATIENCE)).expect("not zero");
+    stream.set_write_timeout(Some(*PATIENCE)).expect("not zero");
     stream
 }
 
@@ -246,7 +246,7 @@ fn clients_are_killed(mut server: Echo) {
         }
         echoes(&mut bystander, format!("after them, {round}").as_bytes());
         echoes(&mut connect(server.addr), b"a new one");
-        let until = Instant::now() + PATIENCE / 2;
+        let until = Instant::now() + *PATIENCE / 2;
         while server.descriptors() != descriptors && Instant::now() < until {
             thread::sleep(Duration::from_millis(1));
         }

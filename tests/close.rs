@@ -65,7 +65,7 @@ async fn wide_pair() -> (TcpStream, StdStream) {
     let socket = TcpSocket::new_v4().expect("a socket").recv_buffer_size(400 << 10);
     let stream = socket.connect(addr).await.expect("connects");
     let (peer, _) = listener.accept().expect("it is there");
-    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
     (stream, peer)
 }
 
@@ -91,7 +91,7 @@ fn cl1_drop_with_nothing_in_flight() {
                     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
                     let addr = listener.local_addr().expect("bound");
                     let peer = StdStream::connect(addr).expect("connects");
-                    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+                    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
                     (listener.accept().await.expect("it is there").0, peer)
                 }
                 Idle::Converted => {
@@ -485,7 +485,7 @@ fn cl7_a_dup_keeps_the_connection() {
                 common::turn().await;
                 let mut dup = StdStream::from(dup);
                 dup.set_nonblocking(false).expect("a socket");
-                dup.set_read_timeout(Some(PATIENCE)).expect("not zero");
+                dup.set_read_timeout(Some(*PATIENCE)).expect("not zero");
                 peer.set_nonblocking(true).expect("a socket");
                 let error = blocking_read(&mut peer).expect_err("neither bytes nor an end");
                 assert_eq!(error.kind(), ErrorKind::WouldBlock);
@@ -724,7 +724,7 @@ fn cl12_into_std_takes_every_byte_along() {
             peer.write_all(&expected[100..]).expect("connected");
             peer.shutdown(Shutdown::Write).expect("connected");
             std.set_nonblocking(false).expect("a socket");
-            std.set_read_timeout(Some(PATIENCE)).expect("not zero");
+            std.set_read_timeout(Some(*PATIENCE)).expect("not zero");
             std.read_to_end(&mut bytes).expect("no reset");
             assert_same(&bytes, &expected);
         });
@@ -1018,7 +1018,7 @@ fn cl16_a_connect_that_won_is_closed() {
             match listener.accept() {
                 Ok((mut peer, _)) => {
                     peer.set_nonblocking(false).expect("a socket");
-                    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+                    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
                     assert_eq!(blocking_read(&mut peer).expect("no reset"), 0);
                 }
                 // Cancelled before the kernel had begun: nothing ever happened.

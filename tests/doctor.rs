@@ -462,9 +462,9 @@ fn one_descriptor() {
     let ended = doctor(|| set_limit(libc::RLIMIT_NOFILE, 4, 3000));
     assert_eq!((ended.code, ended.stderr.as_str()), (Some(2), ""));
     ended.says("No runtime works here.\n");
-    for engine in ["io_uring ", "epoll    "] {
-        ended.says(&format!("{engine} not usable: no file descriptor left"));
-    }
+    // On a kernel without a ring that is the ring's reason.
+    ended.says("io_uring  not usable: ");
+    ended.says("epoll     not usable: no file descriptor left");
     ended.says("descriptors (RLIMIT_NOFILE)    4 (may be raised to 3000)\n");
     ended.says("  shell: ulimit -n 3000\n");
     if tamam::doctor().container().is_none() {

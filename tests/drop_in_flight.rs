@@ -91,7 +91,7 @@ fn a_thousand_receives(builder: Builder) {
     stop.store(true, Ordering::Relaxed);
     writer.join().expect("the writer does not panic");
     for mut peer in peers {
-        peer.set_read_timeout(Some(common::PATIENCE)).expect("not zero");
+        peer.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
         // The end, or a reset: the peer wrote all the time (CL4).
         match peer.read(&mut [0]) {
             Ok(0) => {}

@@ -31,7 +31,7 @@ fn unknown_pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind("127.0.0.1:0").expect("loopback has ports");
     let stream = StdStream::connect(listener.local_addr().expect("bound")).expect("it listens");
     let (peer, _) = listener.accept().expect("it is there");
-    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
     peer.set_nodelay(true).expect("a TCP socket");
     (TcpStream::from_std(stream).expect("inside a runtime"), peer)
 }

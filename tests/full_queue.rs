@@ -301,7 +301,7 @@ fn cx15_teardown_through_a_small_queue() {
                 // What does not end is leaked after five seconds, with its descriptor: the peer would
                 // not see the end.
                 drop(streams);
-                peer.set_read_timeout(Some(common::PATIENCE)).expect("not zero");
+                peer.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
                 assert_eq!(peer.read(&mut [0]).expect("no error"), 0, "every descriptor is closed");
             }
         }
@@ -331,7 +331,7 @@ fn a_completion_queue_of_four_under_load() {
                 }
                 for mut peer in peers {
                     let mut back = vec![0; LEN];
-                    peer.set_read_timeout(Some(common::PATIENCE)).expect("not zero");
+                    peer.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
                     peer.read_exact(&mut back).expect("it comes back");
                     assert_same(&back, &pattern(LEN));
                 }

@@ -392,7 +392,7 @@ fn ends_with(name: &str, part: &str, code: i32) {
     let status = command.env(PORT, port.to_string()).status().expect("it can be run");
     assert_eq!(status.code(), Some(code), "{part}");
     let (mut peer, _) = listener.accept().expect("it connected");
-    peer.set_read_timeout(Some(common::PATIENCE)).expect("not zero");
+    peer.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
     let mut arrived = Vec::new();
     let mut block = vec![0; 1 << 20];
     loop {

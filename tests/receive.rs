@@ -1264,7 +1264,7 @@ async fn narrow_inbound() -> (TcpStream, StdStream) {
     };
     assert_eq!(done, 0, "SO_SNDBUF can be set");
     peer.set_nodelay(true).expect("a TCP socket");
-    peer.set_write_timeout(Some(PATIENCE)).expect("not zero");
+    peer.set_write_timeout(Some(*PATIENCE)).expect("not zero");
     (stream, peer)
 }
 

@@ -43,7 +43,7 @@ fn std_pair() -> (StdStream, StdStream) {
     let client = StdStream::connect(listener.local_addr().expect("bound")).expect("it listens");
     let (server, _) = listener.accept().expect("it is there");
     for stream in [&client, &server] {
-        stream.set_read_timeout(Some(common::PATIENCE)).expect("not zero");
+        stream.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
     }
     (client, server)
 }

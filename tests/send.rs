@@ -1070,7 +1070,7 @@ fn tx10_shutdown_through_accept_and_halves() {
     common::everywhere(|| async {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         let peer = StdStream::connect(listener.local_addr().expect("bound")).expect("connects");
-        peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
         let (stream, _) = listener.accept().await.expect("it is there");
         let (read, write) = stream.into_split();
         // The kernel may take all of it at once.

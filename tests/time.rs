@@ -990,7 +990,7 @@ fn connect_row(ground: Rc<Ground>) -> Row {
             drop(waiting);
             let addr = ground.listener.local_addr().expect("bound");
             let connecting = TcpStream::connect(addr);
-            timeout(common::PATIENCE, connecting).await.expect("in time").expect("it listens");
+            timeout(*common::PATIENCE, connecting).await.expect("in time").expect("it listens");
             drop(full);
         }),
     }

@@ -4,8 +4,7 @@
 //! It plays its best game. A request is tried at once, and most are over before anything waits. One
 //! that would block waits for its descriptor, which is registered at the first such wait, once,
 //! edge-triggered for both directions, and taken out before close(2). At an edge the engine itself
-//! tries again, whether or not a future looks, and so answers as a ring would; but for receives into
-//! the pool, which are made when somebody asks again.
+//! tries again, whether or not a future looks, and so answers as a ring would.
 //!
 //! ```text
 //!              IN, PRI, RDHUP, HUP, ERR: reading      OUT, HUP, ERR: writing
@@ -33,7 +32,8 @@ use super::{NOTIFIED, count};
 use crate::sys;
 
 /// How many events one wait fetches; the rest comes with the next.
-const EVENTS_MAX: usize = 256;
+/// Few, so that what they bring is dealt with while it is warm.
+const EVENTS_MAX: usize = 128;
 /// The longest wait; a longer one is as good as two (SEMANTICS TM2).
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 const EVENTS: u32 =
@@ -104,8 +104,6 @@ pub(super) struct Waiting {
     user_data: u64,
     target: Target,
     attempt: unsafe fn(&mut Target, &Pool) -> Attempt,
-    /// Each edge is an answer.
-    watches: bool,
     /// How many bytes went out so far.
     sent: u32,
 }
@@ -201,8 +199,7 @@ impl Epoll {
         let descriptor = known(&mut descriptors, target.fd);
         let (life, is_registered) = (descriptor.life, descriptor.is_registered);
         let side = descriptor.side(R::INTEREST);
-        let (attempt, watches) = (R::attempt, R::WATCHES);
-        let mut waiting = Waiting { user_data: 0, target, attempt, watches, sent: 0 };
+        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
         if side.ready {
             count(&self.calls, 1);
             if let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) {
@@ -368,18 +365,13 @@ impl Epoll {
             side.ready = true;
             side.steady |= flags & steady != 0;
             let Some(waiting) = &mut side.op else { continue };
-            let user_data = waiting.user_data;
-            let done = if waiting.watches {
-                Completion::edge()
-            } else {
-                count(&self.calls, 1);
-                let done = waiting.advance((&mut side.ready, side.steady), &self.pool);
-                let Some(done) = done else { continue };
-                side.op = None;
-                self.waiting.set(self.waiting.get() - 1);
-                done
+            count(&self.calls, 1);
+            let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) else {
+                continue;
             };
-            let answer = (user_data, done);
+            let answer = (waiting.user_data, done);
+            side.op = None;
+            self.waiting.set(self.waiting.get() - 1);
             match first {
                 None => first = Some(answer),
                 Some(_) => self.answers.borrow_mut().push_back(answer),

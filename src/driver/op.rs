@@ -69,9 +69,6 @@ impl Attempt {
 pub(crate) trait Request {
     /// What it waits for under epoll.
     const INTEREST: Interest;
-    /// Under epoll it only watches: each edge is an answer, EAGAIN, and more follow. Whoever wants
-    /// to go on tries (`Driver::try_now`). Else the engine itself goes on at an edge.
-    const WATCHES: bool = false;
 
     /// For the ring: the submission.
     fn entry(target: &Target) -> squeue::Entry;
@@ -171,11 +168,6 @@ impl Completion {
     /// The one answer to an op.
     pub(crate) fn only(result: Result<u32, i32>, buffer: Option<u16>) -> Completion {
         Completion { result, more: false, buffer }
-    }
-
-    /// The answer to an op that watches: try again.
-    pub(super) fn edge() -> Completion {
-        Completion { result: Err(libc::EAGAIN), more: true, buffer: None }
     }
 
     /// The answer to an op that was cancelled, or never answered because the ring failed.

@@ -16,8 +16,8 @@ use crate::buf::Fill;
 use crate::driver::{Attempt, BUFFER_GROUP, Interest, Op, Payload, Pool, Request, Target};
 use crate::sys::{self, TRANSFER_LEN_MAX};
 
-/// Whatever comes, each piece into a pooled buffer, until the end, an error, a cancel, or no buffer.
-/// Under epoll it only watches. Kernel 6.0, `IORING_OP_RECV` with
+/// Whatever comes, each piece into a pooled buffer. The ring answers until the end, an error, a
+/// cancel, or no buffer; epoll gives one piece. Kernel 6.0, `IORING_OP_RECV` with
 /// `IORING_RECV_MULTISHOT`; recv(2).
 pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvMulti> {
     // SAFETY: the request has no pointers: the buffer is picked from the pool, which is
@@ -29,8 +29,6 @@ pub(crate) enum RecvMulti {}
 
 impl Request for RecvMulti {
     const INTEREST: Interest = Interest::Read;
-    /// So that nothing is read ahead, and one warm buffer does for many streams.
-    const WATCHES: bool = true;
 
     fn entry(target: &Target) -> squeue::Entry {
         opcode::RecvMulti::new(types::Fd(target.fd), BUFFER_GROUP).build()

@@ -12,6 +12,7 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
 use std::pin::Pin;
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::task::{Context, Poll};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,8 +20,13 @@ use std::time::{Duration, Instant};
 use tamam::net::TcpStream;
 use tamam::{Backend, Builder, Runtime};
 
-/// Longer than any test takes; a test that hangs ends here, with its name.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+/// Longer than any test takes; a test that hangs ends here, with its name. An emulated machine needs
+/// longer (`ci/kernels` says how long).
+pub static PATIENCE: LazyLock<Duration> = LazyLock::new(|| {
+    let seconds = std::env::var("TAMAM_TEST_PATIENCE").ok();
+    let seconds = seconds.map(|text| text.parse().expect("TAMAM_TEST_PATIENCE is in seconds"));
+    Duration::from_secs(seconds.unwrap_or(180))
+});
 
 /// What every test of a row runs on: both engines, the ring as older kernels have it, and sizes so
 /// small that what is rare elsewhere (a full queue, an overflow, no buffer) happens all the time.
@@ -137,7 +143,7 @@ impl Watchdog {
         let (alive, dropped) = std::sync::mpsc::channel::<()>();
         let name = thread::current().name().unwrap_or("test").to_owned();
         thread::spawn(move || {
-            let timeout = dropped.recv_timeout(PATIENCE);
+            let timeout = dropped.recv_timeout(*PATIENCE);
             if timeout == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
                 eprintln!("{name} hangs");
                 std::process::abort();
@@ -226,7 +232,7 @@ pub async fn pair() -> (TcpStream, StdStream) {
     let listener = StdListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
     let stream = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connects");
     let (peer, _) = listener.accept().expect("it is there");
-    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
     peer.set_nodelay(true).expect("a TCP socket");
     (stream, peer)
 }
@@ -249,7 +255,7 @@ pub async fn narrow_pair() -> (TcpStream, StdStream) {
     let (peer, unread) = peer.into_std().expect("nothing was sent");
     assert!(unread.is_empty());
     peer.set_nonblocking(false).expect("a socket");
-    peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
     (stream, peer)
 }
 

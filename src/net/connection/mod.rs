@@ -123,10 +123,6 @@ impl Owner for Connection {
         woken: &mut Vec<Waker>,
     ) {
         match role {
-            // Under epoll: there may be something to receive, for whoever wants it.
-            Role::Recv if done.more && done.result == Err(libc::EAGAIN) => {
-                self.recv.borrow_mut().wake(woken);
-            }
             Role::Recv => {
                 if matches!(done.result, Ok(1..)) && self.is_unawaited() {
                     count(&self.home.counters().parked, 1);

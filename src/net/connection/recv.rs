@@ -114,12 +114,6 @@ impl Recv {
         self.end == Some(End::Eof)
     }
 
-    /// Something has happened: everybody who waits is to be woken.
-    #[inline]
-    pub(super) fn wake(&mut self, woken: &mut Vec<Waker>) {
-        self.waiters.wake(woken);
-    }
-
     /// How many bytes are parked, as far as `enough`.
     pub(super) fn available(&self, enough: usize) -> usize {
         let mut len = 0;
@@ -261,7 +255,7 @@ impl Connection {
         let mut recv = self.recv.borrow_mut();
         match &mut recv.op {
             RecvOp::Idle => {}
-            // What only watches makes room for what receives.
+            // Under epoll nothing has happened yet: what waits makes room for what suits.
             RecvOp::Armed { token, lent: false, .. }
                 if (lend.is_some() || !self.home.pool().has_free())
                     && self.home.withdraw(*token) =>
