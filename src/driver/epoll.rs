@@ -194,12 +194,16 @@ impl Epoll {
 
     /// Tries a request if its descriptor may be ready. `Err`: it must wait.
     #[inline]
-    pub(super) fn begin<R: Request>(&self, target: Target) -> Result<Completion, Waiting> {
+    pub(super) fn begin<R: Request>(
+        &self,
+        target: Target,
+        sent: u32,
+    ) -> Result<Completion, Waiting> {
         let mut descriptors = self.descriptors.borrow_mut();
         let descriptor = known(&mut descriptors, target.fd);
         let (life, is_registered) = (descriptor.life, descriptor.is_registered);
         let side = descriptor.side(R::INTEREST);
-        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
+        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent };
         if side.ready {
             count(&self.calls, 1);
             if let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) {

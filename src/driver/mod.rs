@@ -319,7 +319,7 @@ impl Driver {
     ) -> Submitted {
         self.assert_not_forked();
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
-        let (target, payload) = op.into_parts();
+        let (target, sent, payload) = op.into_parts();
         match self.engine.borrow().as_ref().expect(GONE) {
             Engine::Ring(_) => {
                 let token = self.table.borrow_mut().insert(owner, role, payload);
@@ -328,7 +328,7 @@ impl Driver {
             }
             Engine::Epoll(epoll) => {
                 count(&self.counters.submissions, 1);
-                match epoll.begin::<R>(target) {
+                match epoll.begin::<R>(target, sent) {
                     Ok(done) => {
                         count(&self.counters.completions, 1);
                         Submitted::Answered(done, payload)
@@ -356,9 +356,12 @@ impl Driver {
             Engine::Ring(_) => None,
             Engine::Epoll(epoll) => {
                 let attempt = epoll.try_now::<R>(op.target_mut());
-                if let Attempt::Over { .. } = attempt {
-                    count(&self.counters.submissions, 1);
-                    count(&self.counters.completions, 1);
+                match attempt {
+                    Attempt::Over { .. } => {
+                        count(&self.counters.submissions, 1);
+                        count(&self.counters.completions, 1);
+                    }
+                    Attempt::Blocked { sent } => op.add_sent(sent),
                 }
                 Some(attempt)
             }

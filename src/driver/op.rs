@@ -85,6 +85,8 @@ pub(crate) trait Request {
 pub(crate) struct Op<R> {
     target: Target,
     payload: Payload,
+    /// How many bytes a first try has sent.
+    sent: u32,
     request: PhantomData<R>,
 }
 
@@ -94,15 +96,19 @@ impl<R: Request> Op<R> {
     /// the payload moves, or is null; `R` makes of it no other pointers.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn new(target: Target, payload: Payload) -> Op<R> {
-        Op { target, payload, request: PhantomData }
+        Op { target, payload, sent: 0, request: PhantomData }
     }
 
-    pub(super) fn into_parts(self) -> (Target, Payload) {
-        (self.target, self.payload)
+    pub(super) fn into_parts(self) -> (Target, u32, Payload) {
+        (self.target, self.sent, self.payload)
     }
 
     pub(super) fn target_mut(&mut self) -> &mut Target {
         &mut self.target
+    }
+
+    pub(super) fn add_sent(&mut self, sent: u32) {
+        self.sent += sent;
     }
 
     /// Its memory again: it is not submitted.

@@ -185,25 +185,20 @@ impl Send {
 }
 
 impl Connection {
-    /// As `submit_one`, from the start; on an engine that tries first without an op if it is over at
-    /// once. How many bytes are out already is added to `sent`.
+    /// As `submit_one`, from the start; on an engine that tries first without a slot if it is over at
+    /// once.
     #[inline]
-    fn submit_first(self: &Rc<Self>, outgoing: Outgoing, sent: &mut usize) -> (Submitted, Flight) {
+    fn submit_first(self: &Rc<Self>, outgoing: Outgoing) -> (Submitted, Flight) {
         let (mut op, len) = match ops::send::one(self.fd(), outgoing, 0) {
             Ok(op) => op,
             Err(outgoing) => return self.submit_batch(vec![outgoing], 0),
         };
-        match self.home.try_now(&mut op) {
-            Some(Attempt::Over { result, .. }) => {
-                let done = Completion::only(result.map(|_| len as u32), None);
-                let flight = Flight { entries: 1, len: len as u32 };
-                return (Submitted::Answered(done, op.into_payload()), flight);
-            }
-            Some(Attempt::Blocked { sent: out }) => *sent = out as usize,
-            None => {}
+        let flight = Flight { entries: 1, len: len as u32 };
+        if let Some(Attempt::Over { result, .. }) = self.home.try_now(&mut op) {
+            let done = Completion::only(result, None);
+            return (Submitted::Answered(done, op.into_payload()), flight);
         }
-        let submitted = self.home.submit(op, self.clone(), Role::Send);
-        (submitted, Flight { entries: 1, len: (len - *sent) as u32 })
+        (self.home.submit(op, self.clone(), Role::Send), flight)
     }
 
     #[inline]
@@ -578,9 +573,8 @@ impl<T> SendBuffer<'_, T> {
         self.state = SendState::Queued(id);
         // With nothing before it, it goes to the kernel without a stay in the queue.
         let mut answer = None;
-        let mut sent = 0;
         let outgoing = if send.entries.is_empty() && !send.held {
-            let (submitted, flight) = connection.submit_first(outgoing, &mut sent);
+            let (submitted, flight) = connection.submit_first(outgoing);
             match submitted {
                 Submitted::InFlight(token) => send.flight = Some((token, flight)),
                 Submitted::Answered(done, Payload::Outgoing(outgoing))
@@ -597,7 +591,7 @@ impl<T> SendBuffer<'_, T> {
             Some(outgoing)
         };
         let state = EntryState::Live;
-        send.entries.push(Entry { id, outgoing, len, sent, state, waker: None });
+        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
         let is_under_way = send.flight.is_some();
         drop(send);
         if !is_under_way && connection.finish_now(answer) && context::spend(cx).is_pending() {
