@@ -19,7 +19,6 @@ mod support;
 
 use std::future::poll_fn;
 use std::task::Poll;
-use std::time::Duration;
 use support::rows::{self, Row, tamam_run, tokio_run};
 use tamam::Backend;
 

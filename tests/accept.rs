@@ -426,46 +426,53 @@ fn ac5_in_the_teardown() {
 /// 127.0.0.6 is used by nobody else, so the port stays free between drop and bind.
 #[test]
 fn ac6_the_address_is_free_at_once() {
-    everywhere(|| async {
-        let mut addr: SocketAddr = "127.0.0.6:0".parse().expect("an address");
-        for round in 0..100 {
-            // Without SO_REUSEADDR: any socket that still listens there would be in the way.
-            let listener = TcpSocket::new_v4().and_then(|socket| socket.listen(addr));
-            let listener = listener.unwrap_or_else(|error| panic!("round {round}: {error}"));
-            addr = listener.local_addr().expect("bound");
-            Gone::BOTH[round % 2].leave(start(listener.accept()).await);
-            if round % 3 == 0 {
-                turn().await; // the accept is with the kernel
+    // A process that another test starts has a copy of the listener until its exec.
+    alone("ac6_the_address_is_free_at_once", || {
+        everywhere(|| async {
+            let mut addr: SocketAddr = "127.0.0.6:0".parse().expect("an address");
+            for round in 0..100 {
+                // Without SO_REUSEADDR: any socket that still listens there would be in the way.
+                let listener = TcpSocket::new_v4().and_then(|socket| socket.listen(addr));
+                let listener = listener.unwrap_or_else(|error| panic!("round {round}: {error}"));
+                addr = listener.local_addr().expect("bound");
+                Gone::BOTH[round % 2].leave(start(listener.accept()).await);
+                if round % 3 == 0 {
+                    turn().await; // the accept is with the kernel
+                }
+                drop(listener);
             }
-            drop(listener);
-        }
+        });
     });
 }
 
 /// As before, with connections: the dead listener accepts none that is meant for the next.
 #[test]
 fn ac6_the_next_listener_gets_the_next_client() {
-    everywhere(|| async {
-        let mut addr: SocketAddr = "127.0.0.6:0".parse().expect("an address");
-        let mut previous: Option<(TcpListener, StdStream)> = None;
-        for round in 0..100 {
-            let lost = previous.take().map(|(listener, client)| {
-                drop(listener);
-                client
-            });
-            let listener = TcpListener::bind(addr).unwrap_or_else(|e| panic!("round {round}: {e}"));
-            addr = listener.local_addr().expect("bound");
-            let (first, second) = (client(addr), client(addr));
-            accept_in_order(&listener, &[addr_of(&first), addr_of(&second)]).await;
-            let parked = arriving(&listener, addr, Gone::BOTH[round % 2], 1).await.remove(0);
-            assert!(lost.is_none_or(|mut client| is_connection_reset(&mut client)));
-            previous = Some((listener, parked));
-        }
+    // A process that another test starts has a copy of the listener until its exec.
+    alone("ac6_the_next_listener_gets_the_next_client", || {
+        everywhere(|| async {
+            let mut addr: SocketAddr = "127.0.0.6:0".parse().expect("an address");
+            let mut previous: Option<(TcpListener, StdStream)> = None;
+            for round in 0..100 {
+                let lost = previous.take().map(|(listener, client)| {
+                    drop(listener);
+                    client
+                });
+                let listener =
+                    TcpListener::bind(addr).unwrap_or_else(|e| panic!("round {round}: {e}"));
+                addr = listener.local_addr().expect("bound");
+                let (first, second) = (client(addr), client(addr));
+                accept_in_order(&listener, &[addr_of(&first), addr_of(&second)]).await;
+                let parked = arriving(&listener, addr, Gone::BOTH[round % 2], 1).await.remove(0);
+                assert!(lost.is_none_or(|mut client| is_connection_reset(&mut client)));
+                previous = Some((listener, parked));
+            }
+        });
     });
 }
 
-/// Five are parked (under epoll one of them), five come later, by way of the backlog or of the accept that is being ended:
-/// all ten are handed over, in order.
+/// Five are parked (under epoll one of them), five come later, by way of the backlog or of the accept
+/// that is being ended: all ten are handed over, in order.
 #[test]
 fn ac7_into_std_hands_everything_over() {
     everywhere(|| async {
