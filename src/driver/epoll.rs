@@ -31,8 +31,8 @@ use super::ring::Sleep;
 use super::{NOTIFIED, count};
 use crate::sys;
 
-/// How many events one wait fetches; the rest comes with the next.
-/// Few, so that what they bring is dealt with while it is warm.
+/// How many events one wait fetches; the rest comes with the next. Few, so that what they bring is
+/// dealt with while it is warm.
 const EVENTS_MAX: usize = 128;
 /// The longest wait; a longer one is as good as two (SEMANTICS TM2).
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -169,41 +169,14 @@ impl Epoll {
         })
     }
 
-    /// Tries a request once if its descriptor may be ready. What was done is taken off `target`.
-    #[inline]
-    pub(super) fn try_now<R: Request>(&self, target: &mut Target) -> Attempt {
-        let mut descriptors = self.descriptors.borrow_mut();
-        let side = known(&mut descriptors, target.fd).side(R::INTEREST);
-        if !side.ready {
-            return Attempt::Blocked { sent: 0 };
-        }
-        let attempt = self.attempt::<R>(target);
-        side.ready = match attempt {
-            Attempt::Blocked { .. } => false,
-            Attempt::Over { drained, .. } => !drained || side.steady,
-        };
-        attempt
-    }
-
-    #[inline]
-    fn attempt<R: Request>(&self, target: &mut Target) -> Attempt {
-        count(&self.calls, 1);
-        // SAFETY: `target` is of an `Op`, which holds what it points to, and which the caller has.
-        unsafe { R::attempt(target, &self.pool) }
-    }
-
     /// Tries a request if its descriptor may be ready. `Err`: it must wait.
     #[inline]
-    pub(super) fn begin<R: Request>(
-        &self,
-        target: Target,
-        sent: u32,
-    ) -> Result<Completion, Waiting> {
+    pub(super) fn begin<R: Request>(&self, target: Target) -> Result<Completion, Waiting> {
         let mut descriptors = self.descriptors.borrow_mut();
         let descriptor = known(&mut descriptors, target.fd);
         let (life, is_registered) = (descriptor.life, descriptor.is_registered);
         let side = descriptor.side(R::INTEREST);
-        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent };
+        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
         if side.ready {
             count(&self.calls, 1);
             if let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) {

@@ -131,8 +131,8 @@ pub(crate) struct Driver {
     /// Why it is not the ring, if that was tried.
     refused: Option<SetupError>,
     table: RefCell<Table>,
-    /// Submissions to the ring that found no room; bounded by the objects, each of which has at most one op
-    /// and one cancel of a kind.
+    /// Submissions to the ring that found no room; bounded by the objects, each of which has at
+    /// most one op and one cancel of a kind.
     backlog: RefCell<VecDeque<squeue::Entry>>,
     /// Ops to cancel at the end of the poll pass; bounded by what a pass can ask for, each op twice
     /// at most (asked, kept, asked again), and emptied by it.
@@ -319,7 +319,7 @@ impl Driver {
     ) -> Submitted {
         self.assert_not_forked();
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
-        let (target, sent, payload) = op.into_parts();
+        let (target, payload) = op.into_parts();
         match self.engine.borrow().as_ref().expect(GONE) {
             Engine::Ring(_) => {
                 let token = self.table.borrow_mut().insert(owner, role, payload);
@@ -328,7 +328,7 @@ impl Driver {
             }
             Engine::Epoll(epoll) => {
                 count(&self.counters.submissions, 1);
-                match epoll.begin::<R>(target, sent) {
+                match epoll.begin::<R>(target) {
                     Ok(done) => {
                         count(&self.counters.completions, 1);
                         Submitted::Answered(done, payload)
@@ -347,25 +347,6 @@ impl Driver {
     #[inline]
     pub(crate) fn tries_first(&self) -> bool {
         self.is_epoll
-    }
-
-    /// Tries an op that was not submitted, without waiting; `None` on an engine that does not.
-    #[inline]
-    pub(crate) fn try_now<R: Request>(&self, op: &mut Op<R>) -> Option<Attempt> {
-        match self.engine.borrow().as_ref().expect(GONE) {
-            Engine::Ring(_) => None,
-            Engine::Epoll(epoll) => {
-                let attempt = epoll.try_now::<R>(op.target_mut());
-                match attempt {
-                    Attempt::Over { .. } => {
-                        count(&self.counters.submissions, 1);
-                        count(&self.counters.completions, 1);
-                    }
-                    Attempt::Blocked { sent } => op.add_sent(sent),
-                }
-                Some(attempt)
-            }
-        }
     }
 
     /// Takes an op back whose owner wants no answer; false if the kernel has it, or there is an

@@ -85,8 +85,6 @@ pub(crate) trait Request {
 pub(crate) struct Op<R> {
     target: Target,
     payload: Payload,
-    /// How many bytes a first try has sent.
-    sent: u32,
     request: PhantomData<R>,
 }
 
@@ -96,24 +94,11 @@ impl<R: Request> Op<R> {
     /// the payload moves, or is null; `R` makes of it no other pointers.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn new(target: Target, payload: Payload) -> Op<R> {
-        Op { target, payload, sent: 0, request: PhantomData }
+        Op { target, payload, request: PhantomData }
     }
 
-    pub(super) fn into_parts(self) -> (Target, u32, Payload) {
-        (self.target, self.sent, self.payload)
-    }
-
-    pub(super) fn target_mut(&mut self) -> &mut Target {
-        &mut self.target
-    }
-
-    pub(super) fn add_sent(&mut self, sent: u32) {
-        self.sent += sent;
-    }
-
-    /// Its memory again: it is not submitted.
-    pub(crate) fn into_payload(self) -> Payload {
-        self.payload
+    pub(super) fn into_parts(self) -> (Target, Payload) {
+        (self.target, self.payload)
     }
 }
 
@@ -172,7 +157,7 @@ impl Completion {
     }
 
     /// The one answer to an op.
-    pub(crate) fn only(result: Result<u32, i32>, buffer: Option<u16>) -> Completion {
+    pub(super) fn only(result: Result<u32, i32>, buffer: Option<u16>) -> Completion {
         Completion { result, more: false, buffer }
     }
 

@@ -173,9 +173,6 @@ impl<B: IoBufMut> Future for Read<'_, B> {
                 return this.fail(error);
             }
             let lend = if this.is_in_flight() { None } else { this.lend() };
-            if lend.is_none() && connection.receive_and_park() {
-                continue;
-            }
             if !connection.arm(lend) {
                 connection.wait_for_bytes(&mut this.id, this.min, cx);
                 return Poll::Pending;

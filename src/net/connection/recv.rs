@@ -22,9 +22,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use crate::buf::{Chunk, Fill};
 use crate::context;
-use crate::driver::{
-    Attempt, Completion, Payload, Role, Submitted, Token, count, error, is_retried,
-};
+use crate::driver::{Completion, Payload, Role, Submitted, Token, count, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -300,57 +298,6 @@ impl Connection {
         }
     }
 
-    /// Receives a piece of what is there, on an engine that can. The end or an error is noted. With
-    /// nothing parked the piece is the next in line.
-    #[inline]
-    fn receive_now(&self) -> Option<Chunk> {
-        if !self.home.tries_first() || !self.home.pool().has_free() {
-            return None;
-        }
-        let armed = match self.recv.borrow().op {
-            RecvOp::Armed { lent: true, .. } => return None,
-            RecvOp::Armed { .. } => true,
-            RecvOp::Idle => false,
-        };
-        match self.home.try_now(&mut ops::recv::multishot(self.fd()))? {
-            Attempt::Over { result: Ok(len), buffer: Some(bid), .. } => {
-                Some(self.home.pool().lend(bid, len as usize))
-            }
-            Attempt::Over { result, buffer, .. } => {
-                let mut woken = Vec::new();
-                let done = Completion { result, more: armed, buffer };
-                self.complete_recv(done, Payload::None, &mut woken);
-                self.home.wake_later(woken);
-                None
-            }
-            Attempt::Blocked { .. } => None,
-        }
-    }
-
-    /// Makes a piece that came at once the next in line, for whoever comes first.
-    fn park_now(&self, chunk: Chunk) {
-        let mut woken = Vec::new();
-        let mut recv = self.recv.borrow_mut();
-        recv.pinned += chunk.footprint();
-        recv.parked.push_front(Segment::Chunk(chunk));
-        recv.waiters.wake(&mut woken);
-        drop(recv);
-        self.home.wake_later(woken);
-    }
-
-    /// Receives a piece of what is there, on an engine that can, behind what is parked: whether
-    /// there is more than before, or an end.
-    pub(super) fn receive_and_park(&self) -> bool {
-        let Some(chunk) = self.receive_now() else { return self.recv.borrow().has_ending() };
-        let mut woken = Vec::new();
-        let mut recv = self.recv.borrow_mut();
-        recv.park(Segment::Chunk(chunk));
-        recv.waiters.wake(&mut woken);
-        drop(recv);
-        self.home.wake_later(woken);
-        true
-    }
-
     /// Asks for the op to end, if one is in flight.
     fn stop(&self, recv: &mut Recv, before_sleep: bool) {
         let RecvOp::Armed { token, stopping, .. } = &mut recv.op else { return };
@@ -407,9 +354,7 @@ impl Connection {
                 } else {
                     recv.park(segment)
                 }
-                let is_full = recv.pinned >= self.home.settings().stream_credit;
-                // Epoll reads nothing ahead that would have to be stopped.
-                if more && is_full && !recv.stalled && !self.home.tries_first() {
+                if more && recv.pinned >= self.home.settings().stream_credit && !recv.stalled {
                     recv.stalled = true;
                     self.stop(&mut recv, false);
                 }
@@ -535,22 +480,6 @@ pub(crate) struct RecvChunk<'a> {
     id: Option<WaiterId>,
 }
 
-impl RecvChunk<'_> {
-    /// A piece that came at once, with nothing before it.
-    #[inline]
-    fn received(&mut self, chunk: Chunk, cx: &mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
-        let mut recv = self.connection.recv.borrow_mut();
-        let waiting = recv.waiters.remove(self.id.take());
-        drop(recv);
-        drop(waiting);
-        if context::spend(cx).is_pending() {
-            self.connection.park_now(chunk);
-            return Poll::Pending;
-        }
-        Poll::Ready(Ok(Some(chunk)))
-    }
-}
-
 impl Future for RecvChunk<'_> {
     type Output = io::Result<Option<Chunk>>;
 
@@ -560,13 +489,6 @@ impl Future for RecvChunk<'_> {
         while recv.parked.is_empty() && !recv.has_ending() {
             drop(recv);
             ready!(context::poll_home(&connection.home, cx))?;
-            if let Some(chunk) = connection.receive_now() {
-                return self.received(chunk, cx);
-            }
-            if connection.recv.borrow().has_ending() {
-                recv = connection.recv.borrow_mut();
-                break;
-            }
             if !connection.arm(None) {
                 connection.wait_for_bytes(&mut self.id, 1, cx);
                 return Poll::Pending;

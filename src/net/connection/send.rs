@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use crate::buf::Outgoing;
 use crate::context;
-use crate::driver::{Attempt, Completion, Payload, Role, Submitted, Token, error, is_retried};
+use crate::driver::{Completion, Payload, Role, Submitted, Token, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -185,22 +185,6 @@ impl Send {
 }
 
 impl Connection {
-    /// As `submit_one`, from the start; on an engine that tries first without a slot if it is over at
-    /// once.
-    #[inline]
-    fn submit_first(self: &Rc<Self>, outgoing: Outgoing) -> (Submitted, Flight) {
-        let (mut op, len) = match ops::send::one(self.fd(), outgoing, 0) {
-            Ok(op) => op,
-            Err(outgoing) => return self.submit_batch(vec![outgoing], 0),
-        };
-        let flight = Flight { entries: 1, len: len as u32 };
-        if let Some(Attempt::Over { result, .. }) = self.home.try_now(&mut op) {
-            let done = Completion::only(result, None);
-            return (Submitted::Answered(done, op.into_payload()), flight);
-        }
-        (self.home.submit(op, self.clone(), Role::Send), flight)
-    }
-
     #[inline]
     fn submit_one(self: &Rc<Self>, outgoing: Outgoing, offset: usize) -> (Submitted, Flight) {
         match ops::send::one(self.fd(), outgoing, offset) {
@@ -574,7 +558,7 @@ impl<T> SendBuffer<'_, T> {
         // With nothing before it, it goes to the kernel without a stay in the queue.
         let mut answer = None;
         let outgoing = if send.entries.is_empty() && !send.held {
-            let (submitted, flight) = connection.submit_first(outgoing);
+            let (submitted, flight) = connection.submit_one(outgoing, 0);
             match submitted {
                 Submitted::InFlight(token) => send.flight = Some((token, flight)),
                 Submitted::Answered(done, Payload::Outgoing(outgoing))
