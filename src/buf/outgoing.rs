@@ -15,12 +15,15 @@ pub(crate) struct Outgoing {
 
 enum Parts {
     One(*const u8),
-    Many {
-        parts: Box<[(*const u8, usize)]>,
-        /// The part that the last offset lay in, and the bytes before it: offsets only grow, so
-        /// many small parts are walked once.
-        reached: Cell<(usize, usize)>,
-    },
+    /// Boxed: what moves with every send is the usual case.
+    Many(Box<Many>),
+}
+
+struct Many {
+    parts: Vec<(*const u8, usize)>,
+    /// The part that the last offset lay in, and the bytes before it: offsets only grow, so many
+    /// small parts are walked once.
+    reached: Cell<(usize, usize)>,
 }
 
 impl Outgoing {
@@ -31,11 +34,11 @@ impl Outgoing {
     }
 
     pub(crate) fn many<B: super::IoBuf>(bufs: Vec<B>) -> Outgoing {
-        let parts: Box<[_]> = bufs.iter().map(|buf| (buf.ptr(), buf.len())).collect();
+        let parts: Vec<_> = bufs.iter().map(|buf| (buf.ptr(), buf.len())).collect();
         let len = parts.iter().try_fold(0usize, |sum, (_, len)| sum.checked_add(*len));
         let len = len.expect("the buffers of one send are together shorter than the address space");
-        let parts = Parts::Many { parts, reached: Cell::new((0, 0)) };
-        Outgoing { parts, len, owner: Erased::new(bufs) }
+        let many = Many { parts, reached: Cell::new((0, 0)) };
+        Outgoing { parts: Parts::Many(Box::new(many)), len, owner: Erased::new(bufs) }
     }
 
     /// How many bytes there are in all.
@@ -60,7 +63,7 @@ impl Outgoing {
                 let bytes = unsafe { std::slice::from_raw_parts(*ptr, self.len) };
                 Some(&bytes[offset..])
             }
-            Parts::Many { .. } => None,
+            Parts::Many(_) => None,
         }
     }
 
@@ -70,7 +73,8 @@ impl Outgoing {
         let mut skip = offset;
         let many: &[(*const u8, usize)] = match &self.parts {
             Parts::One(_) => &[],
-            Parts::Many { parts, reached } => {
+            Parts::Many(many) => {
+                let Many { parts, reached } = &**many;
                 let (mut index, mut before) = match reached.get() {
                     (_, before) if before > offset => (0, 0),
                     reached => reached,

@@ -319,62 +319,72 @@ impl Connection {
         let Completion { result, more, buffer } = done;
         // The data first, whatever becomes of it: a buffer the kernel picked must come back.
         let len = result.unwrap_or(0) as usize;
-        let lent = buffer.map(|bid| self.home.pool().lend(bid, len));
-        let segment = match payload {
-            Payload::Fill(fill) => {
+        let segment = match (payload, buffer) {
+            (Payload::None, Some(bid)) => Some(Segment::Chunk(self.home.pool().lend(bid, len))),
+            (Payload::Fill(fill), _) => {
                 ops::recv::filled(&fill, len);
                 Some(Segment::Filled(fill))
             }
-            Payload::Heap(memory) => {
+            (Payload::Heap(memory), _) => {
                 Some(Segment::Chunk(Chunk::from(ops::recv::heap_bytes(memory, len))))
             }
-            _ => lent.map(Segment::Chunk),
+            _ => None,
         };
-        // Before the borrow, and only for what looks like an end.
-        let cut_by = if result == Ok(0) { self.cut_by() } else { None };
+        match segment {
+            Some(segment) if len > 0 => self.received(segment, more, woken),
+            unwanted => {
+                self.received_nothing(done, woken);
+                drop(unwanted);
+            }
+        }
+    }
+
+    /// Bytes have come.
+    #[inline]
+    fn received(&self, segment: Segment, more: bool, woken: &mut Vec<Waker>) {
         let mut recv = self.recv.borrow_mut();
         if !more {
             recv.op = RecvOp::Idle;
         }
-        let mut unwanted = None;
-        match result {
-            Ok(0) => {
-                // A reset that a send met first shows here as an end that it is not (RX12).
-                recv.end.get_or_insert(cut_by.map_or(End::Eof, End::Error));
-                unwanted = segment;
+        let is_known = |fill: &Rc<Fill<dyn Any>>| recv.parked.iter().any(|other| other.is(fill));
+        let unwanted = match segment {
+            segment if recv.closed => Some(segment),
+            // More bytes in a buffer that is parked already, at the end of the line.
+            Segment::Filled(fill) if is_known(&fill) => Some(Segment::Filled(fill)),
+            segment => {
+                recv.park(segment);
+                None
             }
-            Ok(_) if recv.closed => unwanted = segment,
-            Ok(_) => {
-                let segment = segment.expect("received bytes are somewhere");
-                let known = matches!(&segment, Segment::Filled(fill)
-                    if recv.parked.iter().any(|other| other.is(fill)));
-                // More bytes in a buffer that is parked already, at the end of the line.
-                if known {
-                    unwanted = Some(segment)
-                } else {
-                    recv.park(segment)
-                }
-                if more && recv.pinned >= self.home.settings().stream_credit && !recv.stalled {
-                    recv.stalled = true;
-                    self.stop(&mut recv, false);
-                }
-            }
-            Err(errno) => {
-                unwanted = segment;
-                match errno {
-                    libc::ENOBUFS if buffer.is_none() => count(&self.home.counters().pool_empty, 1),
-                    errno if is_retried(errno) => {}
-                    libc::ENOMEM => recv.passing = Some(errno),
-                    errno => {
-                        recv.end.get_or_insert(End::Error(errno));
-                    }
-                }
-            }
+        };
+        if more && recv.pinned >= self.home.settings().stream_credit && !recv.stalled {
+            recv.stalled = true;
+            self.stop(&mut recv, false);
         }
-        // Those who find nothing arm again: an op that just ended is re-armed by who waits.
         recv.waiters.wake(woken);
         drop(recv);
         drop(unwanted);
+    }
+
+    /// The end, an error, or an op that ended for a reason of its own.
+    fn received_nothing(&self, done: Completion, woken: &mut Vec<Waker>) {
+        // Before the borrow, and only for what looks like an end.
+        let cut_by = if done.result == Ok(0) { self.cut_by() } else { None };
+        let mut recv = self.recv.borrow_mut();
+        if !done.more {
+            recv.op = RecvOp::Idle;
+        }
+        match done.result {
+            // A reset that a send met first shows here as an end that it is not (RX12).
+            Ok(_) => _ = recv.end.get_or_insert(cut_by.map_or(End::Eof, End::Error)),
+            Err(libc::ENOBUFS) if done.buffer.is_none() => {
+                count(&self.home.counters().pool_empty, 1)
+            }
+            Err(errno) if is_retried(errno) => {}
+            Err(libc::ENOMEM) => recv.passing = Some(libc::ENOMEM),
+            Err(errno) => _ = recv.end.get_or_insert(End::Error(errno)),
+        }
+        // Those who find nothing arm again: an op that just ended is re-armed by who waits.
+        recv.waiters.wake(woken);
     }
 
     /// After bytes were taken: a shot that was stopped for want of credit starts again.

@@ -551,6 +551,8 @@ impl<T> SendBuffer<'_, T> {
             }
             return Poll::Ready(SendReport { sent: 0, error, outgoing });
         }
+        // Foreign code, so before anything is borrowed; of no use where the answer may be at hand.
+        let mut waker = (!connection.home.tries_first()).then(|| cx.waker().clone());
         let mut send = connection.send.borrow_mut();
         let id = send.next_id;
         send.next_id += 1;
@@ -574,10 +576,14 @@ impl<T> SendBuffer<'_, T> {
         } else {
             Some(outgoing)
         };
+        let (is_under_way, has_waker) = (send.flight.is_some(), waker.is_some());
         let state = EntryState::Live;
-        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
-        let is_under_way = send.flight.is_some();
+        let waker = waker.take_if(|_| is_under_way);
+        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker });
         drop(send);
+        if is_under_way && has_waker {
+            return Poll::Pending;
+        }
         if !is_under_way && connection.finish_now(answer) && context::spend(cx).is_pending() {
             return Poll::Pending; // the answer waits in the queue for the next poll
         }
