@@ -12,6 +12,8 @@ mod context;
 mod executor;
 pub mod time;
 pub mod net;
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
+mod compat;
 mod ops;
 mod driver;
 pub mod buf;
@@ -21,6 +23,8 @@ mod sync;
 mod sys;
 
 pub use buf::Chunk;
+#[cfg(feature = "hyper")]
+pub use compat::hyper;
 pub use doctor::{Limit, Report, doctor};
 pub use driver::{Backend, Capabilities, Feature, SetupError, Support};
 pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};
@@ -37,6 +41,9 @@ pub mod docs {
 
     #[doc = include_str!("docs/semantics.md")]
     pub mod semantics {}
+
+    #[doc = include_str!("docs/ecosystem.md")]
+    pub mod ecosystem {}
 
     #[doc = include_str!("docs/kernels.md")]
     pub mod kernels {}

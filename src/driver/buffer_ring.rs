@@ -241,6 +241,16 @@ impl Chunk {
         self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
+    /// Gives up the first `len` bytes.
+    ///
+    /// # Panics
+    /// If there are fewer.
+    pub(crate) fn advance(&mut self, len: usize) {
+        assert!(len <= self.len as usize, "{len} bytes of a chunk of {}", self.len);
+        self.start += len as u32;
+        self.len -= len as u32;
+    }
+
     /// Whether the bytes are lent from the pool, rather than on the heap.
     pub fn is_pooled(&self) -> bool {
         matches!(self.storage, Storage::Pooled { .. })

@@ -51,6 +51,10 @@ impl<T> Queue<T> {
         self.first.as_ref()
     }
 
+    pub(crate) fn front_mut(&mut self) -> Option<&mut T> {
+        self.first.as_mut()
+    }
+
     /// The first element, if there is no other: the common case, without a search.
     #[inline]
     pub(crate) fn only_mut(&mut self) -> Option<&mut T> {

@@ -12,6 +12,12 @@ use super::queue::Queue;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WaiterId(u64);
 
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
+impl WaiterId {
+    /// Whoever polls the object without a future of its own: one for each list, the last wins.
+    pub(crate) const POLLER: WaiterId = WaiterId(0);
+}
+
 /// Wakers in order of arrival.
 #[derive(Default)]
 pub(crate) struct Waiters {

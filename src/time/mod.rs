@@ -29,11 +29,13 @@ pub use interval::{Interval, MissedTickBehavior, interval, interval_at};
 pub use sleep::{Sleep, sleep, sleep_until};
 pub use timeout::{Elapsed, Timeout, timeout, timeout_at};
 pub(crate) use timers::Timers;
+#[cfg(feature = "hyper")]
+pub(crate) use wheel::TimerKey;
 
 use std::time::{Duration, Instant};
 
 /// `at + by`; where that cannot be represented, an `Instant` so late that it is never.
-fn saturating_add(at: Instant, by: Duration) -> Instant {
+pub(crate) fn saturating_add(at: Instant, by: Duration) -> Instant {
     at.checked_add(by).unwrap_or_else(|| {
         // std does not name the last `Instant`; steps of halving length come within a second.
         let steps = (0..u64::BITS).rev().map(|bit| Duration::from_secs(1 << bit));

@@ -9,8 +9,14 @@ use std::time::Instant;
 
 use super::wheel::{NEVER, TimerKey, Wheel};
 
+/// How many there ever were.
+#[cfg(feature = "hyper")]
+static MADE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+
 /// Clock and timers of one runtime.
 pub(crate) struct Timers {
+    #[cfg(feature = "hyper")]
+    serial: u64,
     start: Instant,
     /// The latest `now` that `expire` was given.
     reached: Cell<u64>,
@@ -19,7 +25,19 @@ pub(crate) struct Timers {
 
 impl Timers {
     pub(crate) fn new() -> Self {
-        Timers { start: Instant::now(), reached: Cell::new(0), wheel: RefCell::new(Wheel::new()) }
+        Timers {
+            #[cfg(feature = "hyper")]
+            serial: MADE.fetch_add(1, std::sync::atomic::Ordering::Relaxed),
+            start: Instant::now(),
+            reached: Cell::new(0),
+            wheel: RefCell::new(Wheel::new()),
+        }
+    }
+
+    /// Names these timers among those of all runtimes that ever were.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
     }
 
     pub(crate) fn now_ns(&self) -> u64 {

@@ -8,11 +8,14 @@
 //! The last of these to go closes the descriptor, so no number is reused while an op may mean it.
 //! Dropping the handle cancels what is in flight; the driver does not sleep before that has ended.
 //!
-//! Nothing here is TCP's own. Read next: `recv.rs`, `read.rs`, then `send.rs`.
+//! Nothing here is TCP's own. Read next: `recv.rs`, `read.rs`, `send.rs`, then `poll.rs`.
 
 mod recv;
 mod read;
 mod send;
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
+#[allow(dead_code, reason = "each feature uses a part of it")]
+mod poll;
 
 use std::cell::{Cell, RefCell};
 use std::io;

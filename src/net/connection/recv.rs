@@ -29,7 +29,7 @@ use crate::ops;
 
 /// The receiving side of a connection.
 pub(super) struct Recv {
-    parked: Queue<Segment>,
+    pub(super) parked: Queue<Segment>,
     /// Memory that parked chunks pin, in bytes.
     pinned: usize,
     end: Option<End>,
@@ -68,7 +68,7 @@ pub(super) enum Segment {
 }
 
 impl Segment {
-    fn bytes(&self) -> &[u8] {
+    pub(super) fn bytes(&self) -> &[u8] {
         match self {
             Segment::Chunk(chunk) => chunk,
             Segment::Filled(fill) => fill.received(),
@@ -179,6 +179,20 @@ impl Recv {
         self.end.is_some() || self.passing.is_some()
     }
 
+    /// Takes `len` of the first bytes in line, as many as there are. Returns the segment that is
+    /// used up, to be dropped when no borrow is held.
+    #[must_use]
+    pub(super) fn consume(&mut self, len: usize) -> Option<Segment> {
+        let first = self.parked.front_mut()?;
+        let before = first.footprint();
+        match first {
+            Segment::Chunk(chunk) => chunk.advance(len),
+            Segment::Filled(fill) => fill.consume(len),
+        }
+        self.pinned -= before - first.footprint();
+        if first.bytes().is_empty() { self.pop() } else { None }
+    }
+
     /// Copies bytes that are parked in `fill` to the heap, so that its buffer is free of them.
     /// Returns the segment that stood for them, to be dropped when no borrow is held.
     pub(super) fn part_with(&mut self, fill: &Fill<dyn Any>) -> Option<Segment> {
@@ -212,14 +226,7 @@ impl Recv {
         while let Some(segment) = self.parked.front() {
             let len = fill.append(segment.bytes());
             if len < segment.bytes().len() {
-                match self.parked.iter_mut().next().expect("just seen") {
-                    Segment::Filled(other) => other.consume(len),
-                    Segment::Chunk(chunk) => {
-                        let before = chunk.footprint();
-                        spent.push(Segment::Chunk(chunk.split_to(len)));
-                        self.pinned -= before - chunk.footprint();
-                    }
-                }
+                spent.extend(self.consume(len));
                 break;
             }
             if let Segment::Filled(other) = segment {
@@ -477,6 +484,59 @@ impl Connection {
         drop(waker);
     }
 
+    /// Waits until there are bytes or there is something else to say, for the future `id`.
+    #[inline]
+    pub(super) fn poll_bytes(
+        self: &Rc<Self>,
+        id: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let recv = self.recv.borrow();
+            if !recv.parked.is_empty() || recv.has_ending() {
+                break;
+            }
+            drop(recv);
+            ready!(context::poll_home(&self.home, cx))?;
+            if !self.arm(None) {
+                self.wait_for_bytes(id, 1, cx);
+                return Poll::Pending;
+            }
+        }
+        context::spend(cx).map(Ok)
+    }
+
+    /// Takes one piece of what [`poll_bytes`](Self::poll_bytes) found for the future `id`; `None`
+    /// at the end.
+    #[inline]
+    pub(super) fn take_chunk(self: &Rc<Self>, id: Option<WaiterId>) -> io::Result<Option<Chunk>> {
+        let mut recv = self.recv.borrow_mut();
+        let waiting = recv.waiters.remove(id);
+        let (chunk, spent) = match recv.pop() {
+            Some(Segment::Chunk(chunk)) => (chunk, None),
+            Some(Segment::Filled(fill)) => {
+                let (piece, is_spent) = piece_of(&fill);
+                if !is_spent {
+                    recv.park_first(fill.clone());
+                }
+                (piece, Some(fill))
+            }
+            None => {
+                let ending = recv.ending().expect("there is an end, or nothing is ready");
+                drop(recv);
+                drop(waiting);
+                return ending.map(|()| None);
+            }
+        };
+        let is_stalled = recv.stalled;
+        drop(recv);
+        drop((waiting, spent));
+        if is_stalled {
+            self.resume();
+        }
+        Ok(Some(chunk))
+    }
+
     /// Waits for the next bytes and takes one piece of them; `None` at the end.
     #[inline]
     pub(crate) fn recv(self: &Rc<Self>) -> RecvChunk<'_> {
@@ -494,42 +554,9 @@ impl Future for RecvChunk<'_> {
     type Output = io::Result<Option<Chunk>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let connection = self.connection;
-        let mut recv = connection.recv.borrow_mut();
-        while recv.parked.is_empty() && !recv.has_ending() {
-            drop(recv);
-            ready!(context::poll_home(&connection.home, cx))?;
-            if !connection.arm(None) {
-                connection.wait_for_bytes(&mut self.id, 1, cx);
-                return Poll::Pending;
-            }
-            recv = connection.recv.borrow_mut();
-        }
-        drop(recv);
-        ready!(context::spend(cx));
-        recv = connection.recv.borrow_mut();
-        let waiting = recv.waiters.remove(self.id.take());
-        let (chunk, spent) = match recv.pop() {
-            Some(Segment::Chunk(chunk)) => (chunk, None),
-            Some(Segment::Filled(fill)) => {
-                let (piece, is_spent) = piece_of(&fill);
-                if !is_spent {
-                    recv.park_first(fill.clone());
-                }
-                (piece, Some(fill))
-            }
-            None => {
-                let ending = recv.ending().expect("there is an end, or nothing is ready");
-                return Poll::Ready(ending.map(|()| None));
-            }
-        };
-        let is_stalled = recv.stalled;
-        drop(recv);
-        drop((waiting, spent));
-        if is_stalled {
-            connection.resume();
-        }
-        Poll::Ready(Ok(Some(chunk)))
+        ready!(self.connection.poll_bytes(&mut self.id, cx))?;
+        let id = self.id.take();
+        Poll::Ready(self.connection.take_chunk(id))
     }
 }
 

@@ -29,11 +29,15 @@ pub(super) struct Send {
     /// In order of first polls: finished and not yet collected, in flight, waiting.
     entries: Queue<Entry>,
     next_id: u64,
-    flight: Option<(Token, Flight)>,
+    pub(super) flight: Option<(Token, Flight)>,
+    /// Bytes of `poll_write` behind everything queued, while something is under way.
+    pub(super) written: Vec<u8>,
+    /// Who polls without a future: for room, or until everything is out.
+    pub(super) poller: Option<Waker>,
     /// Nothing new is given to the kernel for the moment.
     held: bool,
     /// The errno that ended this direction, first one wins.
-    end: Option<i32>,
+    pub(super) end: Option<i32>,
     /// A send fell short without our doing, or failed other than by the peer's finishing: what
     /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
     cut: bool,
@@ -44,7 +48,7 @@ pub(super) struct Send {
 
 /// What one op is to send: so many bytes of so many entries.
 #[derive(Clone, Copy, Debug)]
-struct Flight {
+pub(super) struct Flight {
     entries: u32,
     len: u32,
 }
@@ -72,7 +76,8 @@ struct Entry {
 enum EntryState {
     /// Its future lives, or was forgotten.
     Live,
-    /// Its future was dropped after the kernel had seen it.
+    /// Nobody will collect it: its future was dropped after the kernel had seen it, or it never had
+    /// one.
     Abandoned,
     /// Over; an errno, 0 if it went out whole.
     Finished(i32),
@@ -97,6 +102,8 @@ impl Send {
             entries: Queue::default(),
             next_id: 0,
             flight: None,
+            written: Vec::new(),
+            poller: None,
             held: false,
             end: None,
             cut: false,
@@ -109,12 +116,25 @@ impl Send {
         self.entries.iter_mut().filter(|entry| !entry.is_finished())
     }
 
-    fn is_idle(&self) -> bool {
-        self.entries.iter().all(Entry::is_finished)
+    /// Whether everything is out, or has failed.
+    pub(super) fn is_idle(&self) -> bool {
+        self.written.is_empty() && self.entries.iter().all(Entry::is_finished)
+    }
+
+    /// Makes an entry of what was written, behind the others.
+    fn seal(&mut self) {
+        if self.written.is_empty() {
+            return;
+        }
+        let bytes = std::mem::take(&mut self.written);
+        let (id, len) = (self.next_id, bytes.len());
+        self.next_id += 1;
+        let (outgoing, state) = (Some(Outgoing::one(bytes)), EntryState::Abandoned);
+        self.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
     }
 
     /// Why nothing can be sent, if so.
-    fn refusal(&self) -> Option<io::Error> {
+    pub(super) fn refusal(&self) -> Option<io::Error> {
         match (self.end, self.closing) {
             (Some(errno), _) => Some(error(errno)),
             (None, Closing::No) => None,
@@ -142,7 +162,8 @@ impl Send {
         payload: Payload,
         woken: &mut Vec<Waker>,
     ) -> Result<(), Payload> {
-        let is_usual = done.result == Ok(flight.len) && self.closing == Closing::No;
+        let is_usual =
+            done.result == Ok(flight.len) && self.closing == Closing::No && self.written.is_empty();
         match (payload, self.entries.only_mut()) {
             (Payload::Outgoing(outgoing), Some(entry))
                 if is_usual
@@ -152,6 +173,7 @@ impl Send {
                 entry.outgoing = Some(outgoing);
                 entry.sent = entry.len;
                 Send::finish(entry, 0, woken);
+                woken.extend(self.poller.take());
                 self.cut = false;
                 Ok(())
             }
@@ -164,6 +186,8 @@ impl Send {
         for entry in self.unfinished() {
             Send::finish(entry, errno, woken);
         }
+        self.written = Vec::new();
+        woken.extend(self.poller.take());
         self.entries.extract(|entry| entry.state == EntryState::Abandoned)
     }
 
@@ -172,6 +196,7 @@ impl Send {
         if self.end.is_some() {
             return;
         }
+        self.seal();
         for entry in self.entries.iter_mut().filter(|entry| !entry.is_finished()) {
             let Some(outgoing) = &entry.outgoing else { return };
             for piece in outgoing.pieces(entry.sent) {
@@ -214,6 +239,7 @@ impl Connection {
         if send.flight.is_some() || send.held || self.home.check().is_err() {
             return false;
         }
+        send.seal();
         let (submitted, flight) = match send.entries.only_mut() {
             Some(only) if only.is_finished() => return false,
             Some(only) => {
@@ -244,7 +270,10 @@ impl Connection {
 
     /// Deals with an answer that came at once, and goes on as far as that goes at once; whether
     /// anything did.
-    fn finish_now(self: &Rc<Self>, answer: Option<(Flight, Completion, Payload)>) -> bool {
+    pub(super) fn finish_now(
+        self: &Rc<Self>,
+        answer: Option<(Flight, Completion, Payload)>,
+    ) -> bool {
         let mut woken = Vec::new();
         let mut finished = answer.is_some();
         if let Some((flight, done, payload)) = answer {
@@ -325,6 +354,7 @@ impl Connection {
                 spent = send.fail_all(errno, woken);
             }
         }
+        woken.extend(send.poller.take());
         drop(send);
         drop(spent);
     }
@@ -352,6 +382,7 @@ impl Connection {
             };
             send.closing = Closing::Done(done);
             send.waiters.wake(woken);
+            woken.extend(send.poller.take());
         }
     }
 
@@ -401,6 +432,33 @@ impl Connection {
         answer: fn(SendReport) -> T,
     ) -> SendBuffer<'_, T> {
         SendBuffer { connection: self, state: SendState::Start(outgoing), answer }
+    }
+
+    /// Shuts the direction down, at once or when everything is out; what came of it, if that is
+    /// known. Whoever has to wait registers.
+    pub(super) fn try_shutdown(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let send = self.send.borrow();
+        let (end, closing, idle) = (send.end, send.closing, send.is_idle());
+        drop(send);
+        match (end, closing) {
+            (Some(errno), _) | (None, Closing::Done(Err(errno))) => {
+                ready!(context::spend(cx));
+                return Poll::Ready(Err(error(errno)));
+            }
+            (None, Closing::Done(Ok(()))) => {
+                ready!(context::spend(cx));
+                return Poll::Ready(Ok(()));
+            }
+            (None, Closing::No | Closing::Asked) => {}
+        }
+        if !idle {
+            ready!(context::poll_home(&self.home, cx))?;
+        }
+        self.ask_shutdown();
+        match self.send.borrow().closing {
+            Closing::Done(done) => Poll::Ready(done.map_err(error)),
+            Closing::No | Closing::Asked => Poll::Pending,
+        }
     }
 
     /// Waits until everything queued is out, and the direction is shut down.
@@ -554,6 +612,7 @@ impl<T> SendBuffer<'_, T> {
         // Foreign code, so before anything is borrowed; of no use where the answer may be at hand.
         let mut waker = (!connection.home.tries_first()).then(|| cx.waker().clone());
         let mut send = connection.send.borrow_mut();
+        send.seal();
         let id = send.next_id;
         send.next_id += 1;
         self.state = SendState::Queued(id);
@@ -666,28 +725,10 @@ impl Future for Shutdown<'_> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let connection = self.connection;
-        let send = connection.send.borrow();
-        let (end, closing, idle) = (send.end, send.closing, send.is_idle());
-        drop(send);
-        match (end, closing) {
-            (Some(errno), _) | (None, Closing::Done(Err(errno))) => {
-                ready!(context::spend(cx));
-                return Poll::Ready(Err(error(errno)));
-            }
-            (None, Closing::Done(Ok(()))) => {
-                ready!(context::spend(cx));
-                return Poll::Ready(Ok(()));
-            }
-            (None, Closing::No | Closing::Asked) => {}
-        }
-        if !idle {
-            ready!(context::poll_home(&connection.home, cx))?;
-        }
         let waker = cx.waker().clone(); // foreign code: before the last look
-        connection.ask_shutdown();
-        if let Closing::Done(done) = connection.send.borrow().closing {
-            return Poll::Ready(done.map_err(error));
+        let connection = self.connection;
+        if let Poll::Ready(done) = connection.try_shutdown(cx) {
+            return Poll::Ready(done);
         }
         let replaced = connection.send.borrow_mut().waiters.register(&mut self.id, waker);
         drop(replaced);

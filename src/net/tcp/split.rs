@@ -44,6 +44,12 @@ impl OwnedReadHalf {
         present(&self.connection)
     }
 
+    /// Where the poll traits enter.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn door(&self) -> &Rc<Connection> {
+        self.connection()
+    }
+
     /// Receives the next bytes: [`TcpStream::recv`], with its errors and cancel safety.
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
         self.connection().recv()
@@ -82,6 +88,12 @@ impl OwnedWriteHalf {
 
     fn connection(&self) -> &Rc<Connection> {
         present(&self.connection)
+    }
+
+    /// Where the poll traits enter.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
+    pub(crate) fn door(&self) -> &Rc<Connection> {
+        self.connection()
     }
 
     /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.

@@ -60,6 +60,12 @@ impl TcpStream {
         TcpStream { connection }
     }
 
+    /// Where the poll traits enter.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
+    pub(crate) fn door(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
     /// The connection without the handle: for halves and conversions.
     fn into_connection(self) -> Rc<Connection> {
         let connection = self.connection.clone();

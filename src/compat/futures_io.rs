@@ -1,0 +1,82 @@
+//! The traits of `futures-io`, which async-std, smol and many protocol crates build on.
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
+
+use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+
+macro_rules! reading {
+    ($($stream:ty),*) => {$(
+        /// Received bytes are copied out as far as there is room; `recv` and `fill_buf` copy none.
+        /// One task at a time: the last one that polled is woken.
+        impl AsyncRead for $stream {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &mut [u8],
+            ) -> Poll<io::Result<usize>> {
+                let (room, mut len) = (buf.len(), 0);
+                let put = |piece: &[u8]| {
+                    buf[len..len + piece.len()].copy_from_slice(piece);
+                    len += piece.len();
+                };
+                self.door().poll_read(cx, room, put).map_ok(|()| len)
+            }
+        }
+
+        /// Lends the received bytes where they are.
+        impl AsyncBufRead for $stream {
+            fn poll_fill_buf(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+            ) -> Poll<io::Result<&[u8]>> {
+                // SAFETY: the slice borrows the only handle of this direction, so nobody receives,
+                // and the handle stays, while it lives.
+                unsafe { self.get_mut().door().poll_fill(cx) }
+            }
+
+            fn consume(self: Pin<&mut Self>, len: usize) {
+                self.door().consume(len);
+            }
+        }
+    )*};
+}
+
+macro_rules! writing {
+    ($($stream:ty),*) => {$(
+        /// Bytes are copied into the stream's send buffer and go out at once; a failure shows at
+        /// the next call. `poll_close` waits until all is out, and ends sending.
+        impl AsyncWrite for $stream {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                self.door().poll_write(cx, &[IoSlice::new(buf)])
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.door().poll_write(cx, bufs)
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.door().poll_flush(cx)
+            }
+
+            fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.door().poll_close(cx)
+            }
+        }
+    )*};
+}
+
+reading!(TcpStream, OwnedReadHalf);
+writing!(TcpStream, OwnedWriteHalf);

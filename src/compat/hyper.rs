@@ -1,0 +1,319 @@
+//! What hyper needs of a runtime: streams, [`Executor`], [`Timer`].
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use std::time::Duration;
+//!
+//! use hyper::service::service_fn;
+//! use hyper::{Request, Response, body::Incoming};
+//! use tamam::net::{TcpListener, TcpStream};
+//!
+//! tamam::run(async {
+//!     let listener = TcpListener::bind("127.0.0.1:0")?;
+//!     let addr = listener.local_addr()?;
+//!     tamam::spawn(async move {
+//!         let (stream, _) = listener.accept().await?;
+//!         let hello = async |_: Request<Incoming>| {
+//!             Ok::<_, Infallible>(Response::new(String::from("hello")))
+//!         };
+//!         hyper::server::conn::http1::Builder::new()
+//!             .timer(tamam::hyper::Timer::new())
+//!             .header_read_timeout(Duration::from_secs(10))
+//!             .serve_connection(stream, service_fn(hello))
+//!             .await
+//!             .map_err(std::io::Error::other)
+//!     });
+//!
+//!     let stream = TcpStream::connect(addr).await?;
+//!     let (mut sender, connection) =
+//!         hyper::client::conn::http1::handshake(stream).await.map_err(std::io::Error::other)?;
+//!     tamam::spawn(connection);
+//!     let request = Request::get("/").header("host", "localhost").body(String::new()).unwrap();
+//!     let response = sender.send_request(request).await.map_err(std::io::Error::other)?;
+//!     assert_eq!(response.status(), 200);
+//!     std::io::Result::Ok(())
+//! })?;
+//! # Ok::<(), std::io::Error>(())
+//! ```
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::mem::ManuallyDrop;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use ::hyper::rt::{self, Read, ReadBufCursor, Write};
+
+use crate::context;
+use crate::net::TcpStream;
+use crate::time::{TimerKey, Timers, saturating_add};
+
+macro_rules! stream {
+    ($($stream:ty),*) => {$(
+        impl Read for $stream {
+            fn poll_read(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                mut buf: ReadBufCursor<'_>,
+            ) -> Poll<io::Result<()>> {
+                let room = buf.remaining();
+                self.door().poll_read(cx, room, |piece| buf.put_slice(piece))
+            }
+        }
+
+        impl Write for $stream {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                buf: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                self.door().poll_write(cx, &[IoSlice::new(buf)])
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                cx: &mut Context<'_>,
+                bufs: &[IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.door().poll_write(cx, bufs)
+            }
+
+            /// hyper then copies its pieces once, into the stream's buffer, and not before that into
+            /// one of its own.
+            fn is_write_vectored(&self) -> bool {
+                true
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.door().poll_flush(cx)
+            }
+
+            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.door().poll_close(cx)
+            }
+        }
+    )*};
+}
+
+stream!(TcpStream);
+
+/// Runs hyper's background futures as tasks of the runtime entered on this thread; they need not be
+/// `Send`. For `http2::Builder::new` and hyper-util's `auto::Builder::new`.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Executor;
+
+impl Executor {
+    /// An executor for whatever runtime is entered when it is used.
+    pub fn new() -> Executor {
+        Executor
+    }
+}
+
+impl<F> rt::Executor<F> for Executor
+where
+    F: Future<Output: 'static> + 'static,
+{
+    fn execute(&self, future: F) {
+        drop(crate::runtime::spawn(future));
+    }
+}
+
+/// Lets hyper's timeouts work: for `Builder::timer`.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct Timer;
+
+impl Timer {
+    /// A timer for whatever runtime is entered when it is polled.
+    pub fn new() -> Timer {
+        Timer
+    }
+}
+
+impl rt::Timer for Timer {
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn rt::Sleep>> {
+        rt::Timer::sleep_until(self, saturating_add(Instant::now(), duration))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
+        Box::pin(Sleep { deadline, place: None })
+    }
+}
+
+/// A sleep that is `Send` and `Sync`, as hyper asks: it knows its runtime and its timer by plain
+/// numbers, and looks them up on the thread where it is polled.
+struct Sleep {
+    deadline: Instant,
+    /// Which runtime's wheel, and where in it. The timer may have fired, and then the key is stale.
+    place: Option<(u64, TimerKey)>,
+}
+
+impl rt::Sleep for Sleep {}
+
+impl Sleep {
+    fn poll_with(&mut self, timers: &Timers, cx: &mut Context<'_>) -> Poll<()> {
+        match self.place {
+            Some((serial, key)) if serial == timers.serial() => {
+                if timers.update(key, cx.waker()) {
+                    return Poll::Pending;
+                }
+                self.place = None;
+                if timers.has_reached(timers.to_ns(self.deadline)) {
+                    return Poll::Ready(());
+                }
+            }
+            // Of another runtime, where it stays until it fires and wakes nobody who cares.
+            _ => self.place = None,
+        }
+        if Instant::now() >= self.deadline {
+            return Poll::Ready(());
+        }
+        let key = timers.insert(timers.to_ns(self.deadline), cx.waker().clone());
+        self.place = Some((timers.serial(), key));
+        Poll::Pending
+    }
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    #[track_caller]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(timers) = context::timers() else { panic!("{}", context::missing()) };
+        self.get_mut().poll_with(&timers, cx)
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let (Some((serial, key)), Some(timers)) = (self.place, context::timers()) else { return };
+        if timers.serial() == serial {
+            drop(timers.remove(key));
+        }
+    }
+}
+
+/// A stream that hyper may upgrade, to WebSocket say: `with_upgrades` asks for `Send`, which the
+/// streams of this crate are not.
+///
+/// It may be moved to another thread, but not used there. Dropped there, it leaks the stream: what
+/// belongs to one thread's runtime cannot be ended by another's.
+///
+/// # Panics
+/// When used on another thread than the one it was made on.
+/// # Examples
+/// ```
+/// # use tamam::net::TcpStream;
+/// # async fn serve(stream: TcpStream, service: impl hyper::service::HttpService<
+/// #     hyper::body::Incoming, ResBody = String, Error = std::convert::Infallible>) {
+/// let stream = tamam::hyper::Upgradeable::new(stream);
+/// let connection = hyper::server::conn::http1::Builder::new()
+///     .serve_connection(stream, service)
+///     .with_upgrades();
+/// # drop(connection);
+/// # }
+/// ```
+pub struct Upgradeable<T> {
+    stream: ManuallyDrop<T>,
+    home: ThreadId,
+}
+
+// SAFETY: `stream` is reached, by reference, by value or to be dropped, only after a look that this
+// is the thread it was made on.
+unsafe impl<T> Send for Upgradeable<T> {}
+
+impl<T> Upgradeable<T> {
+    /// Wraps a stream of this thread.
+    pub fn new(stream: T) -> Upgradeable<T> {
+        Upgradeable { stream: ManuallyDrop::new(stream), home: thread::current().id() }
+    }
+
+    /// The stream again.
+    ///
+    /// # Panics
+    /// On another thread than the one it was made on.
+    pub fn into_inner(self) -> T {
+        self.assert_at_home();
+        let mut this = ManuallyDrop::new(self);
+        // SAFETY: `this` is not dropped and not used again, so the stream is taken once.
+        unsafe { ManuallyDrop::take(&mut this.stream) }
+    }
+
+    fn stream(self: Pin<&mut Self>) -> Pin<&mut T>
+    where
+        T: Unpin,
+    {
+        self.assert_at_home();
+        Pin::new(&mut self.get_mut().stream)
+    }
+
+    #[track_caller]
+    fn assert_at_home(&self) {
+        assert!(
+            thread::current().id() == self.home,
+            "a stream of one thread's runtime is used on another thread"
+        );
+    }
+}
+
+impl<T> Unpin for Upgradeable<T> {}
+
+impl<T> Drop for Upgradeable<T> {
+    fn drop(&mut self) {
+        if thread::current().id() == self.home {
+            // SAFETY: dropped once, here; `into_inner` forgets `self`.
+            unsafe { ManuallyDrop::drop(&mut self.stream) };
+        }
+    }
+}
+
+impl<T> fmt::Debug for Upgradeable<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upgradeable").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+impl<T: Read + Unpin> Read for Upgradeable<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.stream().poll_read(cx, buf)
+    }
+}
+
+impl<T: Write + Unpin> Write for Upgradeable<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream().poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.assert_at_home();
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream().poll_shutdown(cx)
+    }
+}
