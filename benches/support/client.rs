@@ -27,7 +27,22 @@ pub struct Client {
 }
 
 impl Client {
+    /// Connections whose messages come back as they are.
     pub fn connect(addr: SocketAddr, count: usize, message_len: usize) -> io::Result<Self> {
+        Client::with(addr, count, |index| Message::new(index, message_len))
+    }
+
+    /// Connections that ask the same each time, and want the same answer.
+    pub fn asking(
+        addr: SocketAddr,
+        count: usize,
+        question: &[u8],
+        answer: &[u8],
+    ) -> io::Result<Self> {
+        Client::with(addr, count, |_| Message::fixed(question, answer))
+    }
+
+    fn with(addr: SocketAddr, count: usize, message: impl Fn(u32) -> Message) -> io::Result<Self> {
         // SAFETY: no memory is passed.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if epoll < 0 {
@@ -48,10 +63,11 @@ impl Client {
             if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), add, fd, &mut event) } != 0 {
                 return Err(io::Error::last_os_error());
             }
-            connections.push(Connection::new(stream, index, message_len));
+            connections.push(Connection::new(stream, message(index as u32)));
         }
         let events = vec![libc::epoll_event { events: 0, u64: 0 }; 512];
-        Ok(Client { epoll, connections, events, scratch: vec![0; message_len] })
+        let longest = connections.iter().map(|connection| connection.message.answer().len()).max();
+        Ok(Client { epoll, connections, events, scratch: vec![0; longest.unwrap_or(0)] })
     }
 
     /// Makes `requests` requests in all, one at a time on each connection, and returns how long it took.
@@ -106,8 +122,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, index: usize, message_len: usize) -> Self {
-        let message = Message::new(index as u32, message_len);
+    fn new(stream: TcpStream, message: Message) -> Self {
         Connection { stream, message, sent: 0, received: 0, under_way: false }
     }
 
@@ -137,15 +152,18 @@ impl Connection {
             return Ok(false);
         }
         self.send()?;
-        let expected = &self.message.bytes;
-        while self.received < expected.len() {
+        while self.received < self.message.answer().len() {
             let arrived = match (&self.stream).read(&mut scratch[self.received..]) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(arrived) => self.received..self.received + arrived,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(error) => return Err(error),
             };
-            assert!(arrived.end <= self.sent, "more came back than was sent");
+            let has_asked = match self.message.answer {
+                None => arrived.end <= self.sent,
+                Some(_) => self.sent == self.message.bytes.len(),
+            };
+            assert!(has_asked, "more came back than was asked for");
             self.message.verify(arrived.clone(), scratch);
             self.received = arrived.end;
         }
@@ -258,6 +276,8 @@ impl Dialer {
 /// Bytes that name their connection and sequence number, again in every block.
 struct Message {
     bytes: Vec<u8>,
+    /// What comes back, if not the same.
+    answer: Option<Vec<u8>>,
     owner: u32,
     sequence: u32,
 }
@@ -268,11 +288,22 @@ impl Message {
     fn new(owner: u32, len: usize) -> Self {
         let pattern = |at: usize| (at * 131 + (at >> 8) * 17 + owner as usize * 29) as u8;
         let bytes = (0..len).map(pattern).collect();
-        Message { bytes, owner, sequence: 0 }
+        Message { bytes, answer: None, owner, sequence: 0 }
+    }
+
+    fn fixed(question: &[u8], answer: &[u8]) -> Self {
+        Message { bytes: question.to_vec(), answer: Some(answer.to_vec()), owner: 0, sequence: 0 }
+    }
+
+    fn answer(&self) -> &[u8] {
+        self.answer.as_deref().unwrap_or(&self.bytes)
     }
 
     fn advance(&mut self) {
         self.sequence += 1;
+        if self.answer.is_some() {
+            return;
+        }
         let (owner, sequence) = (self.owner.to_ne_bytes(), self.sequence.to_ne_bytes());
         for block in self.bytes.chunks_exact_mut(Self::BLOCK) {
             block[..4].copy_from_slice(&owner);
@@ -282,7 +313,7 @@ impl Message {
 
     fn verify(&self, range: std::ops::Range<usize>, arrived: &[u8]) {
         assert!(
-            self.bytes[range.clone()] == arrived[range.clone()],
+            self.answer()[range.clone()] == arrived[range.clone()],
             "connection {}, message {}: bytes {range:?} came back changed",
             self.owner,
             self.sequence,

@@ -41,9 +41,21 @@ fn spawn_tamam_epoll(message_len: usize) -> Server {
     spawn_tamam(Backend::Epoll, message_len)
 }
 
-/// tamam with receive buffers that hold a message, as the others have them, and room: under epoll a
-/// receive that leaves room needs no second look. Else as it comes.
 fn spawn_tamam(backend: Backend, message_len: usize) -> Server {
+    tamam(backend, message_len, tamam_echo)
+}
+
+/// tamam with receive buffers that hold a message, as the others have them, and room: under epoll a
+/// receive that leaves room needs no second look. Else as it comes. `serve` is a task for each
+/// connection.
+pub fn tamam<F>(
+    backend: Backend,
+    message_len: usize,
+    serve: impl Fn(tamam::net::TcpStream) -> F + Send + 'static,
+) -> Server
+where
+    F: Future<Output: 'static> + 'static,
+{
     let (stop, stopped) = oneshot::channel();
     let serve = move |listener: TcpListener| {
         let runtime = tamam::Runtime::builder()
@@ -56,7 +68,7 @@ fn spawn_tamam(backend: Backend, message_len: usize) -> Server {
             tamam::spawn(async move {
                 loop {
                     let (stream, _peer) = listener.accept().await.expect("descriptors are left");
-                    tamam::spawn(tamam_echo(stream));
+                    tamam::spawn(serve(stream));
                 }
             });
             let _ = stopped.await;
@@ -75,6 +87,14 @@ async fn tamam_echo(stream: tamam::net::TcpStream) -> io::Result<()> {
 
 /// tokio's current-thread runtime, a task and a fitting buffer per connection.
 fn spawn_tokio(message_len: usize) -> Server {
+    tokio(move |stream| tokio_echo(stream, message_len))
+}
+
+/// tokio's current-thread runtime with a task for each connection.
+pub fn tokio<F>(serve: impl Fn(tokio::net::TcpStream) -> F + Send + 'static) -> Server
+where
+    F: Future<Output: Send + 'static> + Send + 'static,
+{
     let (stop, stopped) = oneshot::channel();
     let serve = move |listener: TcpListener| {
         listener.set_nonblocking(true)?;
@@ -83,7 +103,7 @@ fn spawn_tokio(message_len: usize) -> Server {
             tokio::spawn(async move {
                 loop {
                     let (stream, _peer) = listener.accept().await.expect("descriptors are left");
-                    tokio::spawn(tokio_echo(stream, message_len));
+                    tokio::spawn(serve(stream));
                 }
             });
             let _ = stopped.await;

@@ -87,8 +87,10 @@ macro_rules! stream {
                 true
             }
 
+            /// Ready when everything is on its way: hyper does not wait for a flush, and would be
+            /// woken for nothing.
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.door().poll_flush(cx)
+                self.door().poll_hand_over(cx)
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -149,6 +149,15 @@ impl Connection {
         }
     }
 
+    /// As [`poll_flush`](Self::poll_flush), for those who do not need to know: waits until everything
+    /// is on its way. The kernel has it before the thread sleeps.
+    pub(crate) fn poll_hand_over(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let send = self.send.borrow();
+        let is_on_its_way = send.end.is_none() && send.written.is_empty();
+        drop(send);
+        if is_on_its_way { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+    }
+
     /// As [`shutdown`](Self::shutdown); but where the peer has reset there is nothing to close, which
     /// is how those who build on the traits have it. Receiving tells of the reset.
     pub(crate) fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

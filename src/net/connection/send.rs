@@ -152,8 +152,9 @@ impl Send {
         };
     }
 
-    /// The common case: one buffer was in flight, nothing else is queued, all of it went out and
-    /// somebody waits for it. Gives `payload` back if it is another.
+    /// The common case: one buffer was in flight, nothing else is queued, and all of it went out.
+    /// `Ok` is a buffer that nobody collects, to be dropped when no borrow is held; `Err` gives
+    /// `payload` back if it is another case.
     #[inline]
     fn finish_only(
         &mut self,
@@ -161,24 +162,31 @@ impl Send {
         done: Completion,
         payload: Payload,
         woken: &mut Vec<Waker>,
-    ) -> Result<(), Payload> {
+    ) -> Result<Option<Outgoing>, Payload> {
         let is_usual =
             done.result == Ok(flight.len) && self.closing == Closing::No && self.written.is_empty();
-        match (payload, self.entries.only_mut()) {
+        let (outgoing, entry) = match (payload, self.entries.only_mut()) {
             (Payload::Outgoing(outgoing), Some(entry))
                 if is_usual
-                    && entry.state == EntryState::Live
+                    && !entry.is_finished()
                     && entry.sent + flight.len as usize == entry.len =>
             {
-                entry.outgoing = Some(outgoing);
-                entry.sent = entry.len;
-                Send::finish(entry, 0, woken);
-                woken.extend(self.poller.take());
-                self.cut = false;
-                Ok(())
+                (outgoing, entry)
             }
-            (payload, _) => Err(payload),
-        }
+            (payload, _) => return Err(payload),
+        };
+        let unclaimed = if entry.state == EntryState::Live {
+            entry.outgoing = Some(outgoing);
+            entry.sent = entry.len;
+            Send::finish(entry, 0, woken);
+            None
+        } else {
+            self.entries.pop();
+            Some(outgoing)
+        };
+        woken.extend(self.poller.take());
+        self.cut = false;
+        Ok(unclaimed)
     }
 
     /// Ends what is unfinished with `errno`. Returns what nobody will collect.
@@ -294,11 +302,12 @@ impl Connection {
     ) {
         let mut send = self.send.borrow_mut();
         let (_, flight) = send.flight.take().expect("a send completes once");
-        let payload = match send.finish_only(&flight, done, payload, woken) {
-            Ok(()) => return,
+        let finished = send.finish_only(&flight, done, payload, woken);
+        drop(send);
+        let payload = match finished {
+            Ok(unclaimed) => return drop(unclaimed),
             Err(payload) => payload,
         };
-        drop(send);
         self.finish_send(flight, done, payload, woken);
         self.proceed(woken);
     }
