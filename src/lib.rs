@@ -12,6 +12,8 @@ mod context;
 mod executor;
 pub mod time;
 pub mod net;
+pub mod signal;
+mod blocking;
 mod ops;
 mod driver;
 pub mod buf;
@@ -20,6 +22,7 @@ mod panics;
 mod sync;
 mod sys;
 
+pub use blocking::{BlockingHandle, spawn_blocking};
 pub use buf::Chunk;
 pub use doctor::{Limit, Report, doctor};
 pub use driver::{Backend, Capabilities, Feature, SetupError, Support};
