@@ -336,3 +336,60 @@ impl Queue {
         self.running < self.running_max && !self.jobs.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// With all threads of the lane taken, a lookup that nobody wants any more never begins, while
+    /// closures run.
+    #[test]
+    fn an_unwanted_lookup_does_not_begin() {
+        let ran = Arc::new(AtomicUsize::new(0));
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Arc::new(Mutex::new(gate));
+        let blocked: Vec<_> = (0..LOOKUPS_MAX)
+            .map(|_| {
+                let gate = gate.clone();
+                lookup(move || gate.lock().map(|gate| gate.recv().is_ok()).is_ok())
+            })
+            .collect();
+        let counted = || {
+            let ran = ran.clone();
+            lookup(move || ran.fetch_add(1, Ordering::SeqCst)).expect("a thread")
+        };
+        let (unwanted, wanted) = (counted(), counted());
+        drop(unwanted);
+        crate::run(spawn_blocking(|| ())).expect("no panic");
+        assert_eq!(ran.load(Ordering::SeqCst), 0, "there are no more than so many threads");
+        for _ in &blocked {
+            open.send(()).expect("they wait");
+        }
+        for lookup in blocked {
+            assert!(crate::run(lookup.expect("a thread")).expect("no panic"));
+        }
+        crate::run(wanted).expect("no panic");
+        assert_eq!(ran.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn wanted_threads_are_capped_in_each_lane() {
+        let mut state = State::new(0);
+        assert_eq!(state.wanted(), 0);
+        for _ in 0..2 * CLOSURES_MAX {
+            state.lanes[Lane::Closures as usize].jobs.push_back(Box::new(|| ()));
+        }
+        assert_eq!(state.wanted(), CLOSURES_MAX);
+        for running in 1..=CLOSURES_MAX {
+            let (lane, _) = state.take().expect("a job that may run");
+            assert_eq!((lane, state.lanes[lane].running), (Lane::Closures as usize, running));
+        }
+        assert!(state.take().is_none(), "the lane is full");
+        state.lanes[Lane::Lookups as usize].jobs.push_back(Box::new(|| ()));
+        assert_eq!(state.wanted(), CLOSURES_MAX + 1);
+        assert!(state.take().is_some_and(|(lane, _)| lane == Lane::Lookups as usize));
+    }
+}

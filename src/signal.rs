@@ -300,6 +300,8 @@ impl Hub {
         if self.process != process {
             // Those who waited in the parent are its own: not woken here, and not dropped.
             std::mem::forget(std::mem::take(&mut self.waiting));
+            // A handler that found nobody listening here has taken itself out.
+            self.handled.clear();
         }
         let news = Arc::new(sys::eventfd()?);
         let reader = news.clone();

@@ -53,8 +53,9 @@ pub(super) async fn lookup_name(
     host: String,
     port: u16,
 ) -> io::Result<Vec<SocketAddr>> {
-    let found = match resolver {
-        // Not by way of `IpAddr`: an address of a link has its interface in the socket address.
+    // `fe80::1%eth0` is an address, and only the system can number its interface.
+    let found = match resolver.filter(|_| !host.contains('%')) {
+        // Not by way of `IpAddr`: that number is in the socket address.
         None => ask_system(&host, port).await,
         Some(Shared(resolver)) => resolver.resolve(&host).await.map(|ips| {
             let with_port = |ip: IpAddr| SocketAddr::new(ip, port);
