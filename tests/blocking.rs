@@ -7,6 +7,7 @@ mod each;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::task::Poll;
@@ -293,8 +294,7 @@ fn bl3_a_runtime_is_dropped_while_a_closure_runs() {
             })
         };
         let kept = first.block_on(async {
-            let polled = Cell::new(false);
-            let polled = std::rc::Rc::new(polled);
+            let polled = Rc::new(Cell::new(false));
             let told = polled.clone();
             tamam::spawn(async move {
                 let mut in_task = in_task;
@@ -306,8 +306,9 @@ fn bl3_a_runtime_is_dropped_while_a_closure_runs() {
             while !polled.get() {
                 tamam::yield_now().await;
             }
-            kept
+            Some(kept) // not to be awaited here
         });
+        let kept = kept.expect("just made");
         drop(first); // both closures run still
         assert_eq!(dropped.load(Ordering::SeqCst), 0);
         gate.open();

@@ -185,9 +185,9 @@ mod tests {
     use super::*;
 
     fn addrs(text: &str) -> Vec<SocketAddr> {
-        let parse = |text| match text {
-            number if u8::from_str_radix(number, 10).is_ok() => format!("127.0.0.{number}:1"),
-            letter => format!("[::{letter}]:1"),
+        let parse = |text: &str| match text.parse::<u8>() {
+            Ok(number) => format!("127.0.0.{number}:1"),
+            Err(_) => format!("[::{text}]:1"),
         };
         text.split_whitespace().map(|text: &str| parse(text).parse().expect("an address")).collect()
     }
