@@ -13,6 +13,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::driver::Driver;
 use crate::executor::{self, Executor};
+use crate::net::resolver::Shared;
 use crate::time::Timers;
 
 /// The parts of a runtime. They do not know each other; `runtime.rs` drives them.
@@ -20,6 +21,8 @@ pub(crate) struct Handle {
     pub(crate) executor: Executor,
     pub(crate) timers: Rc<Timers>,
     pub(crate) driver: Rc<Driver>,
+    /// Who is asked for host names; the system unless set.
+    pub(crate) resolver: Option<Shared>,
     pub(crate) turns: Cell<u64>,
     /// Wakers on their way from a completion to their tasks: reused, empty between turns.
     pub(crate) woken: RefCell<Vec<Waker>>,

@@ -14,6 +14,8 @@ pub mod time;
 pub mod net;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
 mod compat;
+pub mod signal;
+mod blocking;
 mod ops;
 mod driver;
 pub mod buf;
@@ -22,6 +24,7 @@ mod panics;
 mod sync;
 mod sys;
 
+pub use blocking::{BlockingHandle, spawn_blocking};
 pub use buf::Chunk;
 #[cfg(feature = "hyper")]
 pub use compat::hyper;

@@ -10,12 +10,14 @@ use std::marker::PhantomData;
 use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::context::{self, Entered, Handle};
 use crate::driver::{Backend, Capabilities, Driver, Kernel, Settings, SetupError, Wait};
 use crate::executor::{Executor, JoinHandle, MainTask};
 use crate::metrics::Metrics;
+use crate::net::resolver::{Resolver, Shared};
 use crate::panics::{contain, wake_all};
 use crate::sys;
 use crate::time::Timers;
@@ -61,6 +63,7 @@ pub struct Builder {
     buffer_count: u32,
     stream_credit: usize,
     budget: u32,
+    resolver: Option<Shared>,
 }
 
 impl Default for Builder {
@@ -74,6 +77,7 @@ impl Default for Builder {
             buffer_count: 256,
             stream_credit: 64 * 1024,
             budget: 128,
+            resolver: None,
         }
     }
 }
@@ -134,6 +138,16 @@ impl Builder {
         self
     }
 
+    /// Who is asked for the addresses of host names: the system unless set, see
+    /// [`SystemResolver`](crate::net::SystemResolver).
+    ///
+    /// `Send` and `Sync`, because a builder can make runtimes on many threads; the futures of the
+    /// resolver need be neither.
+    pub fn resolver(mut self, resolver: impl Resolver + Send + Sync + 'static) -> Builder {
+        self.resolver = Some(Shared(Arc::new(resolver)));
+        self
+    }
+
     /// Starts a runtime on this thread.
     ///
     /// # Errors
@@ -169,8 +183,14 @@ impl Builder {
         let executor = Executor::new(driver.notifier());
         let timers = Rc::new(Timers::new());
         let clock_base_ns = sys::monotonic_ns();
-        let handle =
-            Handle { executor, timers, driver, turns: Cell::new(0), woken: Default::default() };
+        let handle = Handle {
+            executor,
+            timers,
+            driver,
+            resolver: self.resolver,
+            turns: Cell::new(0),
+            woken: Default::default(),
+        };
         Ok(Runtime { handle: Rc::new(handle), budget: self.budget, clock_base_ns })
     }
 }

@@ -182,7 +182,7 @@ pub struct TaskId(u64);
 
 impl TaskId {
     #[inline]
-    pub(super) fn next() -> Self {
+    pub(crate) fn next() -> Self {
         thread_local! {
             static LAST: Cell<u64> = const { Cell::new(0) };
         }
@@ -232,7 +232,7 @@ impl JoinError {
     }
 
     #[cold]
-    pub(super) fn panic(task: TaskId, payload: Box<dyn Any + Send>) -> Self {
+    pub(crate) fn panic(task: TaskId, payload: Box<dyn Any + Send>) -> Self {
         let payload = Payload(Some(Box::new(Mutex::new(payload))));
         Self { task, cause: Cause::Panic(payload) }
     }

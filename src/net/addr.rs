@@ -3,11 +3,16 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// Something that names one or more socket addresses without asking a name server.
+/// Something that names one or more socket addresses, or a host and a port.
 ///
 /// Implemented for [`SocketAddr`] and its two kinds, pairs of an IP address and a port, slices,
-/// arrays and vectors of addresses, and text: `"127.0.0.1:80"`, `"[::1]:80"`, `("127.0.0.1", 80)`.
-/// A host name is an `InvalidInput` error: looking it up would block the thread.
+/// arrays and vectors of addresses, and text: `"127.0.0.1:80"`, `"[::1]:80"`, `("127.0.0.1", 80)`,
+/// `"example.org:443"`, `("example.org", 443)`.
+///
+/// A host name is for those who can wait, [`TcpStream::connect`](crate::net::TcpStream::connect) and
+/// [`lookup_host`](crate::net::lookup_host). For the others, such as
+/// [`TcpListener::bind`](crate::net::TcpListener::bind), it is an `InvalidInput` error: looking it up
+/// would block the thread.
 ///
 /// # Examples
 /// ```
@@ -28,21 +33,39 @@ impl<T: sealed::Sealed + ?Sized> ToSocketAddrs for T {}
 pub(crate) mod sealed {
     use std::{io, net::SocketAddr};
 
+    /// What is named.
+    pub enum Target {
+        /// In the order in which they are to be tried; at least one.
+        Addrs(Vec<SocketAddr>),
+        /// A host that is no IP address, and a port.
+        Name(String, u16),
+    }
+
     pub trait Sealed {
-        /// The addresses, in the order in which they are to be tried; at least one.
-        fn resolve(&self) -> io::Result<Vec<SocketAddr>>;
+        fn target(&self) -> io::Result<Target>;
+
+        /// The addresses, for those who cannot wait for a lookup.
+        fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+            match self.target()? {
+                Target::Addrs(addrs) => Ok(addrs),
+                Target::Name(host, _) => Err(super::invalid(format!(
+                    "{host:?} is a host name, and looking it up would block: use lookup_host"
+                ))),
+            }
+        }
     }
 }
 
 use sealed::Sealed;
+pub(crate) use sealed::Target;
 
 fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 impl Sealed for SocketAddr {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        Ok(vec![*self])
+    fn target(&self) -> io::Result<Target> {
+        Ok(Target::Addrs(vec![*self]))
     }
 }
 
@@ -50,8 +73,8 @@ impl Sealed for SocketAddr {
 macro_rules! one_address {
     ($($type:ty),*) => {$(
         impl Sealed for $type {
-            fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-                Ok(vec![SocketAddr::from(*self)])
+            fn target(&self) -> io::Result<Target> {
+                SocketAddr::from(*self).target()
             }
         }
     )*};
@@ -68,55 +91,88 @@ one_address!(
 );
 
 impl Sealed for [SocketAddr] {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+    fn target(&self) -> io::Result<Target> {
         if self.is_empty() {
             Err(invalid("an empty list of addresses".into()))
         } else {
-            Ok(self.to_vec())
+            Ok(Target::Addrs(self.to_vec()))
         }
     }
 }
 
 impl<const N: usize> Sealed for [SocketAddr; N] {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        self[..].resolve()
+    fn target(&self) -> io::Result<Target> {
+        self[..].target()
     }
 }
 
 impl Sealed for Vec<SocketAddr> {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        self[..].resolve()
+    fn target(&self) -> io::Result<Target> {
+        self[..].target()
     }
 }
 
 impl Sealed for str {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let addr = self.parse().map_err(|_| {
-            invalid(format!("{self:?} is not an IP address with a port; names are not looked up"))
-        })?;
-        Ok(vec![addr])
+    fn target(&self) -> io::Result<Target> {
+        if let Ok(addr) = self.parse::<SocketAddr>() {
+            return addr.target();
+        }
+        let form = |why: &str| invalid(format!("{self:?} is not of the form host:port: {why}"));
+        let (host, port) = self.rsplit_once(':').ok_or_else(|| form("it has no port"))?;
+        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        if !is_number {
+            return Err(form("the port is not a number"));
+        }
+        let port = port.parse().map_err(|_| form("the port is above 65535"))?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match bracketed {
+            // `[fe80::1%eth0]`: the system knows the number of the interface.
+            Some(inner) if inner.contains('%') => (inner, port).target(),
+            Some(_) => Err(form("what is in brackets is no IPv6 address")),
+            None if host.contains(':') => Err(form("an IPv6 address needs brackets, [::1]:80")),
+            None => (host, port).target(),
+        }
     }
 }
 
 impl Sealed for String {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        self[..].resolve()
+    fn target(&self) -> io::Result<Target> {
+        self[..].target()
     }
 }
 
 impl Sealed for (&str, u16) {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        let (host, port) = self;
-        let ip: IpAddr = host.parse().map_err(|_| {
-            invalid(format!("{host:?} is not an IP address; names are not looked up"))
-        })?;
-        Ok(vec![SocketAddr::new(ip, *port)])
+    fn target(&self) -> io::Result<Target> {
+        let (host, port) = *self;
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return SocketAddr::new(ip, port).target();
+        }
+        // As hosts stand in URLs.
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
+            return (ip, port).target();
+        }
+        if host.is_empty() {
+            let text = format!(":{port}");
+            return Err(invalid(format!("the host of {text:?} is empty")));
+        }
+        if host.contains('\0') {
+            let text = format!("{host}:{port}");
+            return Err(invalid(format!("a host name contains no zero byte: {text:?}")));
+        }
+        Ok(Target::Name(host.to_owned(), port))
+    }
+}
+
+impl Sealed for (String, u16) {
+    fn target(&self) -> io::Result<Target> {
+        (&self.0[..], self.1).target()
     }
 }
 
 impl<T: Sealed + ?Sized> Sealed for &T {
-    fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-        (**self).resolve()
+    fn target(&self) -> io::Result<Target> {
+        (**self).target()
     }
 }
 
@@ -125,16 +181,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_must_be_an_address() {
+    fn text_is_an_address_or_a_name() {
         assert_eq!(
             "[::1]:5".resolve().expect("an address"),
             ["[::1]:5".parse().expect("the same")]
         );
         assert_eq!(("127.0.0.1", 5).resolve().expect("an address")[0].port(), 5);
-        for error in
-            ["localhost:80", "127.0.0.1", ""].map(|text| text.resolve().expect_err("no address"))
+        assert!(("[::1]", 5).resolve().expect("as in a URL")[0].is_ipv6());
+        for (text, host) in
+            [("localhost:80", "localhost"), ("a.b:80", "a.b"), ("[fe80::1%lo]:80", "fe80::1%lo")]
         {
+            let Ok(Target::Name(name, 80)) = text.target() else { panic!("{text}: no name") };
+            assert_eq!(name, host);
+            assert_eq!(text.resolve().expect_err("a name").kind(), io::ErrorKind::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_named() {
+        for text in [
+            "",
+            "127.0.0.1",
+            "localhost",
+            ":80",
+            "a:",
+            "a:b",
+            "a:+1",
+            "a:65536",
+            "a:-1",
+            "::1:80",
+            "[::1]",
+            "[a]:80",
+            "[]:80",
+            "http://a:80",
+            "a\0b:80",
+        ] {
+            let error = text.target().err().unwrap_or_else(|| panic!("{text:?} is accepted"));
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(&text.escape_debug().to_string()), "{error}");
         }
         assert!(Vec::new().resolve().is_err());
     }

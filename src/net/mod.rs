@@ -7,10 +7,14 @@
 mod addr;
 mod connection;
 mod queue;
+mod resolve;
+pub(crate) mod resolver;
 mod tcp;
 mod waiters;
 
 pub use addr::ToSocketAddrs;
+pub use resolve::{SystemResolver, lookup_host};
+pub use resolver::{Resolver, Resolving};
 pub use tcp::{
     IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
     TcpSocket, TcpStream,

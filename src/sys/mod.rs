@@ -1,10 +1,13 @@
-//! System calls outside the ring, each with its errno kept. Nothing here waits.
+//! System calls outside the ring, each with its errno kept. Nothing here waits, but for
+//! `resolve.rs`.
 //!
 //! Not here: `io_uring_enter` and the ring's own set-up (`driver/ring.rs`). Read next: `addr.rs`.
 #![allow(unsafe_code)]
 
 pub(crate) mod addr;
 pub(crate) mod fork;
+pub(crate) mod resolve;
+pub(crate) mod signal;
 
 use std::io;
 use std::mem;

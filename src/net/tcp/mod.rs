@@ -2,6 +2,7 @@
 
 mod connect;
 mod listener;
+mod race;
 mod socket;
 mod split;
 mod stream;

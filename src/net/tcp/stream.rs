@@ -6,15 +6,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 use super::connect::Connect;
+use super::race::{DELAY, Race, interleave};
 use super::socket::TcpKeepalive;
 use super::split::{OwnedReadHalf, OwnedWriteHalf};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
 use crate::context;
 use crate::driver::Driver;
-use crate::net::addr::ToSocketAddrs;
+use crate::net::addr::{Target, ToSocketAddrs};
 use crate::net::connection::{Connection, Read, ReadReport, SendReport};
+use crate::net::resolve::lookup_name;
+use crate::net::resolver::Shared;
 use crate::sys::{self, IntOption};
 
 /// A TCP connection.
@@ -75,13 +79,19 @@ impl TcpStream {
         connection
     }
 
-    /// Connects to `addr`; of several addresses, to the first that answers, tried in order.
+    /// Connects to `addr`; of a list of addresses, to the first that answers, tried in order.
+    ///
+    /// A host name is looked up ([`lookup_host`](crate::net::lookup_host)), and its addresses are
+    /// tried as [`connect_staggered`](Self::connect_staggered) does with 250 ms, IPv6 and IPv4 by
+    /// turns.
     ///
     /// # Errors
-    /// Those of connect(2) for the last address, such as `ConnectionRefused`; `InvalidInput` if
-    /// `addr` is no address; `Other` outside a runtime.
+    /// Those of connect(2) for the last address of a list, such as `ConnectionRefused`; those of all
+    /// addresses of a name in one text, with the kind of the most telling; `NotFound` (no such
+    /// name); `InvalidInput` if `addr` is neither an address nor of the form `host:port`; `Other`
+    /// outside a runtime.
     /// # Cancel safety
-    /// Dropped, the attempt ends and its socket is closed; no further address is tried.
+    /// Dropped, the attempts end and their sockets are closed; no further address is tried.
     /// # Kernel
     /// 5.5, `IORING_OP_CONNECT`. See connect(2).
     /// # Examples
@@ -93,14 +103,26 @@ impl TcpStream {
     ///     let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
     ///     let stream = TcpStream::connect([closed, listener.local_addr()?]).await?;
     ///     assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+    ///
+    ///     let port = listener.local_addr()?.port();
+    ///     let stream = TcpStream::connect(("localhost", port)).await?;
+    ///     assert_eq!(stream.peer_addr()?.port(), port);
     ///     std::io::Result::Ok(())
     /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        let home = context::try_current()?.driver.clone();
+        let (home, resolver) = home_and_resolver()?;
+        let addrs = match addr.target()? {
+            Target::Addrs(addrs) => addrs,
+            Target::Name(host, port) => {
+                let addrs = interleave(lookup_name(resolver, host, port).await?);
+                let fd = Race::new(home.clone(), addrs, DELAY).await?;
+                return Ok(TcpStream::new(fd, home));
+            }
+        };
         let mut last = None;
-        for addr in addr.resolve()? {
+        for addr in addrs {
             let socket = sys::tcp_socket(addr.is_ipv6())?;
             match Connect::new(socket, home.clone(), addr).await {
                 Ok(fd) => return Ok(TcpStream::new(fd, home)),
@@ -108,6 +130,50 @@ impl TcpStream {
             }
         }
         Err(last.expect("there is at least one address"))
+    }
+
+    /// Connects to whichever address answers first ("Happy Eyeballs", RFC 8305): an attempt begins
+    /// `delay` after the one before it, or at once when one fails, and those before it go on. The
+    /// first connection wins, the other attempts are cancelled and their sockets closed. At most
+    /// 16 are in flight at once.
+    ///
+    /// The addresses of a host name are tried with the families by turns, beginning with that of
+    /// the first; a list is tried in its order. A `delay` below 10 ms is taken for 10 ms, which the
+    /// RFC names as the least.
+    ///
+    /// # Errors
+    /// Those of all addresses in one text, with the kind of the most telling: unreachable networks
+    /// come last. Otherwise as [`connect`](Self::connect).
+    /// # Cancel safety
+    /// Dropped, the attempts end and their sockets are closed; no further address is tried.
+    /// # Kernel
+    /// 5.5, `IORING_OP_CONNECT`. See connect(2).
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::net::{TcpListener, TcpStream};
+    ///
+    /// tamam::run(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let closed = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    ///     let addrs = [closed, listener.local_addr()?];
+    ///     let stream = TcpStream::connect_staggered(addrs, Duration::from_millis(100)).await?;
+    ///     assert_eq!(stream.peer_addr()?, listener.local_addr()?);
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn connect_staggered(
+        addr: impl ToSocketAddrs,
+        delay: Duration,
+    ) -> io::Result<TcpStream> {
+        let (home, resolver) = home_and_resolver()?;
+        let addrs = match addr.target()? {
+            Target::Addrs(addrs) => addrs.into(),
+            Target::Name(host, port) => interleave(lookup_name(resolver, host, port).await?),
+        };
+        let fd = Race::new(home.clone(), addrs, delay).await?;
+        Ok(TcpStream::new(fd, home))
     }
 
     /// Takes over a connected socket. What it has received already, or its end, comes first. It is
@@ -371,6 +437,13 @@ impl TcpStream {
     pub fn set_zero_linger(&self) -> io::Result<()> {
         self.connection.set_zero_linger()
     }
+}
+
+/// What a connect needs of its runtime. Not the handle itself: a future that kept it would keep the
+/// runtime that keeps the future.
+fn home_and_resolver() -> io::Result<(Rc<Driver>, Option<Shared>)> {
+    let handle = context::try_current()?;
+    Ok((handle.driver.clone(), handle.resolver.clone()))
 }
 
 #[inline]

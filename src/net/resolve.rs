@@ -1,0 +1,128 @@
+//! Host names: `lookup_host`, and the system's resolver. How the addresses are then tried is in
+//! `tcp/race.rs`.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+use super::addr::{Target, ToSocketAddrs};
+use super::resolver::{Resolver, Resolving, Shared};
+use crate::blocking;
+use crate::context;
+use crate::sys;
+
+/// The addresses of a host: `"example.org:443"`, `("example.org", 443)`, and all that
+/// [`ToSocketAddrs`] is implemented for.
+///
+/// What is an address already is given back at once. Names go to the [`Resolver`] of this thread's
+/// runtime, or to the system's. The order is the resolver's: those to try first are first.
+///
+/// # Errors
+/// `NotFound` (no such name); `InvalidInput` (not of the form `host:port`); others as the resolver
+/// has them. The text has the name.
+/// # Cancel safety
+/// Cancel safe. A lookup that waits for its turn is forgotten; one that runs ends unseen.
+/// # Kernel
+/// getaddrinfo(3), on a thread that is made for such calls; at most 4 at once in a process.
+/// # Examples
+/// ```
+/// use tamam::net::lookup_host;
+///
+/// tamam::run(async {
+///     for addr in lookup_host("localhost:80").await? {
+///         assert!(addr.ip().is_loopback() && addr.port() == 80);
+///     }
+///     assert_eq!(lookup_host(("::1", 5)).await?, ["[::1]:5".parse().expect("an address")]);
+///     std::io::Result::Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub async fn lookup_host(host: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
+    match host.target()? {
+        Target::Addrs(addrs) => Ok(addrs),
+        Target::Name(host, port) => {
+            let resolver = context::current().and_then(|handle| handle.resolver.clone());
+            lookup_name(resolver, host, port).await
+        }
+    }
+}
+
+/// The addresses of a name, all with `port`; at least one.
+pub(super) async fn lookup_name(
+    resolver: Option<Shared>,
+    host: String,
+    port: u16,
+) -> io::Result<Vec<SocketAddr>> {
+    // `fe80::1%eth0` is an address, and only the system can number its interface.
+    let found = match resolver.filter(|_| !host.contains('%')) {
+        // Not by way of `IpAddr`: that number is in the socket address.
+        None => ask_system(&host, port).await,
+        Some(Shared(resolver)) => resolver.resolve(&host).await.map(|ips| {
+            let with_port = |ip: IpAddr| SocketAddr::new(ip, port);
+            ips.into_iter().map(with_port).collect()
+        }),
+    };
+    let cause = match found {
+        Ok(addrs) if !addrs.is_empty() => return Ok(addrs),
+        Ok(_) => io::Error::new(io::ErrorKind::NotFound, "it has no address"),
+        Err(error) => error,
+    };
+    Err(NotResolved { host, cause }.into())
+}
+
+async fn ask_system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let host = host.to_owned();
+    let lookup = blocking::lookup(move || sys::resolve::lookup(&host, port))?;
+    lookup.await.map_err(io::Error::from)?
+}
+
+/// What the system has: getaddrinfo(3) on a thread for calls that wait, and so what
+/// nsswitch.conf(5) says, /etc/hosts, the search list, and the local name services. Nothing is
+/// cached.
+///
+/// The default; to be called by a [`Resolver`] of your own.
+///
+/// # Examples
+/// ```
+/// use tamam::net::{Resolver, SystemResolver};
+///
+/// let ips = tamam::run(async { SystemResolver.resolve("localhost").await })?;
+/// assert!(ips.iter().all(|ip| ip.is_loopback()));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemResolver;
+
+impl Resolver for SystemResolver {
+    fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a> {
+        Box::pin(async move {
+            let addrs = ask_system(host, 0).await?;
+            Ok(addrs.into_iter().map(|addr| addr.ip()).collect())
+        })
+    }
+}
+
+/// Why a name has no addresses, inside an `io::Error`.
+#[derive(Debug)]
+struct NotResolved {
+    host: String,
+    cause: io::Error,
+}
+
+impl From<NotResolved> for io::Error {
+    fn from(error: NotResolved) -> io::Error {
+        io::Error::new(error.cause.kind(), error)
+    }
+}
+
+impl fmt::Display for NotResolved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot resolve {:?}: {}", self.host, self.cause)
+    }
+}
+
+impl std::error::Error for NotResolved {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}

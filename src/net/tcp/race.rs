@@ -1,0 +1,226 @@
+//! Happy Eyeballs (RFC 8305): attempts to connect to several addresses of one host, each a little
+//! after the one before, until the first succeeds. One attempt is in `connect.rs`.
+//!
+//! Section 3's wait for the second family is not needed: a resolver gives both together.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use super::connect::Connect;
+use crate::context;
+use crate::driver::Driver;
+use crate::sys;
+use crate::time::{Sleep, sleep};
+
+/// How long an attempt has the field to itself (section 8, "Connection Attempt Delay").
+pub(super) const DELAY: Duration = Duration::from_millis(250);
+/// Less would be a flood (the same section).
+pub(super) const DELAY_MIN: Duration = Duration::from_millis(10);
+/// How many attempts are in flight at once, each with a socket of its own: with that many under way
+/// and none answered, the next waits until one of them has failed.
+const IN_FLIGHT_MAX: usize = 16;
+
+/// The order of section 4: families by turns, beginning with that of the first address, and within
+/// a family as the resolver has them. Addresses that come twice are tried once.
+pub(super) fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
+    let mut once: Vec<SocketAddr> = Vec::with_capacity(addrs.len());
+    for addr in addrs {
+        if !once.contains(&addr) {
+            once.push(addr);
+        }
+    }
+    let first_is_v6 = once.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, second): (VecDeque<_>, VecDeque<_>) =
+        once.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
+    let mut families = [first, second];
+    let mut order = VecDeque::new();
+    while families.iter().any(|family| !family.is_empty()) {
+        order.extend(families.iter_mut().filter_map(VecDeque::pop_front));
+    }
+    order
+}
+
+/// The future of the first connection; the attempts that lose end with it, as CL16 has it.
+pub(super) struct Race {
+    home: Rc<Driver>,
+    /// Not tried yet.
+    addrs: VecDeque<SocketAddr>,
+    /// Bounded by `IN_FLIGHT_MAX`.
+    attempts: Vec<(SocketAddr, Connect)>,
+    failed: Vec<(SocketAddr, io::Error)>,
+    delay: Duration,
+    /// Until when the newest attempt has the field to itself.
+    next: Sleep,
+}
+
+impl Race {
+    /// Nothing is asked of the kernel before the first poll.
+    pub(super) fn new(home: Rc<Driver>, addrs: VecDeque<SocketAddr>, delay: Duration) -> Race {
+        let (attempts, failed) = (Vec::new(), Vec::new());
+        let delay = delay.max(DELAY_MIN);
+        Race { home, addrs, attempts, failed, delay, next: sleep(Duration::ZERO) }
+    }
+
+    /// Polls the attempts that are in flight. Gives the socket of one that has succeeded, or
+    /// whether any has failed.
+    fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Result<OwnedFd, bool> {
+        let failed_before = self.failed.len();
+        let mut number = 0;
+        while let Some((addr, connect)) = self.attempts.get_mut(number) {
+            match Pin::new(connect).poll(cx) {
+                Poll::Pending => number += 1,
+                Poll::Ready(Ok(socket)) => return Ok(socket),
+                Poll::Ready(Err(error)) => {
+                    self.failed.push((*addr, error));
+                    drop(self.attempts.remove(number));
+                }
+            }
+        }
+        Err(self.failed.len() > failed_before)
+    }
+
+    /// Makes the next attempt, which the next poll begins.
+    fn begin(&mut self, addr: SocketAddr) {
+        match sys::tcp_socket(addr.is_ipv6()) {
+            Ok(socket) => {
+                let connect = Connect::new(socket, self.home.clone(), addr);
+                self.attempts.push((addr, connect));
+                self.next = sleep(self.delay);
+            }
+            Err(error) => self.failed.push((addr, error)),
+        }
+    }
+}
+
+impl Future for Race {
+    type Output = io::Result<OwnedFd>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        // Not at home, every attempt would fail with the same words.
+        ready!(context::poll_home(&this.home, cx))?;
+        loop {
+            let any_failed = match this.poll_attempts(cx) {
+                Ok(socket) => return Poll::Ready(Ok(socket)),
+                Err(any_failed) => any_failed,
+            };
+            if this.addrs.is_empty() {
+                if this.attempts.is_empty() {
+                    let failed = std::mem::take(&mut this.failed);
+                    return Poll::Ready(Err(AllFailed { failed }.into()));
+                }
+                return Poll::Pending;
+            }
+            if this.attempts.len() == IN_FLIGHT_MAX {
+                return Poll::Pending;
+            }
+            // The first one, or after a failure: at once.
+            if !any_failed && !this.attempts.is_empty() {
+                ready!(Pin::new(&mut this.next).poll(cx));
+            }
+            if let Some(addr) = this.addrs.pop_front() {
+                this.begin(addr);
+            }
+        }
+    }
+}
+
+/// Why no address could be connected to, inside an `io::Error`.
+#[derive(Debug)]
+struct AllFailed {
+    failed: Vec<(SocketAddr, io::Error)>,
+}
+
+impl AllFailed {
+    /// That of the last address which could be reached at all, since "there is no route" mostly
+    /// says that this machine has no IPv6; else that of the last.
+    fn telling(&self) -> Option<&io::Error> {
+        let is_telling = |error: &&io::Error| {
+            !matches!(
+                error.kind(),
+                io::ErrorKind::NetworkUnreachable
+                    | io::ErrorKind::HostUnreachable
+                    | io::ErrorKind::AddrNotAvailable
+            ) && error.raw_os_error() != Some(libc::EAFNOSUPPORT)
+        };
+        let mut errors = self.failed.iter().rev().map(|(_, error)| error);
+        errors.clone().find(is_telling).or_else(|| errors.next())
+    }
+}
+
+impl From<AllFailed> for io::Error {
+    fn from(all: AllFailed) -> io::Error {
+        let kind = all.telling().map_or(io::ErrorKind::NotFound, io::Error::kind);
+        io::Error::new(kind, all)
+    }
+}
+
+impl fmt::Display for AllFailed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot connect")?;
+        for (number, (addr, error)) in self.failed.iter().enumerate() {
+            let mark = if number == 0 { ": " } else { "; " };
+            write!(f, "{mark}{addr}: {error}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for AllFailed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.telling().map(|error| error as &(dyn std::error::Error + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addrs(text: &str) -> Vec<SocketAddr> {
+        let parse = |text: &str| match text.parse::<u8>() {
+            Ok(number) => format!("127.0.0.{number}:1"),
+            Err(_) => format!("[::{text}]:1"),
+        };
+        text.split_whitespace().map(|text: &str| parse(text).parse().expect("an address")).collect()
+    }
+
+    #[test]
+    fn families_take_turns_beginning_with_the_first() {
+        for (given, order) in [
+            ("", ""),
+            ("1", "1"),
+            ("a b c 1 2", "a 1 b 2 c"),
+            ("1 2 3 a", "1 a 2 3"),
+            ("1 a 1 a b", "1 a b"),
+        ] {
+            assert_eq!(interleave(addrs(given)), addrs(order), "{given}");
+        }
+    }
+
+    #[test]
+    fn the_most_telling_failure_gives_the_kind() {
+        let error = |errno| io::Error::from_raw_os_error(errno);
+        let all = |errnos: &[i32]| {
+            let failed = addrs("a 1 b").into_iter().zip(errnos.iter().map(|errno| error(*errno)));
+            io::Error::from(AllFailed { failed: failed.collect() })
+        };
+        let refused = all(&[libc::ENETUNREACH, libc::ECONNREFUSED, libc::EHOSTUNREACH]);
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let text = refused.to_string();
+        for part in ["[::a]:1: Network", "127.0.0.1:1: Connection refused", "[::b]:1: No route"] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(
+            all(&[libc::ENETUNREACH, libc::EHOSTUNREACH]).kind(),
+            io::ErrorKind::HostUnreachable
+        );
+    }
+}
