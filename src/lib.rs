@@ -12,6 +12,8 @@ mod context;
 mod executor;
 pub mod time;
 pub mod net;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod ops;
 mod driver;
 pub mod buf;
