@@ -38,7 +38,7 @@ pub(super) struct Send {
     /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
     cut: bool,
     closing: Closing,
-    /// Those who wait for the shutdown.
+    /// Those who wait for the shutdown, or for bytes of nobody's to go out.
     waiters: Waiters,
 }
 
@@ -325,6 +325,7 @@ impl Connection {
                 spent = send.fail_all(errno, woken);
             }
         }
+        send.waiters.wake(woken);
         drop(send);
         drop(spent);
     }
@@ -336,7 +337,10 @@ impl Connection {
         }
         if self.home.check().is_err() && self.send.borrow().flight.is_none() {
             // Teardown: nothing more can be submitted; the entries give their buffers back.
-            let spent = self.send.borrow_mut().fail_all(libc::ECANCELED, woken);
+            let mut send = self.send.borrow_mut();
+            let spent = send.fail_all(libc::ECANCELED, woken);
+            send.waiters.wake(woken);
+            drop(send);
             drop(spent);
         }
         while self.pump(woken) {}
@@ -470,6 +474,87 @@ impl Connection {
         let entry = send.entries.remove(index);
         drop(send);
         entry.outgoing.expect("the ring has given the buffer back")
+    }
+}
+
+/// Bytes of nobody's: for a layer above, such as TLS, whose bytes must not get lost with a future.
+#[cfg(feature = "tls")]
+impl Connection {
+    /// Queues bytes that no future waits for: they go out like the rest of a send whose future was
+    /// dropped midway, whole and in order. Who calls this bounds it by
+    /// [`poll_unsent`](Self::poll_unsent).
+    pub(crate) fn send_detached(self: &Rc<Self>, bytes: Vec<u8>) -> io::Result<()> {
+        self.check_sendable()?;
+        let outgoing = Outgoing::one(bytes);
+        let len = outgoing.len();
+        if len == 0 {
+            return Ok(());
+        }
+        let mut send = self.send.borrow_mut();
+        let id = send.next_id;
+        send.next_id += 1;
+        let (outgoing, state) = (Some(outgoing), EntryState::Abandoned);
+        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
+        drop(send);
+        self.finish_now(None);
+        Ok(())
+    }
+
+    /// Whether the runtime of this connection is the one of this thread.
+    pub(crate) fn is_home(&self) -> bool {
+        self.check_home().is_ok()
+    }
+
+    /// As [`is_home`](Self::is_home), with what is wrong.
+    pub(crate) fn check_home(&self) -> io::Result<()> {
+        context::check_home(&self.home)
+    }
+
+    /// Whether bytes can be queued: at home, before an end and a failure.
+    pub(crate) fn check_sendable(&self) -> io::Result<()> {
+        match self.send.borrow().refusal() {
+            Some(error) => Err(error),
+            None => self.check_home(),
+        }
+    }
+
+    /// How many bytes are queued that the kernel has not taken.
+    pub(crate) fn unsent(&self) -> usize {
+        let send = self.send.borrow();
+        let unfinished = send.entries.iter().filter(|entry| !entry.is_finished());
+        unfinished.map(|entry| entry.len - entry.sent).sum()
+    }
+
+    /// Ready when at most `max` bytes are queued, or sending has failed. The caller keeps `id`, and
+    /// hands it to [`stop_waiting_for_unsent`](Self::stop_waiting_for_unsent) when it goes.
+    pub(crate) fn poll_unsent(
+        &self,
+        max: usize,
+        id: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let waker = cx.waker().clone(); // foreign code: before the look
+        if let Err(error) = context::check_home(&self.home) {
+            return Poll::Ready(Err(error)); // nothing goes out, and the queue is emptied in a teardown
+        }
+        let unsent = self.unsent();
+        let mut send = self.send.borrow_mut();
+        if let Some(errno) = send.end {
+            return Poll::Ready(Err(error(errno)));
+        }
+        if unsent <= max {
+            return Poll::Ready(Ok(()));
+        }
+        let replaced = send.waiters.register(id, waker);
+        drop(send);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Who waited in [`poll_unsent`](Self::poll_unsent) waits no more.
+    pub(crate) fn stop_waiting_for_unsent(&self, id: Option<WaiterId>) {
+        let waker = self.send.borrow_mut().waiters.remove(id);
+        drop(waker);
     }
 }
 

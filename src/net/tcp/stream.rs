@@ -60,6 +60,12 @@ impl TcpStream {
         TcpStream { connection }
     }
 
+    /// The connection, for layers above.
+    #[cfg(feature = "tls")]
+    pub(crate) fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
     /// The connection without the handle: for halves and conversions.
     fn into_connection(self) -> Rc<Connection> {
         let connection = self.connection.clone();
