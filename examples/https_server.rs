@@ -103,7 +103,10 @@ async fn serve(options: &Options) -> io::Result<()> {
         }
     }
     drop(listener);
-    println!("ending, {} connections", clients.iter().filter(|client| !client.is_finished()).count());
+    println!(
+        "ending, {} connections",
+        clients.iter().filter(|client| !client.is_finished()).count()
+    );
     goodbye.cancel();
     let all = async {
         for client in &mut clients {
@@ -126,7 +129,9 @@ fn acceptor(options: &Options) -> io::Result<TlsAcceptor> {
             if let Some(path) = &options.save_cert {
                 std::fs::write(path, signed.cert.pem())?;
             }
-            let key = tls::rustls::pki_types::PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
+            let key = tls::rustls::pki_types::PrivatePkcs8KeyDer::from(
+                signed.signing_key.serialize_der(),
+            );
             (vec![signed.cert.der().clone()], key.into())
         }
     };
@@ -176,7 +181,9 @@ async fn answer(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Inf
     let (parts, body) = request.into_parts();
     let (status, text) = match (&parts.method, parts.uri.path()) {
         (&Method::GET, "/") => (StatusCode::OK, "try /hello, or POST to /echo\n".into()),
-        (&Method::GET, "/hello") => (StatusCode::OK, format!("hello, {:?}\n", parts.version).into()),
+        (&Method::GET, "/hello") => {
+            (StatusCode::OK, format!("hello, {:?}\n", parts.version).into())
+        }
         (&Method::POST, "/echo") => {
             match http_body_util::Limited::new(body, BODY_MAX).collect().await {
                 Ok(body) => (StatusCode::OK, body.to_bytes()),

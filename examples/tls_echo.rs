@@ -57,7 +57,9 @@ async fn serve(
             if let Some(path) = save_cert {
                 std::fs::write(path, signed.cert.pem())?;
             }
-            let key = tls::rustls::pki_types::PrivatePkcs8KeyDer::from(signed.signing_key.serialize_der());
+            let key = tls::rustls::pki_types::PrivatePkcs8KeyDer::from(
+                signed.signing_key.serialize_der(),
+            );
             (vec![signed.cert.der().clone()], key.into())
         }
     };

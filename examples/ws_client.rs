@@ -130,7 +130,9 @@ impl From<io::Error> for End {
     fn from(error: io::Error) -> End {
         match error.kind() {
             // A certificate nobody vouches for, say.
-            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => End::Fatal(error.to_string()),
+            io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput => {
+                End::Fatal(error.to_string())
+            }
             _ => End::Passing(error.to_string()),
         }
     }
@@ -233,10 +235,10 @@ async fn converse<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config =
-        WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX)).max_frame_size(Some(MESSAGE_MAX));
-    let opening =
-        async_tungstenite::client_async_with_config(&options.url, stream, Some(config));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_MAX))
+        .max_frame_size(Some(MESSAGE_MAX));
+    let opening = async_tungstenite::client_async_with_config(&options.url, stream, Some(config));
     let (mut socket, _) = match timeout(OPEN_TIMEOUT, opening).await {
         Ok(opened) => opened?,
         Err(_) => return Err(End::Passing(format!("no WebSocket in {OPEN_TIMEOUT:?}"))),

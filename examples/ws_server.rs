@@ -139,8 +139,9 @@ async fn converse<S>(stream: S, every: Duration, goodbye: CancellationToken) -> 
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let config =
-        WebSocketConfig::default().max_message_size(Some(MESSAGE_MAX)).max_frame_size(Some(MESSAGE_MAX));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_MAX))
+        .max_frame_size(Some(MESSAGE_MAX));
     let handshake = async_tungstenite::accept_async_with_config(stream, Some(config));
     let mut socket = timeout(OPEN_TIMEOUT, handshake).await.map_err(io::Error::from)??;
     let mut ticks = tamam::time::interval(every);

@@ -12,6 +12,8 @@ mod context;
 mod executor;
 pub mod time;
 pub mod net;
+#[cfg(feature = "tls")]
+pub mod tls;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
 mod compat;
 pub mod signal;

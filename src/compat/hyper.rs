@@ -50,9 +50,11 @@ use ::hyper::rt::{self, Read, ReadBufCursor, Write};
 use crate::context;
 use crate::net::TcpStream;
 use crate::time::{TimerKey, Timers, saturating_add};
+#[cfg(feature = "tls")]
+use crate::tls::TlsStream;
 
 macro_rules! stream {
-    ($($stream:ty),*) => {$(
+    ($door:ident: $($stream:ty),*) => {$(
         impl Read for $stream {
             fn poll_read(
                 self: Pin<&mut Self>,
@@ -60,7 +62,7 @@ macro_rules! stream {
                 mut buf: ReadBufCursor<'_>,
             ) -> Poll<io::Result<()>> {
                 let room = buf.remaining();
-                self.door().poll_read(cx, room, |piece| buf.put_slice(piece))
+                self.$door().poll_read(cx, room, |piece| buf.put_slice(piece))
             }
         }
 
@@ -70,7 +72,7 @@ macro_rules! stream {
                 cx: &mut Context<'_>,
                 buf: &[u8],
             ) -> Poll<io::Result<usize>> {
-                self.door().poll_write(cx, &[IoSlice::new(buf)])
+                self.$door().poll_write(cx, &[IoSlice::new(buf)])
             }
 
             fn poll_write_vectored(
@@ -78,7 +80,7 @@ macro_rules! stream {
                 cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                self.door().poll_write(cx, bufs)
+                self.$door().poll_write(cx, bufs)
             }
 
             /// hyper then copies its pieces once, into the stream's buffer, and not before that into
@@ -90,17 +92,19 @@ macro_rules! stream {
             /// Ready when everything is on its way: hyper does not wait for a flush, and would be
             /// woken for nothing.
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.door().poll_hand_over(cx)
+                self.$door().poll_hand_over(cx)
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.door().poll_close(cx)
+                self.$door().poll_close(cx)
             }
         }
     )*};
 }
 
-stream!(TcpStream);
+stream!(connection: TcpStream);
+#[cfg(feature = "tls")]
+stream!(session: TlsStream);
 
 /// Runs hyper's background futures as tasks of the runtime entered on this thread; they need not be
 /// `Send`. For `http2::Builder::new` and hyper-util's `auto::Builder::new`.

@@ -8,9 +8,11 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+#[cfg(feature = "tls")]
+use crate::tls::{TlsReadHalf, TlsStream, TlsWriteHalf};
 
 macro_rules! reading {
-    ($($stream:ty),*) => {$(
+    ($door:ident: $($stream:ty),*) => {$(
         /// Received bytes are copied out as far as there is room; `recv` and `fill_buf` copy none.
         /// One task at a time: the last one that polled is woken.
         impl AsyncRead for $stream {
@@ -20,7 +22,7 @@ macro_rules! reading {
                 buf: &mut ReadBuf<'_>,
             ) -> Poll<io::Result<()>> {
                 let room = buf.remaining();
-                self.door().poll_read(cx, room, |piece| buf.put_slice(piece))
+                self.$door().poll_read(cx, room, |piece| buf.put_slice(piece))
             }
         }
 
@@ -32,18 +34,18 @@ macro_rules! reading {
             ) -> Poll<io::Result<&[u8]>> {
                 // SAFETY: the slice borrows the only handle of this direction, so nobody receives,
                 // and the handle stays, while it lives.
-                unsafe { self.get_mut().door().poll_fill(cx) }
+                unsafe { self.get_mut().$door().poll_fill(cx) }
             }
 
             fn consume(self: Pin<&mut Self>, len: usize) {
-                self.door().consume(len);
+                self.$door().consume(len);
             }
         }
     )*};
 }
 
 macro_rules! writing {
-    ($($stream:ty),*) => {$(
+    ($door:ident: $($stream:ty),*) => {$(
         /// Bytes are copied into the stream's send buffer and go out at once; a failure shows at
         /// the next call. `poll_shutdown` waits until all is out, and ends sending.
         impl AsyncWrite for $stream {
@@ -52,7 +54,7 @@ macro_rules! writing {
                 cx: &mut Context<'_>,
                 buf: &[u8],
             ) -> Poll<io::Result<usize>> {
-                self.door().poll_write(cx, &[IoSlice::new(buf)])
+                self.$door().poll_write(cx, &[IoSlice::new(buf)])
             }
 
             fn poll_write_vectored(
@@ -60,7 +62,7 @@ macro_rules! writing {
                 cx: &mut Context<'_>,
                 bufs: &[IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
-                self.door().poll_write(cx, bufs)
+                self.$door().poll_write(cx, bufs)
             }
 
             fn is_write_vectored(&self) -> bool {
@@ -68,15 +70,19 @@ macro_rules! writing {
             }
 
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.door().poll_flush(cx)
+                self.$door().poll_flush(cx)
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.door().poll_close(cx)
+                self.$door().poll_close(cx)
             }
         }
     )*};
 }
 
-reading!(TcpStream, OwnedReadHalf);
-writing!(TcpStream, OwnedWriteHalf);
+reading!(connection: TcpStream, OwnedReadHalf);
+writing!(connection: TcpStream, OwnedWriteHalf);
+#[cfg(feature = "tls")]
+reading!(session: TlsStream, TlsReadHalf);
+#[cfg(feature = "tls")]
+writing!(session: TlsStream, TlsWriteHalf);

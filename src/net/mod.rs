@@ -19,3 +19,6 @@ pub use tcp::{
     IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
     TcpSocket, TcpStream,
 };
+
+#[cfg(feature = "tls")]
+pub(crate) use waiters::WaiterId;

@@ -176,7 +176,7 @@ impl Connection {
         let mut send = self.send.borrow_mut();
         // Cloning a waker is foreign code: what is waited for may have happened meanwhile.
         let is_late = send.flight.is_none();
-        let replaced = send.poller.replace(waker);
+        let replaced = send.waiters.register(&mut Some(WaiterId::POLLER), waker);
         drop(send);
         drop(replaced);
         if is_late {

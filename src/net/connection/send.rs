@@ -32,8 +32,6 @@ pub(super) struct Send {
     pub(super) flight: Option<(Token, Flight)>,
     /// Bytes of `poll_write` behind everything queued, while something is under way.
     pub(super) written: Vec<u8>,
-    /// Who polls without a future: for room, or until everything is out.
-    pub(super) poller: Option<Waker>,
     /// Nothing new is given to the kernel for the moment.
     held: bool,
     /// The errno that ended this direction, first one wins.
@@ -42,8 +40,9 @@ pub(super) struct Send {
     /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
     cut: bool,
     closing: Closing,
-    /// Those who wait for the shutdown.
-    waiters: Waiters,
+    /// Those who wait for the shutdown, for room, or for everything to be out: woken whenever
+    /// something has gone out.
+    pub(super) waiters: Waiters,
 }
 
 /// What one op is to send: so many bytes of so many entries.
@@ -103,7 +102,6 @@ impl Send {
             next_id: 0,
             flight: None,
             written: Vec::new(),
-            poller: None,
             held: false,
             end: None,
             cut: false,
@@ -184,7 +182,7 @@ impl Send {
             self.entries.pop();
             Some(outgoing)
         };
-        woken.extend(self.poller.take());
+        self.waiters.wake(woken);
         self.cut = false;
         Ok(unclaimed)
     }
@@ -195,7 +193,7 @@ impl Send {
             Send::finish(entry, errno, woken);
         }
         self.written = Vec::new();
-        woken.extend(self.poller.take());
+        self.waiters.wake(woken);
         self.entries.extract(|entry| entry.state == EntryState::Abandoned)
     }
 
@@ -363,7 +361,7 @@ impl Connection {
                 spent = send.fail_all(errno, woken);
             }
         }
-        woken.extend(send.poller.take());
+        send.waiters.wake(woken);
         drop(send);
         drop(spent);
     }
@@ -391,7 +389,6 @@ impl Connection {
             };
             send.closing = Closing::Done(done);
             send.waiters.wake(woken);
-            woken.extend(send.poller.take());
         }
     }
 
@@ -537,6 +534,88 @@ impl Connection {
         let entry = send.entries.remove(index);
         drop(send);
         entry.outgoing.expect("the ring has given the buffer back")
+    }
+}
+
+/// Bytes of nobody's: for a layer above, such as TLS, whose bytes must not get lost with a future.
+#[cfg(feature = "tls")]
+impl Connection {
+    /// Queues bytes that no future waits for: they go out like the rest of a send whose future was
+    /// dropped midway, whole and in order. Who calls this bounds it by
+    /// [`poll_unsent`](Self::poll_unsent).
+    pub(crate) fn send_detached(self: &Rc<Self>, bytes: Vec<u8>) -> io::Result<()> {
+        self.check_sendable()?;
+        let outgoing = Outgoing::one(bytes);
+        let len = outgoing.len();
+        if len == 0 {
+            return Ok(());
+        }
+        let mut send = self.send.borrow_mut();
+        send.seal();
+        let id = send.next_id;
+        send.next_id += 1;
+        let (outgoing, state) = (Some(outgoing), EntryState::Abandoned);
+        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
+        drop(send);
+        self.finish_now(None);
+        Ok(())
+    }
+
+    /// Whether the runtime of this connection is the one of this thread.
+    pub(crate) fn is_home(&self) -> bool {
+        self.check_home().is_ok()
+    }
+
+    /// As [`is_home`](Self::is_home), with what is wrong.
+    pub(crate) fn check_home(&self) -> io::Result<()> {
+        context::check_home(&self.home)
+    }
+
+    /// Whether bytes can be queued: at home, before an end and a failure.
+    pub(crate) fn check_sendable(&self) -> io::Result<()> {
+        match self.send.borrow().refusal() {
+            Some(error) => Err(error),
+            None => self.check_home(),
+        }
+    }
+
+    /// How many bytes are queued that the kernel has not taken.
+    pub(crate) fn unsent(&self) -> usize {
+        let send = self.send.borrow();
+        let unfinished = send.entries.iter().filter(|entry| !entry.is_finished());
+        send.written.len() + unfinished.map(|entry| entry.len - entry.sent).sum::<usize>()
+    }
+
+    /// Ready when at most `max` bytes are queued, or sending has failed. The caller keeps `id`, and
+    /// hands it to [`stop_waiting_for_unsent`](Self::stop_waiting_for_unsent) when it goes.
+    pub(crate) fn poll_unsent(
+        &self,
+        max: usize,
+        id: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let waker = cx.waker().clone(); // foreign code: before the look
+        if let Err(error) = context::check_home(&self.home) {
+            return Poll::Ready(Err(error)); // nothing goes out, and the queue is emptied in a teardown
+        }
+        let unsent = self.unsent();
+        let mut send = self.send.borrow_mut();
+        if let Some(errno) = send.end {
+            return Poll::Ready(Err(error(errno)));
+        }
+        if unsent <= max {
+            return Poll::Ready(Ok(()));
+        }
+        let replaced = send.waiters.register(id, waker);
+        drop(send);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Who waited in [`poll_unsent`](Self::poll_unsent) waits no more.
+    pub(crate) fn stop_waiting_for_unsent(&self, id: Option<WaiterId>) {
+        let waker = self.send.borrow_mut().waiters.remove(id);
+        drop(waker);
     }
 }
 

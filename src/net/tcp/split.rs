@@ -40,14 +40,8 @@ impl OwnedReadHalf {
         OwnedReadHalf { connection: Some(connection) }
     }
 
-    fn connection(&self) -> &Rc<Connection> {
+    pub(crate) fn connection(&self) -> &Rc<Connection> {
         present(&self.connection)
-    }
-
-    /// Where the poll traits enter.
-    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
-    pub(crate) fn door(&self) -> &Rc<Connection> {
-        self.connection()
     }
 
     /// Receives the next bytes: [`TcpStream::recv`], with its errors and cancel safety.
@@ -86,14 +80,8 @@ impl OwnedWriteHalf {
         OwnedWriteHalf { connection: Some(connection) }
     }
 
-    fn connection(&self) -> &Rc<Connection> {
+    pub(crate) fn connection(&self) -> &Rc<Connection> {
         present(&self.connection)
-    }
-
-    /// Where the poll traits enter.
-    #[cfg(any(feature = "futures-io", feature = "tokio-io"))]
-    pub(crate) fn door(&self) -> &Rc<Connection> {
-        self.connection()
     }
 
     /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.

@@ -64,9 +64,9 @@ impl TcpStream {
         TcpStream { connection }
     }
 
-    /// Where the poll traits enter.
+    /// The connection, for layers above.
     #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
-    pub(crate) fn door(&self) -> &Rc<Connection> {
+    pub(crate) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 

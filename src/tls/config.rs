@@ -1,0 +1,142 @@
+//! The ten lines that every config begins with.
+
+use std::io;
+use std::path::Path;
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+use std::sync::Arc;
+
+use rustls::RootCertStore;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider};
+
+/// Loads the certificates of a PEM file: the server's or client's own first, then those that
+/// certify it.
+///
+/// The file is read at once, so call this at the start and not while others wait.
+///
+/// # Errors
+/// Those of reading a file; `InvalidData` if it is no PEM, or holds no certificate. The text names
+/// the file.
+pub fn load_certs(path: impl AsRef<Path>) -> io::Result<Vec<CertificateDer<'static>>> {
+    let path = path.as_ref();
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| in_file(path, error))?;
+    match certificates.is_empty() {
+        true => Err(in_file(path, pem::Error::NoItemsFound)),
+        false => Ok(certificates),
+    }
+}
+
+/// Loads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1.
+///
+/// The file is read at once, so call this at the start and not while others wait.
+///
+/// # Errors
+/// Those of reading a file; `InvalidData` if it is no PEM, or holds no private key. The text names
+/// the file.
+pub fn load_key(path: impl AsRef<Path>) -> io::Result<PrivateKeyDer<'static>> {
+    let path = path.as_ref();
+    PrivateKeyDer::from_pem_file(path).map_err(|error| in_file(path, error))
+}
+
+fn in_file(path: &Path, error: pem::Error) -> io::Error {
+    let path = path.display();
+    match error {
+        pem::Error::Io(error) => io::Error::new(error.kind(), format!("{path}: {error}")),
+        pem::Error::NoItemsFound => io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("{path}: nothing of the kind that is wanted is in it"),
+        ),
+        error => io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {error}")),
+    }
+}
+
+/// The authorities that the system trusts.
+///
+/// Certificates that cannot be read or used are left out. Files are read at once, so call this at
+/// the start and not while others wait.
+///
+/// # Errors
+/// `NotFound`, if there is none at all; the text says why.
+#[cfg(feature = "native-certs")]
+pub fn native_roots() -> io::Result<RootCertStore> {
+    let loaded = rustls_native_certs::load_native_certs();
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(loaded.certs);
+    if roots.is_empty() {
+        let why = loaded.errors.first().map(|error| format!(": {error}")).unwrap_or_default();
+        let text = format!("the system has no certificates of authorities that it trusts{why}");
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    Ok(roots)
+}
+
+/// The authorities that Mozilla trusts, as they were when the crate `webpki-roots` was released.
+#[cfg(feature = "webpki-roots")]
+pub fn webpki_roots() -> RootCertStore {
+    RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
+}
+
+/// The cryptography that the features choose: `tls-aws-lc-rs` if it is on, else `tls-ring`.
+///
+/// For configs that are built by hand, with `builder_with_provider`: `builder` takes the process's
+/// default, and panics if several are compiled in and none was chosen.
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+pub fn provider() -> Arc<CryptoProvider> {
+    #[cfg(feature = "tls-aws-lc-rs")]
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    #[cfg(not(feature = "tls-aws-lc-rs"))]
+    let provider = rustls::crypto::ring::default_provider();
+    Arc::new(provider)
+}
+
+/// A client's config: TLS 1.2 and 1.3, these authorities, no certificate of its own.
+///
+/// Share it between connections, or no session is ever resumed.
+///
+/// # Errors
+/// `InvalidInput`, if the cryptography cannot do these versions.
+/// # Examples
+/// ```
+/// # #[cfg(feature = "webpki-roots")]
+/// # fn main() -> std::io::Result<()> {
+/// use tamam::tls;
+///
+/// let mut config = tls::client_config(tls::webpki_roots())?;
+/// config.alpn_protocols = vec![b"http/1.1".to_vec()];
+/// # Ok(())
+/// # }
+/// # #[cfg(not(feature = "webpki-roots"))]
+/// # fn main() {}
+/// ```
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+pub fn client_config(roots: RootCertStore) -> io::Result<ClientConfig> {
+    let builder = ClientConfig::builder_with_provider(provider());
+    let builder = builder.with_safe_default_protocol_versions().map_err(invalid)?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// A server's config: TLS 1.2 and 1.3, one chain of certificates, no certificates of clients.
+///
+/// Prefer a key of ECDSA (P-256) or Ed25519: a signature with RSA keeps the thread for longer than
+/// many messages do.
+///
+/// # Errors
+/// `InvalidInput`, if the key is of an unknown kind or not that of the certificate.
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+pub fn server_config(
+    certificates: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> io::Result<ServerConfig> {
+    let builder = ServerConfig::builder_with_provider(provider());
+    let builder = builder.with_safe_default_protocol_versions().map_err(invalid)?;
+    builder.with_no_client_auth().with_single_cert(certificates, key).map_err(invalid)
+}
+
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+fn invalid(error: rustls::Error) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}

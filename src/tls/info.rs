@@ -1,0 +1,74 @@
+//! What a handshake came to.
+
+use std::fmt;
+
+use rustls::pki_types::CertificateDer;
+use rustls::{CipherSuite, ProtocolVersion};
+
+/// What a handshake came to: version, cipher suite, protocol, names, certificates.
+///
+/// # Examples
+/// ```
+/// use tamam::tls::TlsInfo;
+///
+/// fn is_http2(info: &TlsInfo) -> bool {
+///     info.alpn() == Some(b"h2")
+/// }
+/// # let _ = is_http2;
+/// ```
+#[derive(Clone)]
+pub struct TlsInfo {
+    pub(super) version: Option<ProtocolVersion>,
+    pub(super) cipher_suite: Option<CipherSuite>,
+    pub(super) alpn: Option<Vec<u8>>,
+    pub(super) server_name: Option<String>,
+    pub(super) peer_certificates: Vec<CertificateDer<'static>>,
+    pub(super) resumed: bool,
+}
+
+impl TlsInfo {
+    /// The version of TLS.
+    pub fn version(&self) -> ProtocolVersion {
+        self.version.expect("agreed in the handshake, which is over")
+    }
+
+    /// The cipher suite.
+    pub fn cipher_suite(&self) -> CipherSuite {
+        self.cipher_suite.expect("agreed in the handshake, which is over")
+    }
+
+    /// The protocol that was agreed on by ALPN, such as `h2`; `None` if none was.
+    pub fn alpn(&self) -> Option<&[u8]> {
+        self.alpn.as_deref()
+    }
+
+    /// The name of the server as the client asked for it (SNI); `None` if it sent none, as for an
+    /// address.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The peer's certificates, its own first; none if it showed none. Also after a resumption,
+    /// when they were shown earlier.
+    pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
+        &self.peer_certificates
+    }
+
+    /// Whether an earlier session was resumed, which spares the certificates' check.
+    pub fn is_resumed(&self) -> bool {
+        self.resumed
+    }
+}
+
+impl fmt::Debug for TlsInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsInfo")
+            .field("version", &self.version)
+            .field("cipher_suite", &self.cipher_suite)
+            .field("alpn", &self.alpn.as_deref().map(String::from_utf8_lossy))
+            .field("server_name", &self.server_name)
+            .field("peer_certificates", &self.peer_certificates.len())
+            .field("resumed", &self.resumed)
+            .finish()
+    }
+}

@@ -1,0 +1,46 @@
+//! TLS over TCP, by [rustls].
+//!
+//! A [`TlsConnector`] or a [`TlsAcceptor`] makes a [`TlsStream`] of a
+//! [`TcpStream`](crate::net::TcpStream) by a handshake, for which the peer has 10 s unless told
+//! otherwise. The stream has the calls of the one below it, and their guarantees: a future dropped
+//! at any point loses no byte and sends none twice.
+//!
+//! The cryptography is rustls' provider of your choice, in the config that you hand in. The features
+//! `tls-ring` and `tls-aws-lc-rs` bring one each, and `client_config` and `server_config` to build
+//! configs with it; `native-certs` and `webpki-roots` bring authorities to trust.
+//!
+//! # Errors
+//! Failures are [`std::io::Error`]s: `InvalidData` for one of TLS, with the [`rustls::Error`] as
+//! [`source`](std::error::Error::source); `UnexpectedEof` for a peer that ends TCP without ending TLS
+//! before; `TimedOut` for a handshake that took too long. They stay.
+//!
+//! # Versions
+//! Types of [`rustls`] 0.23 are part of this module. Another major version of it is another minor
+//! one of this crate.
+
+mod acceptor;
+mod config;
+mod connector;
+mod engine;
+mod info;
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
+mod poll;
+mod session;
+mod split;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub use acceptor::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};
+#[cfg(feature = "native-certs")]
+pub use config::native_roots;
+#[cfg(feature = "webpki-roots")]
+pub use config::webpki_roots;
+#[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
+pub use config::{client_config, provider, server_config};
+pub use config::{load_certs, load_key};
+pub use connector::{TlsConnector, ToServerName};
+pub use info::TlsInfo;
+pub use rustls;
+pub use split::{TlsReadHalf, TlsReuniteError, TlsWriteHalf};
+pub use stream::TlsStream;

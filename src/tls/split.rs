@@ -1,0 +1,196 @@
+//! The two directions of a TLS stream as values of their own.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use super::TlsInfo;
+use super::session::{SendBuffer, Session};
+use super::stream::{self, Read, TlsStream, all_sent, some_sent};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::net::TcpStream;
+
+/// The receiving half of a [`TlsStream`].
+///
+/// Dropping it stops receiving: what was received is freed, and TCP pushes the peer back. Sending
+/// goes on until the other half is dropped too.
+pub struct TlsReadHalf {
+    /// `None` only once it was made a part of something else.
+    session: Option<Rc<Session>>,
+}
+
+/// The sending half of a [`TlsStream`].
+///
+/// Dropping it says the end, in the background: the peer gets a `close_notify` after everything
+/// that was sent, then TCP's end. [`forget`](Self::forget) leaves the direction open.
+pub struct TlsWriteHalf {
+    /// `None` only once it was made a part of something else.
+    session: Option<Rc<Session>>,
+}
+
+fn present(session: &Option<Rc<Session>>) -> &Rc<Session> {
+    session.as_ref().expect("a half has its session until it is consumed")
+}
+
+impl TlsReadHalf {
+    pub(super) fn new(session: Rc<Session>) -> TlsReadHalf {
+        TlsReadHalf { session: Some(session) }
+    }
+
+    pub(crate) fn session(&self) -> &Rc<Session> {
+        present(&self.session)
+    }
+
+    /// Receives the next bytes: [`TlsStream::recv`], with its errors and cancel safety.
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
+        stream::recv(self.session())
+    }
+
+    /// Receives into spare room: [`TlsStream::read`], with its errors and cancel safety.
+    pub fn read<B: IoBufMut>(
+        &self,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        Read::some(self.session(), buf)
+    }
+
+    /// Receives a number of bytes: [`TlsStream::read_exact`], with its errors and cancel safety.
+    pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
+        Read::exact(self.session(), buf, len).await.map(|(_, buf)| buf)
+    }
+
+    /// Makes the stream whole again, with everything that was received and everything queued.
+    ///
+    /// # Errors
+    /// [`TlsReuniteError`] with both halves, if they are not of the same stream.
+    pub fn reunite(mut self, mut other: TlsWriteHalf) -> Result<TlsStream, TlsReuniteError> {
+        if !Rc::ptr_eq(self.session(), other.session()) {
+            return Err(TlsReuniteError(self, other));
+        }
+        other.session = None;
+        Ok(TlsStream::new(self.session.take().expect("just compared")))
+    }
+}
+
+impl TlsWriteHalf {
+    pub(super) fn new(session: Rc<Session>) -> TlsWriteHalf {
+        TlsWriteHalf { session: Some(session) }
+    }
+
+    pub(crate) fn session(&self) -> &Rc<Session> {
+        present(&self.session)
+    }
+
+    /// Sends a buffer: [`TlsStream::send`], with its errors and cancel safety.
+    pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        SendBuffer::new(self.session(), Outgoing::one(buf), some_sent)
+    }
+
+    /// Sends all of a buffer: [`TlsStream::send_all`], with its errors and cancel safety.
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        SendBuffer::new(self.session(), Outgoing::one(buf), all_sent)
+    }
+
+    /// Sends several buffers: [`TlsStream::sendv`], with its errors and cancel safety.
+    pub fn sendv<B: IoBuf>(
+        &self,
+        bufs: Vec<B>,
+    ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
+        SendBuffer::new(self.session(), Outgoing::many(bufs), some_sent)
+    }
+
+    /// Ends sending: [`TlsStream::shutdown`], with its errors and cancel safety.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        stream::shutdown(self.session()).await
+    }
+
+    /// Drops the half without saying the end. The peer takes what it got for cut off when the
+    /// other half is dropped too.
+    pub fn forget(mut self) {
+        self.session = None;
+    }
+}
+
+impl Drop for TlsReadHalf {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.end_recv();
+        }
+    }
+}
+
+impl Drop for TlsWriteHalf {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.close_in_background();
+        }
+    }
+}
+
+/// What both halves have.
+macro_rules! names {
+    ($($half:ident),*) => {$(
+        impl $half {
+            /// What the handshake came to.
+            pub fn info(&self) -> &TlsInfo {
+                self.session().info()
+            }
+
+            /// The TCP connection below: [`TlsStream::tcp`].
+            pub fn tcp(&self) -> &TcpStream {
+                self.session().tcp()
+            }
+
+            /// The address of this end.
+            ///
+            /// # Errors
+            /// Those of getsockname(2).
+            pub fn local_addr(&self) -> io::Result<SocketAddr> {
+                self.tcp().local_addr()
+            }
+
+            /// The address of the peer, also when it is gone already.
+            ///
+            /// # Errors
+            /// Those of getsockopt(2).
+            pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+                self.tcp().peer_addr()
+            }
+        }
+
+        impl fmt::Debug for $half {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct(stringify!($half))
+                    .field("tcp", self.tcp())
+                    .field("info", self.info())
+                    .finish_non_exhaustive()
+            }
+        }
+    )*};
+}
+
+names!(TlsReadHalf, TlsWriteHalf);
+
+/// Two halves that are not of the same stream.
+pub struct TlsReuniteError(
+    /// The receiving half.
+    pub TlsReadHalf,
+    /// The sending half.
+    pub TlsWriteHalf,
+);
+
+impl fmt::Debug for TlsReuniteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TlsReuniteError").field(&self.0).field(&self.1).finish()
+    }
+}
+
+impl fmt::Display for TlsReuniteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("these halves are not of the same stream")
+    }
+}
+
+impl std::error::Error for TlsReuniteError {}

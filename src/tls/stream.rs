@@ -1,0 +1,358 @@
+//! `TlsStream`: a thin handle over a session.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::TlsInfo;
+use super::session::{Report, SendBuffer, Session};
+use super::split::{TlsReadHalf, TlsWriteHalf};
+use crate::buf::{BufError, Chunk, Fill, IoBuf, IoBufMut, Outgoing};
+use crate::net::{TcpStream, WaiterId};
+
+/// A TLS connection over TCP, of a client or of a server.
+///
+/// Made by [`TlsConnector`](super::TlsConnector), [`TlsAcceptor`](super::TlsAcceptor) and
+/// [`LazyConfigAcceptor`](super::LazyConfigAcceptor). All methods take `&self`, as those of
+/// [`TcpStream`] do: receive and send at once without splitting, from any number of tasks. What is
+/// sent goes out at once: there is nothing to flush.
+///
+/// Over `TcpStream` and nothing else, since decrypting in place and sending in the background need
+/// more than a trait of reading and writing gives.
+///
+/// # Closing
+/// [`shutdown`](Self::shutdown) tells the peer that nothing more is sent, with a `close_notify`,
+/// and then ends TCP's sending too. Dropping the stream without it tells nothing, and the peer
+/// takes what it got for cut off: it is an error there.
+///
+/// The other way round, a peer that ends TCP without a `close_notify` gives `UnexpectedEof` here,
+/// and never an end: somebody between may have cut the connection.
+///
+/// # Examples
+/// ```
+/// use std::sync::Arc;
+/// use tamam::net::{TcpListener, TcpStream};
+/// use tamam::tls::{self, TlsAcceptor, TlsConnector};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A certificate for the example; servers load theirs with `load_certs` and `load_key`.
+/// let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// let certificate = signed.cert.der().clone();
+/// let key = signed.signing_key.serialize_der().try_into()?;
+///
+/// let mut roots = tls::rustls::RootCertStore::empty();
+/// roots.add(certificate.clone())?;
+/// let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+/// let connector = TlsConnector::from(tls::client_config(roots)?);
+///
+/// tamam::run(async {
+///     let listener = TcpListener::bind("127.0.0.1:0")?;
+///     let addr = listener.local_addr()?;
+///     let server = tamam::spawn(async move {
+///         let (tcp, _) = listener.accept().await?;
+///         let stream = acceptor.accept(tcp).await?;
+///         while let Some(chunk) = stream.recv().await? {
+///             stream.send_all(chunk).await?;
+///         }
+///         stream.shutdown().await
+///     });
+///
+///     let stream = connector.connect("localhost", TcpStream::connect(addr).await?).await?;
+///     stream.send_all("tamam").await?;
+///     let answer = stream.read_exact(Vec::with_capacity(5), 5).await?;
+///     assert_eq!(answer, b"tamam");
+///     stream.shutdown().await?;
+///     assert!(stream.recv().await?.is_none());
+///     server.await.expect("no panic")
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct TlsStream {
+    session: Rc<Session>,
+}
+
+impl TlsStream {
+    pub(super) fn new(session: Rc<Session>) -> TlsStream {
+        TlsStream { session }
+    }
+
+    /// Where the poll traits enter.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
+    pub(crate) fn session(&self) -> &Rc<Session> {
+        &self.session
+    }
+
+    /// Splits into a half that receives and one that sends, for different tasks. Dropping the
+    /// latter says the end, as [`shutdown`](Self::shutdown) does.
+    pub fn into_split(self) -> (TlsReadHalf, TlsWriteHalf) {
+        (TlsReadHalf::new(self.session.clone()), TlsWriteHalf::new(self.session))
+    }
+
+    /// What the handshake came to: version, cipher suite, protocol, names, certificates.
+    pub fn info(&self) -> &TlsInfo {
+        self.session.info()
+    }
+
+    /// The TCP connection below: for addresses and options. Bytes that are received or sent by it
+    /// are missed by TLS, which fails then.
+    pub fn tcp(&self) -> &TcpStream {
+        self.session.tcp()
+    }
+
+    /// Receives the next bytes, as many as came together. `None`: the peer has said that it sends
+    /// no more.
+    ///
+    /// What comes in whole records is decrypted where the kernel put it; no buffer is held while
+    /// waiting.
+    ///
+    /// # Errors
+    /// `UnexpectedEof`: the peer ended TCP without saying so before. `InvalidData`: what came is
+    /// no TLS, or was changed on the way; its source is the [`rustls::Error`]. Others as
+    /// [`TcpStream::recv`]. All of them on this and every later call, after what came before.
+    /// # Cancel safety
+    /// Cancel safe: bytes that reach a dropped `recv` come first in the next call.
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
+        recv(&self.session)
+    }
+
+    /// Receives bytes into the spare room of `buf`.
+    ///
+    /// Appends at most `buf.capacity() - buf.len()` bytes and returns how many; 0 means that the
+    /// peer has said that it sends no more. `buf` comes back in every case, on failure inside the
+    /// error.
+    ///
+    /// # Errors
+    /// `InvalidInput` (no spare room); else those of [`recv`](Self::recv).
+    /// # Cancel safety
+    /// Cancel safe: bytes that reach a dropped `read` come first in the next call. `buf` itself is
+    /// gone.
+    pub fn read<B: IoBufMut>(
+        &self,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        Read::some(&self.session, buf)
+    }
+
+    /// Receives exactly `len` bytes into the spare room of `buf`.
+    ///
+    /// # Errors
+    /// `InvalidInput` (less than `len` bytes of spare room), `UnexpectedEof` (the end came before);
+    /// else those of [`recv`](Self::recv). The error carries `buf` with the bytes that came.
+    /// # Cancel safety
+    /// Cancel safe: the bytes that had come to one that is dropped are first in the next call. One
+    /// that is forgotten keeps them.
+    pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
+        Read::exact(&self.session, buf, len).await.map(|(_, buf)| buf)
+    }
+
+    /// Sends `buf`, and returns how many of its bytes went out: all of them, unless the connection
+    /// failed on the way; then the next call gives the error.
+    ///
+    /// # Errors
+    /// `BrokenPipe` (peer finished, or after [`shutdown`](Self::shutdown)), `ConnectionReset`
+    /// (peer), `InvalidData` (TLS has failed). The error carries `buf`.
+    /// # Cancel safety
+    /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
+    pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        SendBuffer::new(&self.session, Outgoing::one(buf), some_sent)
+    }
+
+    /// Sends all of `buf` and gives it back.
+    ///
+    /// Buffers of concurrent sends go out one after the other, in the order of first polls.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send), also when a part went out before.
+    /// # Cancel safety
+    /// As [`send`](Self::send). To give up for good, drop the stream.
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        SendBuffer::new(&self.session, Outgoing::one(buf), all_sent)
+    }
+
+    /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
+    /// out: all of them, unless the connection failed on the way; then the next call gives the
+    /// error. Small ones share records.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); the error carries `bufs`.
+    /// # Cancel safety
+    /// As [`send`](Self::send).
+    pub fn sendv<B: IoBuf>(
+        &self,
+        bufs: Vec<B>,
+    ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
+        SendBuffer::new(&self.session, Outgoing::many(bufs), some_sent)
+    }
+
+    /// Ends sending: after every byte of sends that were polled before this, the peer gets a
+    /// `close_notify`, then TCP's end. Receiving goes on. Sends that come later fail with
+    /// `BrokenPipe`. `Ok` means that the kernel has the end, not that the peer has seen it.
+    ///
+    /// # Errors
+    /// That of a send which failed before; `InvalidData` if TLS has failed, when TCP ends all the
+    /// same; those of [`TcpStream::shutdown`].
+    /// # Cancel safety
+    /// Dropped after its first poll, the end still follows what is queued.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        shutdown(&self.session).await
+    }
+
+    /// The address of this end.
+    ///
+    /// # Errors
+    /// Those of getsockname(2).
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp().local_addr()
+    }
+
+    /// The address of the peer, also when it is gone already.
+    ///
+    /// # Errors
+    /// Those of getsockopt(2).
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp().peer_addr()
+    }
+}
+
+impl fmt::Debug for TlsStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("tcp", self.tcp())
+            .field("info", self.info())
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) fn some_sent<T: 'static>(report: Report) -> Result<(usize, T), BufError<T>> {
+    let value = report.outgoing.take();
+    match report.error {
+        Some(error) if report.sent == 0 => Err(BufError::new(error, value)),
+        _ => Ok((report.sent, value)),
+    }
+}
+
+pub(super) fn all_sent<T: 'static>(report: Report) -> Result<T, BufError<T>> {
+    let value = report.outgoing.take();
+    match report.error {
+        Some(error) => Err(BufError::new(error, value)),
+        None => Ok(value),
+    }
+}
+
+/// Polls what TCP receives: `next` is the future under way, if any.
+fn poll_next<F: Future + Unpin>(
+    next: &mut Option<F>,
+    make: impl FnOnce() -> F,
+    cx: &mut Context<'_>,
+) -> Poll<F::Output> {
+    let output = ready!(Pin::new(next.get_or_insert_with(make)).poll(cx));
+    *next = None;
+    Poll::Ready(output)
+}
+
+pub(super) fn recv(session: &Session) -> impl Future<Output = io::Result<Option<Chunk>>> {
+    let mut next = None;
+    poll_fn(move |cx| session.poll_recv(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx))
+}
+
+pub(super) async fn shutdown(session: &Rc<Session>) -> io::Result<()> {
+    let mut waiting = Waiting { session, waiter: None };
+    poll_fn(|cx| session.poll_end(&mut waiting.waiter, cx)).await?;
+    session.tcp().shutdown().await
+}
+
+struct Waiting<'a> {
+    session: &'a Session,
+    waiter: Option<WaiterId>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.session.stop_waiting(self.waiter);
+    }
+}
+
+/// What `read` and `read_exact` have received so far.
+pub(super) struct Read<'a, B: IoBufMut> {
+    session: &'a Session,
+    fill: Fill<Option<B>>,
+    /// Bytes that are wanted at least.
+    min: usize,
+    /// `read_exact`: the end before is an error.
+    exact: bool,
+    is_done: bool,
+}
+
+impl<'a, B: IoBufMut> Read<'a, B> {
+    /// At least one byte, at most what there is room for.
+    pub(super) async fn some(session: &'a Session, buf: B) -> Result<(usize, B), BufError<B>> {
+        let max = buf.capacity() - buf.len();
+        Read::start(session, buf, 1, max, false).await
+    }
+
+    /// Exactly `len` bytes.
+    pub(super) async fn exact(
+        session: &'a Session,
+        buf: B,
+        len: usize,
+    ) -> Result<(usize, B), BufError<B>> {
+        Read::start(session, buf, len, len, true).await
+    }
+
+    async fn start(
+        session: &'a Session,
+        buf: B,
+        min: usize,
+        max: usize,
+        exact: bool,
+    ) -> Result<(usize, B), BufError<B>> {
+        let spare = buf.capacity() - buf.len();
+        if spare < min {
+            let text = format!("the buffer has room for {spare} bytes, {min} are wanted");
+            return Err(BufError::new(io::Error::new(io::ErrorKind::InvalidInput, text), buf));
+        }
+        let mut read = Read { session, fill: Fill::new(buf, max), min, exact, is_done: false };
+        let mut next = None;
+        poll_fn(|cx| read.poll(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx)).await
+    }
+
+    fn poll(
+        &mut self,
+        mut next: impl FnMut(&mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(usize, B), BufError<B>>> {
+        let mut ending = None;
+        while self.fill.received().len() < self.min && ending.is_none() {
+            match ready!(self.session.poll_readable(&mut next, cx)) {
+                Ok(true) => self.session.take_plain(|bytes| self.fill.append(bytes)),
+                Ok(false) => ending = Some(None),
+                Err(error) => ending = Some(Some(error)),
+            }
+        }
+        self.is_done = true;
+        let (buf, len) = self.fill.take();
+        Poll::Ready(match ending {
+            None => Ok((len, buf)),
+            Some(None) if !self.exact => Ok((len, buf)),
+            Some(None) => {
+                let text = format!("the peer finished after {len} of {} bytes", self.min);
+                Err(BufError::new(io::Error::new(io::ErrorKind::UnexpectedEof, text), buf))
+            }
+            Some(Some(error)) => Err(BufError::new(error, buf)),
+        })
+    }
+}
+
+impl<B: IoBufMut> Drop for Read<'_, B> {
+    /// What a `read_exact` had received comes first in the next call.
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.session.put_back(self.fill.received());
+        }
+    }
+}
