@@ -98,8 +98,8 @@ async fn serve(options: &Options) -> io::Result<()> {
                 // Out of descriptors, say: the listener pauses by itself, clients wait.
                 Err(error) => eprintln!("accept: {error}"),
             },
-            () = &mut interrupted => break,
-            () = &mut terminated => break,
+            stopped = &mut interrupted => break stopped?,
+            stopped = &mut terminated => break stopped?,
         }
     }
     drop(listener);

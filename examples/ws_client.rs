@@ -11,7 +11,6 @@
 //! so does Ctrl-C.
 
 use std::collections::hash_map::RandomState;
-use std::fmt;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::ControlFlow;
@@ -142,7 +141,7 @@ impl From<io::Error> for End {
 async fn follow(
     options: &Options,
     mut on_message: impl FnMut(Value) -> ControlFlow<()>,
-) -> Result<(), impl fmt::Display> {
+) -> Result<(), String> {
     let mut delay = options.first_delay.mul_f64(random());
     let mut stop = std::pin::pin!(tamam::signal::ctrl_c());
     loop {
@@ -161,7 +160,7 @@ async fn follow(
                 eprintln!("{text}; again in {} ms", delay.as_millis());
                 tokio::select! {
                     () = sleep(delay) => {}
-                    () = &mut stop => return Ok(()),
+                    stopped = &mut stop => return stopped.map_err(|error| error.to_string()),
                 }
                 delay = delay.max(options.first_delay / 4).mul_f64(DELAY_GROWTH).min(DELAY_MAX);
             }
@@ -172,7 +171,7 @@ async fn follow(
 /// One connection, from the name to the close.
 async fn connection(
     options: &Options,
-    stop: impl Future<Output = ()> + Unpin,
+    stop: impl Future<Output = io::Result<()>> + Unpin,
     on_message: impl FnMut(Value) -> ControlFlow<()>,
 ) -> End {
     let Ok(url) = options.url.parse::<Uri>() else {
@@ -229,7 +228,7 @@ fn trusting(ca: Option<&str>) -> io::Result<tls::rustls::ClientConfig> {
 async fn converse<S>(
     options: &Options,
     stream: S,
-    mut stop: impl Future<Output = ()> + Unpin,
+    mut stop: impl Future<Output = io::Result<()>> + Unpin,
     mut on_message: impl FnMut(Value) -> ControlFlow<()>,
 ) -> Result<(), End>
 where
@@ -248,7 +247,10 @@ where
         let patience = if pinged { options.ping_timeout } else { options.ping_interval };
         let message = tokio::select! {
             message = timeout(patience, socket.next()) => message,
-            () = &mut stop => return leave(socket).await,
+            stopped = &mut stop => {
+                stopped.map_err(|error| End::Fatal(error.to_string()))?;
+                return leave(socket).await;
+            }
         };
         match message {
             Err(_) if pinged => return Err(End::Passing("no sign of life".into())),

@@ -101,7 +101,10 @@ async fn serve(options: Options) -> io::Result<()> {
                 // Out of descriptors, say: the listener pauses by itself, clients wait.
                 Err(error) => eprintln!("accept: {error}"),
             },
-            () = &mut stop => break,
+            stopped = &mut stop => {
+                stopped?;
+                break;
+            }
         }
     }
     drop(listener);
