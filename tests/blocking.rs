@@ -151,6 +151,28 @@ fn bl1_handles_and_builders_are_send() {
     assert_eq!(there.join().expect("no panic"), 3);
 }
 
+/// A forked copy has none of the threads, and starts its own.
+#[test]
+fn bl1_a_forked_copy_has_threads_of_its_own() {
+    alone("bl1_a_forked_copy_has_threads_of_its_own", || {
+        let _watchdog = Watchdog::start();
+        tamam::run(spawn_blocking(|| ())).expect("no panic");
+        // SAFETY: the other threads of this process sleep, so the copy finds no lock taken; it leaves
+        // by `_exit`.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let works = || tamam::run(spawn_blocking(|| 7)).is_ok_and(|output| output == 7);
+            let works = catch_unwind(AssertUnwindSafe(works)).unwrap_or(false);
+            // SAFETY: ends the copy.
+            unsafe { libc::_exit(i32::from(!works)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is writable.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        assert_eq!(status, 0, "no closure runs in the copy");
+    });
+}
+
 /// Each wakes a runtime that sleeps, with nothing else to do.
 #[test]
 fn bl1_one_after_the_other() {

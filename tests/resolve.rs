@@ -272,6 +272,24 @@ fn hn4_an_earlier_attempt_may_win() {
     });
 }
 
+/// However many addresses there are, no more than 16 sockets wait.
+#[test]
+fn hn4_sixteen_attempts_at_most() {
+    let listener = StdListener::bind("0.0.0.0:0").expect("a port is free");
+    let _filling = silent(&listener); // at every address of 127.0.0.0/8
+    let port = port_of(&listener);
+    let ips: Vec<IpAddr> = (1..=20).map(v4).collect();
+    everywhere_with(&ips, async || {
+        let connect = TcpStream::connect_staggered(("any.test", port), 10 * MS);
+        let mut connect = start(connect).await;
+        while tamam::metrics().ops < 16 {
+            assert!(timeout(5 * MS, &mut connect).await.is_err(), "nobody answers");
+        }
+        assert!(timeout(50 * MS, &mut connect).await.is_err(), "nobody answers");
+        assert_eq!(tamam::metrics().ops, 16);
+    });
+}
+
 /// CL16 with several attempts in flight.
 #[test]
 fn hn4_dropped_all_attempts_end() {

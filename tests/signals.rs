@@ -211,6 +211,48 @@ fn sg4_children_are_as_without_us() {
     });
 }
 
+/// A forked copy that asks for signals itself has them, and its parent has not.
+#[test]
+fn sg4_a_forked_copy_may_listen_too() {
+    apart("sg4_a_forked_copy_may_listen_too", || {
+        let _watchdog = Watchdog::start();
+        let mut of_parent = signal(SignalKind::WINDOW).expect("may be handled");
+        tamam::run(async {
+            send(SignalKind::WINDOW);
+            of_parent.recv().await;
+        });
+        // SAFETY: the other threads of this process sleep, so the copy finds no lock taken; it leaves
+        // by `_exit`.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let listens = || {
+                // Nobody listens yet: the default action, which is none.
+                send(SignalKind::WINDOW);
+                tamam::run(async {
+                    let mut own = signal(SignalKind::WINDOW).expect("may be handled");
+                    drop(start(Box::pin(own.recv())).await);
+                    for _ in 0..3 {
+                        send(SignalKind::WINDOW);
+                        own.recv().await;
+                    }
+                });
+            };
+            let failed = std::panic::catch_unwind(listens).is_err();
+            // SAFETY: ends the copy.
+            unsafe { libc::_exit(i32::from(failed)) };
+        }
+        let mut status = 0;
+        // SAFETY: `status` is writable.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        assert_eq!(status, 0, "the copy ended with {status:#x}");
+        tamam::run(async {
+            assert!(timeout(5 * MS, of_parent.recv()).await.is_err(), "it was the copy's");
+            send(SignalKind::WINDOW);
+            of_parent.recv().await;
+        });
+    });
+}
+
 // ---- SG5 -----------------------------------------------------------------------------------
 
 #[test]

@@ -1,5 +1,6 @@
 //! `TcpStream`: a thin handle over a connection.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -18,7 +19,6 @@ use crate::driver::Driver;
 use crate::net::addr::{Target, ToSocketAddrs};
 use crate::net::connection::{Connection, Read, ReadReport, SendReport};
 use crate::net::resolve::lookup_name;
-use crate::net::resolver::Shared;
 use crate::sys::{self, IntOption};
 
 /// A TCP connection.
@@ -112,14 +112,11 @@ impl TcpStream {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        let (home, resolver) = home_and_resolver()?;
+        let home = context::try_current()?.driver.clone();
         let addrs = match addr.target()? {
             Target::Addrs(addrs) => addrs,
-            Target::Name(host, port) => {
-                let addrs = interleave(lookup_name(resolver, host, port).await?);
-                let fd = Race::new(home.clone(), addrs, DELAY).await?;
-                return Ok(TcpStream::new(fd, home));
-            }
+            // Boxed: a lookup costs more, and the future of a connect to an address stays small.
+            Target::Name(host, port) => return Box::pin(connect_by_name(host, port, DELAY)).await,
         };
         let mut last = None;
         for addr in addrs {
@@ -167,13 +164,11 @@ impl TcpStream {
         addr: impl ToSocketAddrs,
         delay: Duration,
     ) -> io::Result<TcpStream> {
-        let (home, resolver) = home_and_resolver()?;
-        let addrs = match addr.target()? {
-            Target::Addrs(addrs) => addrs.into(),
-            Target::Name(host, port) => interleave(lookup_name(resolver, host, port).await?),
-        };
-        let fd = Race::new(home.clone(), addrs, delay).await?;
-        Ok(TcpStream::new(fd, home))
+        let home = context::try_current()?.driver.clone();
+        match addr.target()? {
+            Target::Addrs(addrs) => race(home, addrs.into(), delay).await,
+            Target::Name(host, port) => connect_by_name(host, port, delay).await,
+        }
     }
 
     /// Takes over a connected socket. What it has received already, or its end, comes first. It is
@@ -439,11 +434,23 @@ impl TcpStream {
     }
 }
 
-/// What a connect needs of its runtime. Not the handle itself: a future that kept it would keep the
-/// runtime that keeps the future.
-fn home_and_resolver() -> io::Result<(Rc<Driver>, Option<Shared>)> {
-    let handle = context::try_current()?;
-    Ok((handle.driver.clone(), handle.resolver.clone()))
+async fn connect_by_name(host: String, port: u16, delay: Duration) -> io::Result<TcpStream> {
+    // Not the handle itself: a future that kept it would keep the runtime that keeps the future.
+    let (home, resolver) = {
+        let handle = context::try_current()?;
+        (handle.driver.clone(), handle.resolver.clone())
+    };
+    let addrs = lookup_name(resolver, host, port).await?;
+    race(home, interleave(addrs), delay).await
+}
+
+async fn race(
+    home: Rc<Driver>,
+    addrs: VecDeque<SocketAddr>,
+    delay: Duration,
+) -> io::Result<TcpStream> {
+    let fd = Race::new(home.clone(), addrs, delay).await?;
+    Ok(TcpStream::new(fd, home))
 }
 
 #[inline]
