@@ -155,7 +155,8 @@ async fn client(
         },
     };
     if let Err(error) = ended {
-        eprintln!("{peer}: {error}");
+        let cause = error.source().map_or(String::new(), |cause| format!(": {cause}"));
+        eprintln!("{peer}: {error}{cause}");
     }
 }
 
