@@ -154,9 +154,7 @@ impl Session {
             if let Some(failure) = self.failure() {
                 return Err(failure);
             }
-            let over = self.with_engine(|engine| {
-                (!engine.is_handshaking()).then(|| engine.info())
-            });
+            let over = self.with_engine(|engine| (!engine.is_handshaking()).then(|| engine.info()));
             if let Some(Some(info)) = over {
                 let _ = self.info.set(info);
                 return Ok(());
@@ -205,9 +203,11 @@ impl Session {
         if !connection.is_home() {
             return;
         }
-        let out = self.with_engine(|engine| {
-            if engine.has_out() { engine.take_out() } else { Vec::new() }
-        });
+        let out = self.with_engine(
+            |engine| {
+                if engine.has_out() { engine.take_out() } else { Vec::new() }
+            },
+        );
         let out = out.unwrap_or_default();
         if out.is_empty() {
             return;
@@ -309,6 +309,21 @@ impl Session {
         let written = self.with_engine(|engine| engine.write(bytes)) == Some(true);
         self.flush();
         written
+    }
+
+    /// New keys for what is sent from here on.
+    pub(super) fn refresh_keys(&self) -> io::Result<()> {
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
+        let is_done = self.with_engine(Engine::refresh_keys) == Some(true);
+        self.flush();
+        match is_done {
+            true => Ok(()),
+            false => Err(self.refusal().unwrap_or_else(|| {
+                io::Error::new(io::ErrorKind::Unsupported, "TLS 1.2 cannot change its keys")
+            })),
+        }
     }
 
     fn has_room(&self) -> bool {
@@ -549,7 +564,7 @@ fn encrypt_batch(
     done: usize,
     encrypt: impl FnOnce(&[u8]) -> bool,
 ) -> Option<usize> {
-    let written = if let Some(bytes) = outgoing.as_one(done) {
+    if let Some(bytes) = outgoing.as_one(done) {
         let bytes = &bytes[..bytes.len().min(BATCH_LEN)];
         encrypt(bytes).then_some(bytes.len())
     } else {
@@ -563,8 +578,7 @@ fn encrypt_batch(
             }
         }
         encrypt(&batch).then_some(batch.len())
-    };
-    written
+    }
 }
 
 /// Sends what nobody waits for. Ends when nothing waits, or with its session.
@@ -610,7 +624,11 @@ enum SendState {
     /// Among the entries.
     Queued(u64),
     /// Encrypted; TCP has ciphertext up to the position, or will get no more of it.
-    Encrypted { outgoing: Outgoing, sent: usize, end: u64 },
+    Encrypted {
+        outgoing: Outgoing,
+        sent: usize,
+        end: u64,
+    },
     Done,
 }
 
@@ -618,7 +636,11 @@ enum SendState {
 impl<T> Unpin for SendBuffer<'_, T> {}
 
 impl<'a, T> SendBuffer<'a, T> {
-    pub(super) fn new(session: &'a Rc<Session>, outgoing: Outgoing, answer: fn(Report) -> T) -> Self {
+    pub(super) fn new(
+        session: &'a Rc<Session>,
+        outgoing: Outgoing,
+        answer: fn(Report) -> T,
+    ) -> Self {
         SendBuffer { session, state: SendState::Start(outgoing), waiter: None, answer }
     }
 

@@ -196,6 +196,15 @@ impl TlsStream {
         shutdown(&self.session).await
     }
 
+    /// Changes the keys by which this end encrypts, and asks the peer to change its own. Done by
+    /// itself before a key has served for as much as is safe; for those who want it sooner.
+    ///
+    /// # Errors
+    /// `Unsupported` with TLS 1.2; else those of [`send`](Self::send).
+    pub fn refresh_keys(&self) -> io::Result<()> {
+        self.session.refresh_keys()
+    }
+
     /// The address of this end.
     ///
     /// # Errors
@@ -251,9 +260,7 @@ fn poll_next<F: Future + Unpin>(
 
 pub(super) fn recv(session: &Session) -> impl Future<Output = io::Result<Option<Chunk>>> {
     let mut next = None;
-    poll_fn(move |cx| {
-        session.poll_recv(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx)
-    })
+    poll_fn(move |cx| session.poll_recv(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx))
 }
 
 pub(super) async fn shutdown(session: &Rc<Session>) -> io::Result<()> {
@@ -312,8 +319,7 @@ impl<'a, B: IoBufMut> Read<'a, B> {
             let text = format!("the buffer has room for {spare} bytes, {min} are wanted");
             return Err(BufError::new(io::Error::new(io::ErrorKind::InvalidInput, text), buf));
         }
-        let mut read =
-            Read { session, fill: Fill::new(buf, max), min, exact, is_done: false };
+        let mut read = Read { session, fill: Fill::new(buf, max), min, exact, is_done: false };
         let mut next = None;
         poll_fn(|cx| read.poll(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx)).await
     }
