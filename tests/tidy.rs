@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[(&str, u8)] = &[
     ("lib", 7),
     ("doctor", 7),
-    ("runtime", 6),
     ("compat", 7),
+    ("runtime", 6),
+    ("tls", 6),
     ("net", 5),
     ("ops", 4),
     ("time", 4),

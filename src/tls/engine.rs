@@ -29,7 +29,7 @@ use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
     UnbufferedStatus, WriteTraffic,
 };
-use rustls::{ClientConfig, CommonState, HandshakeKind, ServerConfig};
+use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::TlsInfo;
 
@@ -95,7 +95,7 @@ enum Task<'a> {
     Receive,
     Encrypt(&'a [u8]),
     Close,
-    #[cfg(test)]
+    /// New keys.
     Refresh,
 }
 
@@ -398,12 +398,14 @@ impl Engine {
         }
     }
 
-    /// New keys for what is sent, and a request for new ones of the peer's: for tests, since rustls
-    /// does so by itself when it is due.
-    #[cfg(test)]
+    /// New keys for what is sent, and a request for new ones of the peer's. False if that cannot be:
+    /// as [`write`](Self::write), and with TLS 1.2.
     pub(super) fn refresh_keys(&mut self) -> bool {
+        if self.closed || self.state().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return false;
+        }
         let is_done = self.process(Task::Refresh);
-        self.process(Task::Receive);
+        self.process(Task::Receive); // rustls has queued it
         is_done
     }
 
@@ -573,7 +575,6 @@ fn perform<Data>(
             append(out, USUAL_OVERHEAD, |room| traffic.queue_close_notify(room))?;
             Ok(Step::Done)
         }
-        #[cfg(test)]
         Task::Refresh => traffic.refresh_traffic_keys().map(|()| Step::Done),
     }
 }

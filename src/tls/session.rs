@@ -318,6 +318,21 @@ impl Session {
         written
     }
 
+    /// New keys for what is sent from here on.
+    pub(super) fn refresh_keys(&self) -> io::Result<()> {
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
+        let is_done = self.with_engine(Engine::refresh_keys) == Some(true);
+        self.flush();
+        match is_done {
+            true => Ok(()),
+            false => Err(self.refusal().unwrap_or_else(|| {
+                io::Error::new(io::ErrorKind::Unsupported, "TLS 1.2 cannot change its keys")
+            })),
+        }
+    }
+
     fn has_room(&self) -> bool {
         self.tcp.connection().unsent() <= AHEAD_LEN
     }
@@ -567,7 +582,7 @@ fn encrypt_batch(
     done: usize,
     encrypt: impl FnOnce(&[u8]) -> bool,
 ) -> Option<usize> {
-    let written = if let Some(bytes) = outgoing.as_one(done) {
+    if let Some(bytes) = outgoing.as_one(done) {
         let bytes = &bytes[..bytes.len().min(BATCH_LEN)];
         encrypt(bytes).then_some(bytes.len())
     } else {
@@ -581,8 +596,7 @@ fn encrypt_batch(
             }
         }
         encrypt(&batch).then_some(batch.len())
-    };
-    written
+    }
 }
 
 /// Sends what nobody waits for. Ends when nothing waits, or with its session.

@@ -202,6 +202,16 @@ impl TlsStream {
         shutdown(&self.session).await
     }
 
+    /// Changes the keys by which this end encrypts, and asks the peer to change its own. Done by
+    /// itself before a key has served for as much as is safe; for those who want it sooner. A peer
+    /// takes many of these with no byte sent in between for an attack: rustls, more than 32.
+    ///
+    /// # Errors
+    /// `Unsupported` with TLS 1.2; else those of [`send`](Self::send).
+    pub fn refresh_keys(&self) -> io::Result<()> {
+        self.session.refresh_keys()
+    }
+
     /// The address of this end.
     ///
     /// # Errors
