@@ -1,6 +1,7 @@
 //! What the benches share: the machine, the cores, criterion's settings. Read next: `paired.rs`.
 //!
 //! - `client.rs`: the load, plain sockets on one thread, every byte verified;
+//! - `tls_client.rs`: the same over TLS;
 //! - `servers.rs`: the echo servers under test, one thread each;
 //! - `rows.rs`: benches without a server, both runtimes in one table;
 //! - `paired.rs`: interleaved windows and their ratios, which is what a claim of speed is made of.
@@ -10,6 +11,7 @@ pub mod client;
 pub mod paired;
 pub mod rows;
 pub mod servers;
+pub mod tls_client;
 
 use std::sync::OnceLock;
 use std::time::Duration;
