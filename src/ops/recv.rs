@@ -83,6 +83,9 @@ pub(crate) fn heap_bytes(mut memory: Vec<u8>, len: usize) -> Vec<u8> {
     assert!(len <= memory.capacity(), "the kernel writes no more than it was given");
     // SAFETY: the kernel has written the first `len` bytes; the capacity was just checked.
     unsafe { memory.set_len(len) };
+    if len < memory.capacity() / 4 {
+        memory.shrink_to_fit(); // whoever keeps few bytes keeps no large buffer
+    }
     memory
 }
 

@@ -3,6 +3,8 @@
 //! What is received how, in one place ([`Connection::arm`]):
 //! - the caller lends a buffer larger than a pooled one and nothing is in flight: one-shot, into
 //!   that buffer;
+//! - the stream keeps filling pooled buffers, a bulk transfer: one-shot, into a large buffer on the
+//!   heap, until one of those brings less than a pooled one holds;
 //! - the pool has a buffer: multishot over the pool, armed until it ends by itself, by a cancel,
 //!   or for want of buffers;
 //! - else: one-shot, into the heap.
@@ -38,10 +40,16 @@ pub(super) struct Recv {
     op: RecvOp,
     /// The shot was stopped for want of credit.
     stalled: bool,
+    /// How many bytes came in a row that filled their buffers, up to [`BULK_LEN`].
+    filled: u32,
     /// Nobody will read any more: what still comes is thrown away.
     closed: bool,
     waiters: Waiters,
 }
+
+/// After so many bytes in a row that filled their buffers a stream is taken for a bulk transfer; and
+/// what that is received into: at most so many bytes for each system call and wake.
+const BULK_LEN: usize = 64 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
@@ -52,10 +60,12 @@ enum End {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum RecvOp {
     Idle,
-    /// `lent`: into a caller's buffer. `stopping`: a cancel was asked for.
+    /// `lent`: into a caller's buffer. `bulk`: into a large one of ours. `stopping`: a cancel was
+    /// asked for.
     Armed {
         token: Token,
         lent: bool,
+        bulk: bool,
         stopping: bool,
     },
 }
@@ -97,6 +107,7 @@ impl Recv {
             passing: None,
             op: RecvOp::Idle,
             stalled: false,
+            filled: 0,
             closed: false,
             waiters: Waiters::default(),
         }
@@ -127,6 +138,18 @@ impl Recv {
     /// Whether nothing is parked.
     pub(super) fn is_empty(&self) -> bool {
         self.parked.is_empty()
+    }
+
+    /// Whether more is coming than pooled buffers are good for.
+    fn is_bulk(&self) -> bool {
+        self.filled as usize >= BULK_LEN
+    }
+
+    /// Notes that `len` bytes came, where a pooled buffer holds `buffer_len`.
+    fn note_len(&mut self, len: usize, buffer_len: usize) {
+        let has_filled = len >= buffer_len && buffer_len < BULK_LEN;
+        self.filled =
+            if has_filled { (self.filled as usize + len).min(BULK_LEN) as u32 } else { 0 };
     }
 
     /// Whether no op is in flight.
@@ -258,18 +281,19 @@ impl Connection {
     /// op was over at once: look again.
     pub(super) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let mut recv = self.recv.borrow_mut();
+        let is_bulk = recv.is_bulk();
         match &mut recv.op {
             RecvOp::Idle => {}
             // Under epoll nothing has happened yet: what waits makes room for what suits.
-            RecvOp::Armed { token, lent: false, .. }
-                if (lend.is_some() || !self.home.pool().has_free())
+            RecvOp::Armed { token, lent: false, bulk, .. }
+                if (lend.is_some() || *bulk != is_bulk || !self.home.pool().has_free())
                     && self.home.withdraw(*token) =>
             {
                 recv.op = RecvOp::Idle;
             }
             RecvOp::Armed { token, stopping, .. } => {
                 // If the cancel is out already, the terminal completion wakes us to arm again.
-                if *stopping && self.home.keep(*token) {
+                if *stopping && !is_bulk && self.home.keep(*token) {
                     *stopping = false;
                     recv.stalled = false;
                 }
@@ -282,17 +306,18 @@ impl Connection {
         let (home, role) = (&self.home, Role::Recv);
         let submitted = match lend {
             Some(fill) => home.submit(ops::recv::into_fill(self.fd(), fill), self.clone(), role),
-            None if pool.has_free() => {
+            None if pool.has_free() && !is_bulk => {
                 home.submit(ops::recv::multishot(self.fd()), self.clone(), role)
             }
             None => {
-                let op = ops::recv::into_heap(self.fd(), pool.buffer_len());
-                home.submit(op, self.clone(), role)
+                let len = if is_bulk { BULK_LEN } else { pool.buffer_len() };
+                home.submit(ops::recv::into_heap(self.fd(), len), self.clone(), role)
             }
         };
         match submitted {
             Submitted::InFlight(token) => {
-                recv.op = RecvOp::Armed { token, lent, stopping: false };
+                let bulk = is_bulk && !lent;
+                recv.op = RecvOp::Armed { token, lent, bulk, stopping: false };
                 false
             }
             Submitted::Answered(done, payload) => {
@@ -338,7 +363,7 @@ impl Connection {
             _ => None,
         };
         match segment {
-            Some(segment) if len > 0 => self.received(segment, more, woken),
+            Some(segment) if len > 0 => self.received(segment, len, more, woken),
             unwanted => {
                 self.received_nothing(done, woken);
                 drop(unwanted);
@@ -348,11 +373,12 @@ impl Connection {
 
     /// Bytes have come.
     #[inline]
-    fn received(&self, segment: Segment, more: bool, woken: &mut Vec<Waker>) {
+    fn received(&self, segment: Segment, len: usize, more: bool, woken: &mut Vec<Waker>) {
         let mut recv = self.recv.borrow_mut();
         if !more {
             recv.op = RecvOp::Idle;
         }
+        recv.note_len(len, self.home.pool().buffer_len());
         let is_known = |fill: &Rc<Fill<dyn Any>>| recv.parked.iter().any(|other| other.is(fill));
         let unwanted = match segment {
             segment if recv.closed => Some(segment),
@@ -363,8 +389,10 @@ impl Connection {
                 None
             }
         };
-        if more && recv.pinned >= self.home.settings().stream_credit && !recv.stalled {
-            recv.stalled = true;
+        let is_over = recv.pinned >= self.home.settings().stream_credit;
+        if more && !recv.stalled && (is_over || recv.is_bulk()) {
+            // Over the credit: until half of it is read. Bulk: the next receive is another.
+            recv.stalled = is_over;
             self.stop(&mut recv, false);
         }
         recv.waiters.wake(woken);
