@@ -210,6 +210,11 @@ impl Engine {
         (HEADER_LEN + len).checked_sub(self.inc.len()).filter(|len| *len > 0)
     }
 
+    /// How many bytes are missing of a record that has begun to come.
+    pub(super) fn missing(&self) -> usize {
+        if self.inc.is_empty() { 0 } else { self.wanted().unwrap_or(0) }
+    }
+
     /// Deals with `bytes` where they are; the plaintext is at their start afterwards, and what is
     /// not whole in `inc`. Returns how much plaintext there is.
     fn process_slice(&mut self, bytes: &mut [u8]) -> usize {

@@ -49,7 +49,13 @@ pub(super) struct Session {
     plain: RefCell<VecDeque<Chunk>>,
     writes: RefCell<Writes>,
     info: OnceCell<TlsInfo>,
+    /// How many times in a row the rest of a record was larger than a pooled buffer.
+    long_records: Cell<u32>,
 }
+
+/// After so many pieces of long records TCP receives straight into large buffers: switching costs a
+/// cancel, too much for a message now and then.
+const LONG_RECORDS: u32 = 8;
 
 /// The sending side.
 struct Writes {
@@ -114,6 +120,7 @@ impl Session {
                 pump: None,
             }),
             info: OnceCell::new(),
+            long_records: Cell::new(0),
         }
     }
 
@@ -190,6 +197,22 @@ impl Session {
         drop(plain);
         drop(spent);
         self.flush();
+    }
+
+    /// Whether much is to come, so that TCP is to receive into a large buffer. Asked before each
+    /// receive.
+    pub(super) fn expects_bulk(&self) -> bool {
+        let connection = self.tcp.connection();
+        let missing = self.with_engine(|engine| engine.missing()).unwrap_or(0);
+        let count = match missing > connection.pooled_len() {
+            true => self.long_records.get().saturating_add(1),
+            false => 0,
+        };
+        self.long_records.set(count);
+        if count > LONG_RECORDS {
+            connection.yield_shot();
+        }
+        count > LONG_RECORDS
     }
 
     fn eof(&self) {

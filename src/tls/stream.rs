@@ -248,20 +248,39 @@ pub(super) fn all_sent<T: 'static>(report: Report) -> Result<T, BufError<T>> {
     }
 }
 
-/// Polls what TCP receives: `next` is the future under way, if any.
-fn poll_next<F: Future + Unpin>(
-    next: &mut Option<F>,
-    make: impl FnOnce() -> F,
-    cx: &mut Context<'_>,
-) -> Poll<F::Output> {
-    let output = ready!(Pin::new(next.get_or_insert_with(make)).poll(cx));
-    *next = None;
-    Poll::Ready(output)
+/// The size of a buffer when much is to come: four records.
+const BULK_LEN: usize = 64 * 1024;
+
+/// What TCP receives, piece after piece, for one future: in pooled buffers, or, when much is to
+/// come, in large ones.
+fn pieces(session: &Session) -> impl FnMut(&mut Context<'_>) -> Poll<io::Result<Option<Chunk>>> {
+    let (mut recv, mut read) = (None, None);
+    move |cx| {
+        if recv.is_none() && read.is_none() {
+            match session.expects_bulk() {
+                true => read = Some(session.tcp().read(Vec::with_capacity(BULK_LEN))),
+                false => recv = Some(session.tcp().recv()),
+            }
+        }
+        if let Some(future) = &mut recv {
+            let piece = ready!(Pin::new(future).poll(cx));
+            recv = None;
+            return Poll::Ready(piece);
+        }
+        let future = read.as_mut().expect("one of them is there");
+        let answer = ready!(Pin::new(future).poll(cx));
+        read = None;
+        let (len, mut buf) = answer?;
+        if len < BULK_LEN / 2 {
+            buf.shrink_to_fit(); // whoever keeps the bytes does not keep the room
+        }
+        Poll::Ready(Ok((len > 0).then(|| Chunk::from(buf))))
+    }
 }
 
 pub(super) fn recv(session: &Session) -> impl Future<Output = io::Result<Option<Chunk>>> {
-    let mut next = None;
-    poll_fn(move |cx| session.poll_recv(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx))
+    let mut pieces = pieces(session);
+    poll_fn(move |cx| session.poll_recv(&mut pieces, cx))
 }
 
 pub(super) async fn shutdown(session: &Rc<Session>) -> io::Result<()> {
@@ -321,8 +340,8 @@ impl<'a, B: IoBufMut> Read<'a, B> {
             return Err(BufError::new(io::Error::new(io::ErrorKind::InvalidInput, text), buf));
         }
         let mut read = Read { session, fill: Fill::new(buf, max), min, exact, is_done: false };
-        let mut next = None;
-        poll_fn(|cx| read.poll(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx)).await
+        let mut pieces = pieces(session);
+        poll_fn(|cx| read.poll(&mut pieces, cx)).await
     }
 
     fn poll(

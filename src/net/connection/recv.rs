@@ -38,6 +38,8 @@ pub(super) struct Recv {
     op: RecvOp,
     /// The shot was stopped for want of credit.
     stalled: bool,
+    /// The shot was stopped so that a large read gets its turn: its end is not withdrawn.
+    yielding: bool,
     /// Nobody will read any more: what still comes is thrown away.
     closed: bool,
     waiters: Waiters,
@@ -97,6 +99,7 @@ impl Recv {
             passing: None,
             op: RecvOp::Idle,
             stalled: false,
+            yielding: false,
             closed: false,
             waiters: Waiters::default(),
         }
@@ -251,6 +254,7 @@ impl Connection {
     /// op was over at once: look again.
     pub(super) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let mut recv = self.recv.borrow_mut();
+        let yielding = recv.yielding;
         match &mut recv.op {
             RecvOp::Idle => {}
             // Under epoll nothing has happened yet: what waits makes room for what suits.
@@ -262,7 +266,7 @@ impl Connection {
             }
             RecvOp::Armed { token, stopping, .. } => {
                 // If the cancel is out already, the terminal completion wakes us to arm again.
-                if *stopping && self.home.keep(*token) {
+                if *stopping && !yielding && self.home.keep(*token) {
                     *stopping = false;
                     recv.stalled = false;
                 }
@@ -270,6 +274,7 @@ impl Connection {
             }
         }
         recv.stalled = false;
+        recv.yielding = false;
         let pool = self.home.pool();
         let lent = lend.is_some();
         let (home, role) = (&self.home, Role::Recv);
@@ -307,6 +312,23 @@ impl Connection {
         } else {
             self.home.cancel(*token);
         }
+    }
+
+    /// Ends a shot over the pool, so that the next read into a buffer larger than a pooled one
+    /// receives straight into it: for a layer above that knows that much is to come.
+    #[cfg(feature = "tls")]
+    pub(crate) fn yield_shot(&self) {
+        let mut recv = self.recv.borrow_mut();
+        if matches!(recv.op, RecvOp::Armed { lent: false, .. }) && !recv.yielding {
+            recv.yielding = true;
+            self.stop(&mut recv, false);
+        }
+    }
+
+    /// The size of a pooled buffer in bytes.
+    #[cfg(feature = "tls")]
+    pub(crate) fn pooled_len(&self) -> usize {
+        self.home.pool().buffer_len()
     }
 
     /// Whether bytes that come now are parked for a later call.
