@@ -86,7 +86,7 @@ const ROWS_WITHOUT_TEST: &[(&str, &str)] = &[
 ];
 
 /// Sections of `src/docs/semantics.md` whose rows have a test each.
-const TESTED_SECTIONS: &[&str] = &["TCP", "Runtimes", "Tasks", "Time", "The process"];
+const TESTED_SECTIONS: &[&str] = &["TCP", "TLS", "Runtimes", "Tasks", "Time", "The process"];
 
 /// The top level of the repository.
 const TOP_LEVEL: &[&str] = &[

@@ -210,9 +210,12 @@ impl Engine {
         (HEADER_LEN + len).checked_sub(self.inc.len()).filter(|len| *len > 0)
     }
 
-    /// How many bytes are missing of a record that has begun to come.
-    pub(super) fn missing(&self) -> usize {
-        if self.inc.is_empty() { 0 } else { self.wanted().unwrap_or(0) }
+    /// How long the record is that has begun to come; 0 if there is none, or it is not known yet.
+    pub(super) fn begun(&self) -> usize {
+        match self.inc.first_chunk::<HEADER_LEN>() {
+            Some(header) => HEADER_LEN + usize::from(u16::from_be_bytes([header[3], header[4]])),
+            None => 0,
+        }
     }
 
     /// Deals with `bytes` where they are; the plaintext is at their start afterwards, and what is
