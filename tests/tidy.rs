@@ -97,8 +97,17 @@ const ROWS_WITHOUT_TEST: &[(&str, &str)] = &[
 ];
 
 /// Sections of `src/docs/semantics.md` whose rows have a test each.
-const TESTED_SECTIONS: &[&str] =
-    &["TCP", "Runtimes", "Tasks", "Time", "The process", "Host names", "Blocking", "Signals"];
+const TESTED_SECTIONS: &[&str] = &[
+    "TCP",
+    "TLS",
+    "Runtimes",
+    "Tasks",
+    "Time",
+    "The process",
+    "Host names",
+    "Blocking",
+    "Signals",
+];
 
 /// The top level of the repository.
 const TOP_LEVEL: &[&str] = &[

@@ -166,7 +166,7 @@ fn cause(error: &std::io::Error) -> &rustls::Error {
 // ---- the calls ----------------------------------------------------------------------------------
 
 #[test]
-fn an_echo_in_both_versions() {
+fn tl1_an_echo_in_both_versions() {
     everywhere(|| async {
         for version in [&TLS12, &TLS13] {
             let (client, server) = pair(version).await;
@@ -212,7 +212,7 @@ fn an_echo_in_both_versions() {
 }
 
 #[test]
-fn a_message_is_decrypted_in_the_memory_it_came_in() {
+fn tl2_a_message_is_decrypted_in_the_memory_it_came_in() {
     common::with_both(Runtime::builder(), || async {
         for version in [&TLS12, &TLS13] {
             let (client, server) = pair(version).await;
@@ -225,7 +225,7 @@ fn a_message_is_decrypted_in_the_memory_it_came_in() {
 }
 
 #[test]
-fn one_direction_ends_and_the_other_goes_on() {
+fn tl3_one_direction_ends_and_the_other_goes_on() {
     everywhere(|| async {
         for version in [&TLS12, &TLS13] {
             let (client, server) = pair(version).await;
@@ -246,7 +246,7 @@ fn one_direction_ends_and_the_other_goes_on() {
 }
 
 #[test]
-fn an_end_without_a_word_is_an_error_that_stays() {
+fn tl4_an_end_without_a_word_is_an_error_that_stays() {
     everywhere(|| async {
         for version in [&TLS12, &TLS13] {
             let (client, server) = pair(version).await;
@@ -273,7 +273,7 @@ fn an_end_without_a_word_is_an_error_that_stays() {
 }
 
 #[test]
-fn a_clean_end_is_too_early_for_read_exact() {
+fn tl5_a_clean_end_is_too_early_for_read_exact() {
     everywhere(|| async {
         let (client, server) = pair(&TLS13).await;
         server.send_all("four").await.expect("sent");
@@ -286,7 +286,7 @@ fn a_clean_end_is_too_early_for_read_exact() {
 }
 
 #[test]
-fn a_changed_record_is_an_error_that_stays_and_the_peer_hears_of_it() {
+fn tl6_a_changed_record_is_an_error_that_stays_and_the_peer_hears_of_it() {
     everywhere(|| async {
         let (client, server) = pair(&TLS13).await;
         client.send_all("fine").await.expect("sent");
@@ -310,7 +310,7 @@ fn a_changed_record_is_an_error_that_stays_and_the_peer_hears_of_it() {
 // ---- handshakes ---------------------------------------------------------------------------------
 
 #[test]
-fn a_handshake_has_a_timeout() {
+fn tl7_a_handshake_has_a_timeout() {
     everywhere(|| async {
         let soon = Some(Duration::from_millis(30));
         for message in [&b""[..], &[22, 3, 1]] {
@@ -346,7 +346,7 @@ fn a_handshake_has_a_timeout() {
 }
 
 #[test]
-fn the_timeout_of_a_lazy_handshake_covers_both_of_its_parts() {
+fn tl7_the_timeout_of_a_lazy_handshake_covers_both_of_its_parts() {
     everywhere(|| async {
         let (client, server) = tcp_pair().await;
         // A client that says hello and nothing else.
@@ -376,7 +376,7 @@ fn the_timeout_of_a_lazy_handshake_covers_both_of_its_parts() {
 }
 
 #[test]
-fn a_server_is_checked() {
+fn tl9_a_server_is_checked() {
     everywhere(|| async {
         let acceptor = TlsAcceptor::from(server_config(&TLS13));
         // Of another name.
@@ -438,7 +438,7 @@ fn names_and_addresses_are_taken_as_they_come() {
 }
 
 #[test]
-fn who_speaks_no_tls_is_told() {
+fn tl10_who_speaks_no_tls_is_told() {
     everywhere(|| async {
         let (server, mut peer) = common::pair().await;
         peer.write_all(b"GET / HTTP/1.1\r\n\r\n").expect("room");
@@ -469,7 +469,7 @@ fn who_speaks_no_tls_is_told() {
 }
 
 #[test]
-fn sessions_are_resumed_and_protocols_agreed() {
+fn tl11_sessions_are_resumed_and_protocols_agreed() {
     everywhere(|| async {
         for version in [&TLS12, &TLS13] {
             let (mut client, mut server) = (client_config(version), server_config(version));
@@ -497,7 +497,7 @@ fn sessions_are_resumed_and_protocols_agreed() {
 }
 
 #[test]
-fn clients_show_certificates() {
+fn tl12_clients_show_certificates() {
     everywhere(|| async {
         for version in [&TLS12, &TLS13] {
             let verifier =
@@ -686,7 +686,7 @@ async fn frames_survive(seed: u64, total: usize, narrow: bool) {
 }
 
 #[test]
-fn dropped_futures_lose_nothing_and_send_nothing_twice() {
+fn tl13_dropped_futures_lose_nothing_and_send_nothing_twice() {
     let seed = Cell::new(0);
     everywhere(|| {
         seed.set(seed.get() + 1);
@@ -701,7 +701,7 @@ fn dropped_futures_lose_nothing_and_send_nothing_twice() {
 }
 
 #[test]
-fn a_send_that_is_dropped_midway_goes_on_by_itself() {
+fn tl14_a_send_that_is_dropped_midway_goes_on_by_itself() {
     everywhere(|| async {
         let (client, server) = pair_over(&TLS13, narrow_tcp_pair().await).await;
         let big = common::pattern(2 << 20);
@@ -721,7 +721,7 @@ fn a_send_that_is_dropped_midway_goes_on_by_itself() {
 }
 
 #[test]
-fn a_send_that_is_forgotten_goes_on_with_the_next() {
+fn tl15_a_send_that_is_forgotten_goes_on_with_the_next() {
     everywhere(|| async {
         let (client, server) = pair_over(&TLS13, narrow_tcp_pair().await).await;
         let client = Rc::new(client);
@@ -745,7 +745,7 @@ fn a_send_that_is_forgotten_goes_on_with_the_next() {
 }
 
 #[test]
-fn the_end_follows_what_is_queued_whoever_waits() {
+fn tl16_the_end_follows_what_is_queued_whoever_waits() {
     everywhere(|| async {
         for way in 0..3 {
             let (client, server) = pair_over(&TLS13, narrow_tcp_pair().await).await;
@@ -781,7 +781,7 @@ fn the_end_follows_what_is_queued_whoever_waits() {
 }
 
 #[test]
-fn a_dropped_stream_leaves_nothing_behind() {
+fn tl17_a_dropped_stream_leaves_nothing_behind() {
     everywhere(|| async {
         let (client, server) = pair_over(&TLS13, narrow_tcp_pair().await).await;
         let big = common::pattern(1 << 20);
@@ -827,7 +827,7 @@ async fn both_directions(version: &'static SupportedProtocolVersion, len: usize)
 }
 
 #[test]
-fn both_directions_at_once_do_not_wait_for_each_other() {
+fn tl18_both_directions_at_once_do_not_wait_for_each_other() {
     everywhere(|| async {
         both_directions(&TLS12, 200_000).await;
         both_directions(&TLS13, 200_000).await;
@@ -837,7 +837,7 @@ fn both_directions_at_once_do_not_wait_for_each_other() {
 }
 
 #[test]
-fn senders_do_not_interleave_and_receivers_share() {
+fn tl19_senders_do_not_interleave_and_receivers_share() {
     everywhere(|| async {
         let (client, server) = pair(&TLS13).await;
         const LEN: usize = 100_000;
@@ -879,7 +879,7 @@ fn senders_do_not_interleave_and_receivers_share() {
 }
 
 #[test]
-fn keys_change_under_way() {
+fn tl20_keys_change_under_way() {
     everywhere(|| async {
         let (client, server) = pair(&TLS13).await;
         let (client, server) = (Rc::new(client), Rc::new(server));
@@ -911,7 +911,7 @@ fn keys_change_under_way() {
 }
 
 #[test]
-fn a_stalled_handshake_keeps_nobody_out() {
+fn tl8_a_stalled_handshake_keeps_nobody_out() {
     common::with_both(Runtime::builder(), || async {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
         let addr = listener.local_addr().expect("bound");
@@ -956,6 +956,70 @@ fn a_stream_says_what_it_is() {
         let error = read.reunite(other.1).expect_err("of two streams");
         assert!(error.to_string().contains("not of the same stream"));
     });
+}
+
+#[test]
+fn tl21_a_stream_outlives_its_runtime() {
+    let _watchdog = common::Watchdog::start();
+    for (name, builder) in common::engines() {
+        eprintln!("-- {name}");
+        let (home, other) = (common::build(builder.clone()), common::build(builder));
+        let (receiver, sender) = home.block_on(async {
+            let (sender, receiver) = pair_over(&TLS13, narrow_tcp_pair().await).await;
+            sender.send_all("parked").await.expect("sent");
+            let half = receiver.read_exact(Vec::with_capacity(3), 3).await.expect("half of it");
+            assert_eq!(half, b"par");
+            (receiver, sender)
+        });
+        // A send midway, which is then polled elsewhere: its buffer comes back at once.
+        let big = common::pattern(1 << 20);
+        let mut sending = Box::pin(sender.send_all(big.clone()));
+        home.block_on(async {
+            assert!(timeout(Duration::from_millis(5), sending.as_mut()).await.is_err());
+        });
+        let mut received = other.block_on(async {
+            let error = sending.await.expect_err("not at home");
+            assert!(error.kind() == ErrorKind::Other && *error.buf() == big);
+            // What has come is served anywhere.
+            let mut received = Vec::new();
+            let error = loop {
+                match receiver.recv().await {
+                    Ok(chunk) => received.extend_from_slice(&chunk.expect("no end")),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!((&received[..3], error.kind()), (&b"ked"[..], ErrorKind::Other));
+            let error = receiver.send_all("x").await.expect_err("not at home");
+            assert_eq!((error.kind(), *error.buf()), (ErrorKind::Other, "x"));
+            assert_eq!(
+                receiver.shutdown().await.expect_err("not at home").kind(),
+                ErrorKind::Other
+            );
+            received
+        });
+        // At home again, the next send takes the rest of it along.
+        home.block_on(async {
+            let next = pin!(sender.send_all("next"));
+            let all = 3 + big.len() + 4;
+            let missing = all - received.len();
+            let reading = receiver.read_exact(Vec::with_capacity(missing), missing);
+            let (sent, rest) = futures_util::join!(next, reading);
+            sent.expect("the peer reads");
+            received.extend(rest.expect("all of it"));
+            assert!(received == [b"ked", &big[..], b"next"].concat());
+        });
+        drop(home);
+        other.block_on(async {
+            let error = receiver.recv().await.expect_err("the runtime is gone");
+            assert_eq!(error.kind(), ErrorKind::Other);
+            let error = receiver.send_all("x").await.expect_err("the runtime is gone");
+            assert_eq!((error.kind(), *error.buf()), (ErrorKind::Other, "x"));
+            receiver.shutdown().await.expect_err("the runtime is gone");
+        });
+        let (_read, write) = sender.into_split();
+        drop(write);
+        drop(receiver);
+    }
 }
 
 // ---- files --------------------------------------------------------------------------------------

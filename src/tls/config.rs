@@ -5,6 +5,12 @@ use std::path::Path;
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
 use std::sync::Arc;
 
+#[cfg(any(
+    feature = "tls-ring",
+    feature = "tls-aws-lc-rs",
+    feature = "native-certs",
+    feature = "webpki-roots"
+))]
 use rustls::RootCertStore;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};

@@ -39,6 +39,10 @@ use crate::net::{TcpStream, WaiterId};
 /// one is ready to follow it.
 const AHEAD_LEN: usize = BATCH_LEN + BATCH_LEN / 16;
 
+/// How many batches are encrypted in one go: as many as TCP has room for where it does not send at
+/// once; where it does, others want their turn.
+const BATCHES: usize = 4;
+
 pub(crate) struct Session {
     tcp: TcpStream,
     /// Taken out while it works: what it calls (verifiers, session stores, loggers) is foreign
@@ -337,13 +341,13 @@ impl Session {
         self.tcp.connection().unsent() <= AHEAD_LEN
     }
 
-    /// Encrypts what waits, as far as TCP has room, and says the end if it is its turn. Whether
-    /// nothing waits any more.
+    /// Encrypts what waits, as far as TCP has room and others are not kept waiting, and says the end
+    /// if it is its turn. Whether nothing waits any more.
     fn drive(&self) -> bool {
         if !self.tcp.connection().is_home() {
             return false;
         }
-        loop {
+        for _ in 0..BATCHES {
             let mut writes = self.writes.borrow_mut();
             let is_waiting = |entry: &&mut Entry| entry.state != EntryState::Finished;
             let Some(entry) = writes.entries.iter_mut().find(is_waiting) else {
@@ -381,15 +385,19 @@ impl Session {
             drop(writes);
             drop(spent);
         }
+        false
     }
 
-    /// Waits until TCP has room for more.
+    /// Waits until TCP has room for more, and it is this task's turn.
     fn poll_room(
         &self,
         waiter: &mut Option<WaiterId>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        self.tcp.connection().poll_unsent(AHEAD_LEN, waiter, cx)
+        match ready!(self.tcp.connection().poll_unsent(AHEAD_LEN, waiter, cx)) {
+            Ok(()) => context::spend(cx).map(Ok),
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 
     /// Waits until TCP has given the kernel all ciphertext up to `end`.
