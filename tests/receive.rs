@@ -1717,3 +1717,57 @@ fn rx19_a_waiting_call_is_polled_elsewhere() {
         }
     }
 }
+
+/// RX20. 1 the peer writes much; 2 after a while it comes in larger chunks than a pooled buffer; 3 some
+/// futures are dropped on the way, and reads of every kind take their part: every byte is there, in
+/// order; 4 a short message afterwards comes in a pooled buffer again, and no large one is kept.
+#[test]
+fn rx20_a_bulk_transfer_comes_in_large_chunks() {
+    let pooled = 4096;
+    common::with_both(Runtime::builder().buffer_size(pooled), || async {
+        let bytes = pattern(8 << 20);
+        let (stream, mut peer) = common::pair().await;
+        let sent = bytes.clone();
+        let writer = thread::spawn(move || {
+            peer.write_all(&sent).expect("it is read");
+            peer
+        });
+        let (mut got, mut longest, mut random) = (Vec::new(), 0, common::Random(20));
+        while got.len() < bytes.len() {
+            let left = bytes.len() - got.len();
+            match random.below(20) {
+                0 => {
+                    let brief = Duration::from_micros(random.below(200));
+                    if let Ok(chunk) = timeout(brief, stream.recv()).await {
+                        got.extend_from_slice(&chunk.expect("no reset").expect("no end"));
+                    }
+                }
+                1 => {
+                    let room = 1 + random.below(100_000) as usize;
+                    let (_, part) = stream.read(Vec::with_capacity(room)).await.expect("bytes");
+                    got.extend_from_slice(&part);
+                }
+                2 => {
+                    let len = left.min(1 + random.below(10_000) as usize);
+                    let part = stream.read_exact(Vec::with_capacity(len), len).await;
+                    got.extend_from_slice(&part.expect("bytes"));
+                }
+                _ => {
+                    let chunk = stream.recv().await.expect("no reset").expect("no end");
+                    longest = longest.max(chunk.len());
+                    got.extend_from_slice(&chunk);
+                }
+            }
+        }
+        common::assert_same(&got, &bytes);
+        assert!(longest > pooled, "the longest chunk has {longest} bytes");
+        let mut peer = common::join(writer).await;
+        // The first may still be received by what was armed for more.
+        for message in ["first", "second", "third"] {
+            peer.write_all(message.as_bytes()).expect("open");
+            let chunk = stream.recv().await.expect("no reset").expect("no end");
+            assert_eq!(&chunk[..], message.as_bytes());
+            assert!(chunk.is_pooled() || message == "first");
+        }
+    });
+}
