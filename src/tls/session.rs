@@ -53,8 +53,8 @@ pub(super) struct Session {
     plain: RefCell<VecDeque<Chunk>>,
     writes: RefCell<Writes>,
     info: OnceCell<TlsInfo>,
-    /// How many times in a row a receive was for the rest of a record that is larger than a pooled
-    /// buffer.
+    /// How many receives of late were for the rest of a record that is larger than a pooled buffer,
+    /// less the others.
     long_records: Cell<u32>,
 }
 
@@ -218,15 +218,18 @@ impl Session {
     pub(super) fn expects_bulk(&self) -> bool {
         let connection = self.tcp.connection();
         let len = self.with_engine(|engine| engine.begun()).unwrap_or(0);
-        let count = match len > connection.pooled_len() {
-            true => self.long_records.get().saturating_add(1),
-            false => 0,
-        };
-        self.long_records.set(count);
-        if count > LONG_RECORDS {
-            connection.yield_shot();
+        let count = self.long_records.get();
+        if len <= connection.pooled_len() {
+            // Between two records nobody knows what comes: no buffer is held for it.
+            self.long_records.set(count.saturating_sub(1));
+            return false;
         }
-        count > LONG_RECORDS
+        self.long_records.set((count + 1).min(2 * LONG_RECORDS));
+        if count < LONG_RECORDS {
+            return false;
+        }
+        connection.yield_shot();
+        true
     }
 
     fn eof(&self) {
