@@ -20,11 +20,15 @@ use tamam::Runtime;
 use tamam::buf::Chunk;
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::time::{sleep, timeout};
-use tamam::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tamam::tls::rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
+};
+use tamam::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tamam::tls::rustls::server::WebPkiClientVerifier;
 use tamam::tls::rustls::version::{TLS12, TLS13};
 use tamam::tls::rustls::{
-    self, ClientConfig, ProtocolVersion, RootCertStore, ServerConfig, SupportedProtocolVersion,
+    self, ClientConfig, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig,
+    SupportedProtocolVersion,
 };
 use tamam::tls::{self, LazyConfigAcceptor, TlsAcceptor, TlsConnector, TlsStream};
 
@@ -412,7 +416,7 @@ fn names_and_addresses_are_taken_as_they_come() {
     common::with_both(Runtime::builder(), || async {
         let connector = TlsConnector::from(client_config(&TLS13));
         let ip = std::net::IpAddr::from([127, 0, 0, 1]);
-        let name = rustls::pki_types::ServerName::try_from(NAME).expect("a name");
+        let name = ServerName::try_from(NAME).expect("a name");
         let acceptor = TlsAcceptor::from(server_config(&TLS13));
         for number in 0..7 {
             let (client, server) = tcp_pair().await;
@@ -1020,6 +1024,61 @@ fn tl21_a_stream_outlives_its_runtime() {
         drop(write);
         drop(receiver);
     }
+}
+
+/// Keeps no session, and panics when it is to keep one.
+#[derive(Debug)]
+struct Panics;
+
+impl ClientSessionStore for Panics {
+    fn set_kx_hint(&self, _: ServerName<'static>, _: NamedGroup) {}
+
+    fn kx_hint(&self, _: &ServerName<'_>) -> Option<NamedGroup> {
+        None
+    }
+
+    fn set_tls12_session(&self, _: ServerName<'static>, _: Tls12ClientSessionValue) {}
+
+    fn tls12_session(&self, _: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        None
+    }
+
+    fn remove_tls12_session(&self, _: &ServerName<'static>) {}
+
+    fn insert_tls13_ticket(&self, _: ServerName<'static>, _: Tls13ClientSessionValue) {
+        panic!("on purpose");
+    }
+
+    fn take_tls13_ticket(&self, _: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        None
+    }
+}
+
+#[test]
+fn a_panic_in_what_tls_calls_ends_the_connection_and_nothing_else() {
+    everywhere(|| async {
+        let mut config = client_config(&TLS13);
+        config.resumption = Resumption::store(Arc::new(Panics));
+        let acceptor = TlsAcceptor::from(server_config(&TLS13));
+        let (client, server) =
+            handshakes(&TlsConnector::from(config), &acceptor, tcp_pair().await).await;
+        let client = Rc::new(client.expect("trusted"));
+        let receiving = client.clone();
+        // The server's tickets come behind its handshake.
+        let task = tamam::spawn(async move { receiving.recv().await.map(drop) });
+        assert!(task.await.expect_err("the store panics").is_panic());
+        for _ in 0..2 {
+            let error = client.recv().await.expect_err("it is at an end");
+            assert_eq!(error.kind(), ErrorKind::Other);
+            assert!(error.to_string().contains("panic"), "{error}");
+        }
+        let error = client.send_all("x").await.expect_err("it is at an end");
+        assert_eq!((error.kind(), *error.buf()), (ErrorKind::Other, "x"));
+        let error = timeout(*PATIENCE, client.shutdown()).await.expect("it waits for nobody");
+        error.expect_err("it cannot be said");
+        drop(client);
+        server.expect("anybody may connect").recv().await.expect_err("cut off");
+    });
 }
 
 // ---- files --------------------------------------------------------------------------------------

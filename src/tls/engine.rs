@@ -191,6 +191,7 @@ impl Engine {
         let mut at = 0;
         // Complete what is left over from before, and no more than that.
         while !self.inc.is_empty() && at < bytes.len() && self.is_open() {
+            self.make_room();
             let len = self.wanted().map_or(bytes.len() - at, |len| len.min(bytes.len() - at));
             self.inc.extend_from_slice(&bytes[at..at + len]);
             at += len;
@@ -245,6 +246,11 @@ impl Engine {
             return;
         }
         self.inc.extend_from_slice(bytes);
+        self.make_room();
+    }
+
+    /// Makes room for the rest of the record in `inc`, all at once.
+    fn make_room(&mut self) {
         let most = FRAGMENT_LEN + RECORD_OVERHEAD;
         if let Some(len) = self.wanted().filter(|len| *len <= most) {
             self.inc.reserve_exact(len);

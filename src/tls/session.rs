@@ -146,6 +146,15 @@ impl Session {
         }
     }
 
+    /// As [`failure`](Self::failure), for the sending side: what is sent after a truncation may still
+    /// arrive.
+    fn broken(&self) -> Option<io::Error> {
+        match self.with_engine(|engine| engine.failure().cloned()) {
+            Some(None | Some(Failure::Truncated { .. })) => None,
+            _ => self.failure(),
+        }
+    }
+
     // ---- the handshake ----------------------------------------------------------------------
 
     /// Until both sides may send. Without a timeout; ciphertext that came before comes in `first`.
@@ -304,12 +313,7 @@ impl Session {
         if self.writes.borrow().closing != Closing::No {
             return Some(io::Error::from_raw_os_error(libc::EPIPE));
         }
-        match self.with_engine(|engine| engine.failure().cloned()) {
-            // What is sent may still arrive.
-            Some(None | Some(Failure::Truncated { .. })) => {}
-            _ => return self.failure(),
-        }
-        self.tcp.connection().check_sendable().err()
+        self.broken().or_else(|| self.tcp.connection().check_sendable().err())
     }
 
     /// Encrypts `bytes` and hands them to TCP; false if that cannot be.
@@ -475,12 +479,10 @@ impl Session {
         }
         loop {
             let closed = self.drive();
-            if let Some(Some(Failure::Tls { .. })) =
-                self.with_engine(|engine| engine.failure().cloned())
-            {
+            if let Some(failure) = self.broken() {
                 // It cannot be said any more; TCP's end says the rest.
                 self.tcp.connection().ask_shutdown();
-                return Poll::Ready(Err(self.failure().unwrap_or_else(not_possible)));
+                return Poll::Ready(Err(failure));
             }
             if closed {
                 return Poll::Ready(Ok(()));
