@@ -61,9 +61,15 @@ async fn ask_all(urls: Vec<String>, ca: Option<String>) -> Result<(), Failure> {
             uri.scheme_str().ok_or_else(|| format!("{url}: http or https?"))?,
             uri.authority().ok_or_else(|| format!("{url}: whose URL?"))?,
         );
-        let mut sender = match servers.remove(&server) {
-            Some(mut sender) if timeout(PATIENCE, sender.is_ready()).await? => sender,
-            _ => connect(&uri, ca.as_deref()).await?,
+        let mut known = servers.remove(&server);
+        if let Some(sender) = &mut known {
+            if !timeout(PATIENCE, sender.is_ready()).await? {
+                known = None;
+            }
+        }
+        let mut sender = match known {
+            Some(sender) => sender,
+            None => connect(&uri, ca.as_deref()).await?,
         };
         let response = timeout(PATIENCE, sender.ask(&uri)).await??;
         servers.insert(server, sender);

@@ -91,13 +91,14 @@ async fn serve(options: Options) -> io::Result<()> {
         None => None,
     };
     let listener = TcpListener::bind(("127.0.0.1", port))?;
+    // From here on: who reads `READY` may ask for the end at once.
+    let mut stop = std::pin::pin!(tamam::signal::ctrl_c());
     let scheme = if acceptor.is_some() { "wss" } else { "ws" };
     println!("READY {scheme}://{}/", listener.local_addr()?);
     io::stdout().flush()?;
 
     let (acceptor, goodbye) = (Rc::new(acceptor), CancellationToken::new());
     let mut clients = Vec::new();
-    let mut stop = std::pin::pin!(tamam::signal::ctrl_c());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

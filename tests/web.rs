@@ -401,3 +401,323 @@ fn tls_echo_serves_openssl() {
         assert!(!errors.contains("panicked"), "{errors}");
     });
 }
+
+// ---- WebSocket: our client ----------------------------------------------------------------------
+
+/// A WebSocket server. What it does with a client is in its name:
+/// `count` sends numbers for ever; `bye` sends one, then says goodbye; `whole` sends a message of a
+/// mebibyte, `huge` one of a byte more; `forbid` lets nobody in; `mixed` sends what is no JSON, too.
+const WS_SERVER: &str = r#"
+import asyncio, http, json, ssl, sys
+from websockets.asyncio.server import serve
+from websockets.exceptions import ConnectionClosed
+port, kind, files = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+async def handler(ws):
+    print("CONNECTED", flush=True)
+    try:
+        if kind == "bye":
+            await ws.send('{"number": 1}')
+            await ws.close(4321, "come back")
+        elif kind == "whole":
+            await ws.send(json.dumps("x" * ((1 << 20) - 2)))
+        elif kind == "huge":
+            await ws.send(json.dumps("x" * ((1 << 20) - 1)))
+        elif kind == "mixed":
+            await ws.send("no JSON")
+            await ws.send(b"\x00\x01")
+            await ws.send('["JSON"]')
+        number = 0
+        while kind == "count":
+            number += 1
+            await ws.send(json.dumps({"number": number, "text": "häh"}))
+            await asyncio.sleep(0.01)
+        await ws.wait_closed()
+    except ConnectionClosed:
+        pass
+    heard = ws.protocol.close_rcvd
+    print("HEARD", heard.code if heard else "nothing", flush=True)
+def forbid(connection, request):
+    return connection.respond(http.HTTPStatus.FORBIDDEN, "no\n") if kind == "forbid" else None
+async def main():
+    context = None
+    if files:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*files)
+    async with serve(handler, "127.0.0.1", port, ssl=context, process_request=forbid) as server:
+        print("READY", server.sockets[0].getsockname()[1], flush=True)
+        await asyncio.get_running_loop().create_future()
+asyncio.run(main())
+"#;
+
+fn ws_server_of_python(port: u16, kind: &str, files: &[&str]) -> (Peer, u16) {
+    let port = port.to_string();
+    let server = Peer::start(&mut peer::python(WS_SERVER, &[&[&port, kind], files].concat()));
+    let port = server.wait_for("READY ").parse().expect("a port");
+    (server, port)
+}
+
+/// `ws_client` with short times.
+fn ws_client(engine: &str, url: &str, args: &[&str]) -> Peer {
+    let mut command = example_on("ws_client", engine);
+    Peer::start(command.arg(url).args(["--delay-ms", "100"]).args(args))
+}
+
+/// Messages go to the callback, and when it has had enough the server hears a goodbye: with TLS and
+/// without.
+#[test]
+fn ws_client_follows_python() {
+    if !peer::has_python("websockets.asyncio.server") {
+        return;
+    }
+    on_each_engine("ws_client", |engine, folder| {
+        let (cert, key) = signed(folder);
+        for is_secure in [false, true] {
+            let files: &[&str] = if is_secure { &[&cert, &key] } else { &[] };
+            let scheme = if is_secure { "wss" } else { "ws" };
+            let (server, port) = ws_server_of_python(0, "count", files);
+            let url = format!("{scheme}://localhost:{port}/");
+            let (status, text) = ws_client(engine, &url, &["--count", "5", "--ca", &cert]).end();
+            assert!(status.success(), "{status}: {text}");
+            for number in 1..=5 {
+                let line = format!("{{\"number\":{number},\"text\":\"häh\"}}\n");
+                assert!(text.contains(&line), "{text}");
+            }
+            assert_eq!(text.lines().count(), 5, "{text}");
+            assert_eq!(server.wait_for("HEARD "), "1005"); // a goodbye without a reason
+            // Ctrl-C is a goodbye, too.
+            let client = ws_client(engine, &url, &["--ca", &cert]);
+            client.wait_for_nth("\"number\"", 3);
+            client.signal(libc::SIGINT);
+            let (status, text) = client.end();
+            assert!(status.success(), "{status}: {text}");
+            assert_eq!(server.wait_for_nth("HEARD ", 2), "1005");
+            // Who is not trusted is not asked again.
+            if is_secure {
+                let other = Folder::new(&format!("ws-other-{engine}"));
+                let (status, text) = ws_client(engine, &url, &["--ca", &signed(&other).0]).end();
+                assert_eq!(status.code(), Some(1), "{text}");
+                assert!(text.contains("TLS handshake failed"), "{text}");
+            }
+        }
+        let (_server, port) = ws_server_of_python(0, "forbid", &[]);
+        let (status, text) = ws_client(engine, &format!("ws://127.0.0.1:{port}/"), &[]).end();
+        assert_eq!(status.code(), Some(1), "{text}");
+        assert!(text.contains("the server says 403"), "{text}");
+    });
+}
+
+/// Nobody listens at first; then the server is killed, started again, frozen, and goes on.
+#[test]
+fn ws_client_comes_back() {
+    if !peer::has_python("websockets.asyncio.server") {
+        return;
+    }
+    on_each_engine("ws_client_back", |engine, _| {
+        let port = peer::free_addr().port();
+        let url = format!("ws://127.0.0.1:{port}/");
+        let client = ws_client(engine, &url, &["--quiet-ms", "300"]);
+        client.wait_for_nth("refused", 2);
+        let (server, _) = ws_server_of_python(port, "count", &[]);
+        client.wait_for("\"number\":2,");
+        server.signal(libc::SIGKILL);
+        assert!(!server.end().0.success());
+        client.wait_for_nth("again in", 3);
+        let before = client.text().matches("\"number\":2,").count();
+        let (server, _) = ws_server_of_python(port, "count", &[]);
+        client.wait_for_nth("\"number\":2,", before + 1);
+        server.signal(libc::SIGSTOP);
+        client.wait_for("no sign of life; again in");
+        server.signal(libc::SIGCONT);
+        client.wait_for_nth("\"number\":2,", before + 2);
+        client.signal(libc::SIGINT);
+        let (status, text) = client.end();
+        assert!(status.success() && !text.contains("panicked"), "{status}: {text}");
+        // The delays grow.
+        let delays: Vec<u64> = text
+            .lines()
+            .filter_map(|line| line.strip_suffix(" ms")?.rsplit_once("again in "))
+            .map(|(_, number)| number.parse().expect("a number"))
+            .collect();
+        assert!(delays[0] <= 100 && (40..=162).contains(&delays[1]), "{delays:?}");
+    });
+}
+
+/// A name that nobody can have; goodbyes of the server's; and what is no JSON.
+#[test]
+fn ws_client_outlives_what_passes() {
+    if !peer::has_python("websockets.asyncio.server") {
+        return;
+    }
+    on_each_engine("ws_client_passes", |engine, _| {
+        // A label is at most 63 bytes long, so nobody is asked.
+        let nobody = format!("ws://{}.test:1/", "a".repeat(64));
+        let client = ws_client(engine, &nobody, &[]);
+        client.wait_for_nth("again in", 2);
+        client.signal(libc::SIGINT);
+        let (status, text) = client.end();
+        assert!(status.success(), "{status}: {text}");
+
+        let (server, port) = ws_server_of_python(0, "bye", &[]);
+        let url = format!("ws://127.0.0.1:{port}/");
+        let (status, text) = ws_client(engine, &url, &["--count", "3"]).end();
+        assert!(status.success(), "{status}: {text}");
+        assert_eq!(text.matches("{\"number\":1}\n").count(), 3, "{text}");
+        assert_eq!(text.matches("the server says goodbye: come back (4321)").count(), 2, "{text}");
+        // The goodbye was answered, each time.
+        for nth in 1..=2 {
+            assert_eq!(server.wait_for_nth("HEARD ", nth), "4321");
+        }
+
+        let (_server, port) = ws_server_of_python(0, "mixed", &[]);
+        let url = format!("ws://127.0.0.1:{port}/");
+        let (status, text) = ws_client(engine, &url, &["--count", "1"]).end();
+        assert!(status.success(), "{status}: {text}");
+        assert!(text.contains("not JSON: ") && text.contains("[\"JSON\"]\n"), "{text}");
+    });
+}
+
+/// A mebibyte is a message, and a byte more is not: the server hears why it loses the client.
+#[test]
+fn ws_client_takes_no_more_than_a_mebibyte() {
+    if !peer::has_python("websockets.asyncio.server") {
+        return;
+    }
+    on_each_engine("ws_client_huge", |engine, _| {
+        let (_server, port) = ws_server_of_python(0, "whole", &[]);
+        let url = format!("ws://127.0.0.1:{port}/");
+        let (status, text) = ws_client(engine, &url, &["--count", "1"]).end();
+        assert!(status.success(), "{status}");
+        assert!(text.len() == (1 << 20) + 1, "{}", text.len());
+        let (server, port) = ws_server_of_python(0, "huge", &[]);
+        let client = ws_client(engine, &format!("ws://127.0.0.1:{port}/"), &[]);
+        assert_eq!(server.wait_for("HEARD "), "1009");
+        client.wait_for("again in");
+        client.signal(libc::SIGINT);
+        assert!(client.end().0.success());
+    });
+}
+
+// ---- WebSocket: our server ----------------------------------------------------------------------
+
+/// A WebSocket client. `talk` has everything echoed, `huge` sends too much, `wait` says when it has
+/// the first message and then does nothing but listen, `flood` sends and never listens.
+const WS_CLIENT: &str = r#"
+import asyncio, json, ssl, sys
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+url, kind, files = sys.argv[1], sys.argv[2], sys.argv[3:]
+async def echoed(ws, message):
+    await ws.send(message)
+    while True:
+        answer = await ws.recv()
+        if answer == message:
+            return
+        assert "number" in json.loads(answer), answer
+async def main():
+    context = ssl.create_default_context(cafile=files[0]) if files else None
+    ws = await connect(url, ssl=context, compression=None, ping_interval=None)
+    try:
+        if kind == "talk":
+            for number in range(3):
+                assert json.loads(await ws.recv())["number"] == number
+            await echoed(ws, "text: häh")
+            await echoed(ws, bytes(range(256)) * 400)
+            await echoed(ws, "x" * (1 << 20))
+            await echoed(ws, "")
+            await ws.send(["in ", "three ", "pieces"])
+            while await ws.recv() != "in three pieces":
+                pass
+            await (await ws.ping("are you there"))
+            print("ECHOED", flush=True)
+            await ws.close(4000, "enough")
+        elif kind == "huge":
+            await ws.send("x" * ((1 << 20) + 1))
+            while True:
+                await ws.recv()
+        elif kind == "wait":
+            print("GOT", await ws.recv(), flush=True)
+            while True:
+                await ws.recv()
+        elif kind == "flood":
+            while True:
+                await ws.send("x" * (1 << 20))
+    except ConnectionClosed:
+        pass
+    heard = ws.protocol.close_rcvd
+    print("HEARD", f"{heard.code} {heard.reason}" if heard else "nothing", flush=True)
+asyncio.run(main())
+"#;
+
+fn ws_client_of_python(url: &str, kind: &str, files: &[&str]) -> Peer {
+    Peer::start(&mut peer::python(WS_CLIENT, &[&[url, kind], files].concat()))
+}
+
+/// Text, bytes, nothing, pieces, pings, a mebibyte, and a goodbye that is answered; with TLS too.
+#[test]
+fn ws_server_serves_python() {
+    if !peer::has_python("websockets.asyncio.server") {
+        return;
+    }
+    on_each_engine("ws_server", |engine, folder| {
+        let (cert, key) = signed(folder);
+        for is_secure in [false, true] {
+            let mut args = vec!["--every-ms", "20"];
+            if is_secure {
+                args.extend(["--tls", &cert, &key]);
+            }
+            let (server, url) = serve("ws_server", &args, engine);
+            let before = server.descriptors();
+            let files: &[&str] = if is_secure { &[&cert] } else { &[] };
+            let clients: Vec<_> =
+                (0..3).map(|_| ws_client_of_python(&url, "talk", files)).collect();
+            for client in clients {
+                let (status, text) = client.end();
+                assert!(status.success() && text.contains("ECHOED"), "{status}: {text}");
+                assert!(text.contains("HEARD 4000 enough"), "{text}");
+            }
+            // Too much for one message: the client hears why.
+            let (status, text) = ws_client_of_python(&url, "huge", files).end();
+            assert!(status.success() && text.contains("HEARD 1009"), "{status}: {text}");
+            idle_again(&server, before);
+            // A goodbye to those who are there.
+            let client = ws_client_of_python(&url, "wait", files);
+            client.wait_for("GOT ");
+            server.signal(libc::SIGINT);
+            let (status, text) = client.end();
+            assert!(status.success() && text.contains("HEARD 1001 the server stops"), "{text}");
+            let (status, text) = server.end();
+            assert!(status.success() && text.contains("goodbye"), "{status}: {text}");
+            assert!(!text.contains("panicked"), "{text}");
+        }
+    });
+}
+
+/// Clients that are killed, freeze, or never listen cost nothing but their own connection.
+#[test]
+fn ws_server_outlives_bad_clients() {
+    if !peer::has_python("websockets.asyncio.server") {
+        return;
+    }
+    on_each_engine("ws_server_bad", |engine, _| {
+        let args = ["--every-ms", "20", "--quiet-ms", "400"];
+        let (server, url) = serve("ws_server", &args, engine);
+        let [killed, frozen, good] = [(); 3].map(|()| ws_client_of_python(&url, "wait", &[]));
+        let flooding = ws_client_of_python(&url, "flood", &[]);
+        for client in [&killed, &frozen, &good] {
+            client.wait_for("GOT ");
+        }
+        killed.signal(libc::SIGKILL);
+        frozen.signal(libc::SIGSTOP);
+        server.wait_for_nth("no sign of life", 2);
+        let (status, text) = flooding.end();
+        assert!(text.contains("HEARD"), "{status}: {text}");
+        assert!(!killed.end().0.success());
+        // The good one never noticed.
+        assert!(!good.has_printed("HEARD"), "{}", good.text());
+        server.signal(libc::SIGINT);
+        let (status, text) = good.end();
+        assert!(status.success() && text.contains("HEARD 1001"), "{status}: {text}");
+        let (status, text) = server.end();
+        assert!(status.success() && !text.contains("panicked"), "{status}: {text}");
+    });
+}
