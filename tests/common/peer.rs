@@ -162,6 +162,11 @@ impl Peer {
         }
     }
 
+    /// Whether it has taken everything that was written to it.
+    pub fn has_read_all(&self) -> bool {
+        self.stdin.as_ref().is_none_or(|stdin| crate::common::unread(stdin) == 0)
+    }
+
     pub fn close_stdin(&mut self) {
         self.stdin = None;
     }
