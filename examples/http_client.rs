@@ -61,11 +61,18 @@ async fn ask_all(urls: Vec<String>, ca: Option<String>) -> Result<(), Failure> {
             uri.scheme_str().ok_or_else(|| format!("{url}: http or https?"))?,
             uri.authority().ok_or_else(|| format!("{url}: whose URL?"))?,
         );
-        if servers.get(&server).is_none_or(Sender::is_closed) {
-            servers.insert(server.clone(), connect(&uri, ca.as_deref()).await?);
+        let mut known = servers.remove(&server);
+        if let Some(sender) = &mut known {
+            if !timeout(PATIENCE, sender.is_ready()).await? {
+                known = None;
+            }
         }
-        let sender = servers.get_mut(&server).expect("just connected");
+        let mut sender = match known {
+            Some(sender) => sender,
+            None => connect(&uri, ca.as_deref()).await?,
+        };
         let response = timeout(PATIENCE, sender.ask(&uri)).await??;
+        servers.insert(server, sender);
         eprintln!("{url}: {} {:?}", response.status(), response.version());
         let mut body = response.into_body();
         let mut stdout = io::stdout().lock();
@@ -136,10 +143,11 @@ enum Sender {
 }
 
 impl Sender {
-    fn is_closed(&self) -> bool {
+    /// Whether the connection takes another request: many servers close theirs after an answer.
+    async fn is_ready(&mut self) -> bool {
         match self {
-            Sender::One(sender) => sender.is_closed(),
-            Sender::Two(sender) => sender.is_closed(),
+            Sender::One(sender) => sender.ready().await.is_ok(),
+            Sender::Two(sender) => sender.ready().await.is_ok(),
         }
     }
 

@@ -79,14 +79,15 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
 async fn serve(options: &Options) -> io::Result<()> {
     let acceptor = if options.plain { None } else { Some(acceptor(options)?) };
     let listener = TcpListener::bind(("127.0.0.1", options.port))?;
+    // From here on: who reads `READY` may ask for the end at once.
+    let mut interrupted = pin!(tamam::signal::ctrl_c());
+    let mut terminated = pin!(tamam::signal::terminate());
     let scheme = if options.plain { "http" } else { "https" };
     println!("READY {scheme}://localhost:{}/", listener.local_addr()?.port());
     io::stdout().flush()?;
 
     let (acceptor, goodbye) = (Rc::new(acceptor), CancellationToken::new());
     let mut clients: Vec<tamam::JoinHandle<()>> = Vec::new();
-    let mut interrupted = pin!(tamam::signal::ctrl_c());
-    let mut terminated = pin!(tamam::signal::terminate());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {

@@ -4,7 +4,7 @@
 //!     openssl s_client -connect localhost:7443 -CAfile cert.pem -quiet
 //!
 //! Without `--tls CERT.pem KEY.pem` it signs a certificate for `localhost` itself, and `--save-cert`
-//! says where to put it. Prints `READY` once it listens, and serves until it is killed.
+//! says where to put it. Prints `READY` and its address once it listens, and serves until it is killed.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ async fn serve(
     };
     let acceptor = TlsAcceptor::from(Arc::new(tls::server_config(certs, key)?));
     let listener = TcpListener::bind(("127.0.0.1", port))?;
-    println!("READY");
+    println!("READY {}", listener.local_addr()?);
     io::stdout().flush()?;
     loop {
         match listener.accept().await {

@@ -20,9 +20,10 @@ use std::time::Duration;
 
 use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::http::Uri;
-use async_tungstenite::tungstenite::protocol::WebSocketConfig;
+use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error, Message};
-use futures_util::{AsyncRead, AsyncWrite, SinkExt, StreamExt};
+use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, SinkExt, StreamExt};
 use serde_json::Value;
 use tamam::net::TcpStream;
 use tamam::time::{sleep, timeout};
@@ -255,12 +256,18 @@ where
         match message {
             Err(_) if pinged => return Err(End::Passing("no sign of life".into())),
             Err(_) => {
-                socket.send(Message::Ping(Bytes::new())).await?;
+                // A server that reads nothing may keep us from sending it.
+                match timeout(options.ping_timeout, socket.send(Message::Ping(Bytes::new()))).await
+                {
+                    Ok(sent) => sent?,
+                    Err(_) => return Err(End::Passing("no sign of life".into())),
+                }
                 pinged = true;
                 continue;
             }
             Ok(None) => return Err(End::Passing("the connection is closed".into())),
-            Ok(Some(message)) => match message? {
+            Ok(Some(Err(error))) => return Err(give_up(socket, error).await),
+            Ok(Some(Ok(message))) => match message {
                 Message::Text(text) => match serde_json::from_str(&text) {
                     Ok(value) => {
                         if on_message(value).is_break() {
@@ -274,6 +281,10 @@ where
                 },
                 Message::Close(frame) => {
                     let why = frame.map_or(String::new(), |frame| format!(": {frame}"));
+                    // Our goodbye, and their end of the connection.
+                    let _ =
+                        timeout(CLOSE_TIMEOUT, async { while socket.next().await.is_some() {} })
+                            .await;
                     return Err(End::Passing(format!("the server says goodbye{why}")));
                 }
                 // A ping of theirs is answered with the next flush.
@@ -298,6 +309,29 @@ where
     };
     let _ = timeout(CLOSE_TIMEOUT, closing).await;
     Ok(())
+}
+
+/// A message that breaks the rules, by its size say, ends the connection; the server is told why.
+async fn give_up<S>(mut socket: WebSocketStream<S>, error: Error) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let code = match &error {
+        Error::Capacity(_) => CloseCode::Size,
+        Error::Protocol(_) => CloseCode::Protocol,
+        Error::Utf8(_) => CloseCode::Invalid,
+        _ => return End::from(error), // there is nobody to tell
+    };
+    let telling = async {
+        socket.close(Some(CloseFrame { code, reason: "".into() })).await?;
+        // What is still on its way is thrown away: an end before it came would be a reset, and the
+        // server would not hear why.
+        let (mut stream, mut buf) = (socket.into_inner(), vec![0; 16 * 1024]);
+        while stream.read(&mut buf).await? > 0 {}
+        Ok::<_, Error>(())
+    };
+    let _ = timeout(CLOSE_TIMEOUT, telling).await;
+    End::from(error)
 }
 
 /// From 0 to 1: so that a thousand clients do not come back at the same moment.

@@ -4,9 +4,9 @@
 //!     cargo run --release --example ws_server -- --port 7001 --every-ms 200 --tls cert.pem key.pem
 //!
 //! Prints `READY ws://127.0.0.1:7001/` once it listens. Try it with `ws_client`, or with Python:
-//! `python3 -m websockets ws://127.0.0.1:7001/`. A line that is quiet for 20 s is asked for a sign of
-//! life, and given up after another 20 s; messages are at most 1 MiB. Ctrl-C stops accepting, says
-//! goodbye to every client, and ends.
+//! `python3 -m websockets ws://127.0.0.1:7001/`. A line that is quiet for 20 s (`--quiet-ms`) is asked
+//! for a sign of life, and given up after another 20 s, as is one that takes no message for so long;
+//! messages are at most 1 MiB. Ctrl-C stops accepting, says goodbye to every client, and ends.
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
@@ -19,23 +19,24 @@ use async_tungstenite::WebSocketStream;
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error, Message};
-use futures_util::{AsyncRead, AsyncWrite, SinkExt, StreamExt};
+use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, SinkExt, StreamExt};
 use tamam::net::{TcpListener, TcpStream};
 use tamam::time::timeout;
 use tamam::tls::{self, TlsAcceptor};
 use tokio_util::sync::CancellationToken;
 
-const USAGE: &str = "usage: ws_server [--port P] [--every-ms MS] [--tls CERT.pem KEY.pem]";
+const USAGE: &str = "usage: ws_server [--port P] [--every-ms MS] [--tls CERT.pem KEY.pem]
+                 [--quiet-ms MS]: when to ask for a sign of life, and how long to wait for it";
 
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const MESSAGE_MAX: usize = 1 << 20;
 
 struct Options {
     port: u16,
     every: Duration,
+    /// How long a line may be quiet, and how long it then has for a sign of life.
+    quiet: Duration,
     tls: Option<(String, String)>,
 }
 
@@ -57,12 +58,18 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { port: 7001, every: Duration::from_secs(1), tls: None };
+    let mut options = Options {
+        port: 7001,
+        every: Duration::from_secs(1),
+        quiet: Duration::from_secs(20),
+        tls: None,
+    };
     while let Some(name) = args.next() {
         let mut value = || args.next().ok_or(format!("{name} needs a value"));
         match name.as_str() {
             "--port" => options.port = number(&value()?)?,
             "--every-ms" => options.every = Duration::from_millis(number(&value()?)?),
+            "--quiet-ms" => options.quiet = Duration::from_millis(number(&value()?)?),
             "--tls" => options.tls = Some((value()?, value()?)),
             _ => return Err(format!("unknown argument: {name}")),
         }
@@ -75,26 +82,28 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 }
 
 async fn serve(options: Options) -> io::Result<()> {
-    let acceptor = match &options.tls {
+    let Options { port, every, quiet, tls } = options;
+    let acceptor = match &tls {
         Some((certs, key)) => {
             let config = tls::server_config(tls::load_certs(certs)?, tls::load_key(key)?)?;
             Some(TlsAcceptor::from(Arc::new(config)))
         }
         None => None,
     };
-    let listener = TcpListener::bind(("127.0.0.1", options.port))?;
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    // From here on: who reads `READY` may ask for the end at once.
+    let mut stop = std::pin::pin!(tamam::signal::ctrl_c());
     let scheme = if acceptor.is_some() { "wss" } else { "ws" };
     println!("READY {scheme}://{}/", listener.local_addr()?);
     io::stdout().flush()?;
 
     let (acceptor, goodbye) = (Rc::new(acceptor), CancellationToken::new());
     let mut clients = Vec::new();
-    let mut stop = std::pin::pin!(tamam::signal::ctrl_c());
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
-                    let client = client(stream, peer, acceptor.clone(), options.every, goodbye.clone());
+                    let client = client(stream, peer, acceptor.clone(), (every, quiet), goodbye.clone());
                     clients.retain(|client: &tamam::JoinHandle<()>| !client.is_finished());
                     clients.push(tamam::spawn(client));
                 }
@@ -122,15 +131,15 @@ async fn client(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: Rc<Option<TlsAcceptor>>,
-    every: Duration,
+    times: (Duration, Duration),
     goodbye: CancellationToken,
 ) {
     let ended = match &*acceptor {
         Some(acceptor) => match acceptor.accept(stream).await {
-            Ok(stream) => converse(stream, every, goodbye).await,
+            Ok(stream) => converse(stream, times, goodbye).await,
             Err(error) => Err(Error::Io(error)),
         },
-        None => converse(stream, every, goodbye).await,
+        None => converse(stream, times, goodbye).await,
     };
     match ended {
         Ok(()) | Err(Error::ConnectionClosed) => println!("{peer}: closed"),
@@ -138,7 +147,11 @@ async fn client(
     }
 }
 
-async fn converse<S>(stream: S, every: Duration, goodbye: CancellationToken) -> Result<(), Error>
+async fn converse<S>(
+    stream: S,
+    (every, quiet): (Duration, Duration),
+    goodbye: CancellationToken,
+) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -148,40 +161,79 @@ where
     let handshake = async_tungstenite::accept_async_with_config(stream, Some(config));
     let mut socket = timeout(OPEN_TIMEOUT, handshake).await.map_err(io::Error::from)??;
     let mut ticks = tamam::time::interval(every);
-    let (mut number, mut heard, mut pinged) = (0u64, Instant::now(), None);
+    let (mut number, mut heard, mut pinged) = (0u64, Instant::now(), None::<Instant>);
     loop {
         // Any sign of life will do; with none, a ping asks for one.
-        let patience = pinged.map_or(heard + PING_INTERVAL, |at: Instant| at + PING_TIMEOUT);
+        let patience = pinged.unwrap_or(heard) + quiet;
         tokio::select! {
             message = socket.next() => {
                 (heard, pinged) = (Instant::now(), None);
                 match message {
                     Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
-                        socket.send(message).await?
+                        within(quiet, socket.send(message)).await?
                     }
-                    Some(Ok(Message::Close(_))) | None => return Ok(()),
+                    // Our goodbye goes out with the next read.
+                    Some(Ok(Message::Close(_))) => {
+                        let ending = async { while socket.next().await.is_some() {} };
+                        return Ok(timeout(CLOSE_TIMEOUT, ending).await.map_err(io::Error::from)?);
+                    }
+                    None => return Ok(()),
                     // Pings are answered by the protocol, with the next read or write.
-                    Some(Ok(_)) => socket.flush().await?,
-                    Some(Err(error)) => return Err(error),
+                    Some(Ok(_)) => within(quiet, socket.flush()).await?,
+                    Some(Err(error)) => return Err(give_up(socket, error).await),
                 }
             }
             _ = ticks.tick() => {
                 let text = serde_json::json!({ "number": number, "text": "hello" }).to_string();
-                socket.send(Message::text(text)).await?;
+                within(quiet, socket.send(Message::text(text))).await?;
                 number += 1;
             }
             () = tamam::time::sleep_until(patience) => match pinged {
                 None => {
-                    socket.send(Message::Ping(Bytes::new())).await?;
+                    within(quiet, socket.send(Message::Ping(Bytes::new()))).await?;
                     pinged = Some(Instant::now());
                 }
-                Some(_) => {
-                    return Err(Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no sign of life")));
-                }
+                Some(_) => return Err(no_sign_of_life()),
             },
             () = goodbye.cancelled() => return leave(socket).await,
         }
     }
+}
+
+/// A client that reads nothing keeps us from sending: it is not waited for without end.
+async fn within(
+    quiet: Duration,
+    sending: impl Future<Output = Result<(), Error>>,
+) -> Result<(), Error> {
+    timeout(quiet, sending).await.unwrap_or_else(|_| Err(no_sign_of_life()))
+}
+
+fn no_sign_of_life() -> Error {
+    Error::Io(io::Error::new(io::ErrorKind::TimedOut, "no sign of life"))
+}
+
+/// A message that breaks the rules, by its size say, ends the connection; the client is told why.
+async fn give_up<S>(mut socket: WebSocketStream<S>, error: Error) -> Error
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let code = match &error {
+        Error::Capacity(_) => CloseCode::Size,
+        Error::Protocol(_) => CloseCode::Protocol,
+        Error::Utf8(_) => CloseCode::Invalid,
+        _ => return error, // there is nobody to tell
+    };
+    let telling = async {
+        socket.close(Some(CloseFrame { code, reason: "".into() })).await?;
+        // What is still on its way is thrown away: closing before it came would be a reset, and the
+        // client would not hear why.
+        let (mut stream, mut buf) = (socket.into_inner(), vec![0; 16 * 1024]);
+        stream.close().await?;
+        while stream.read(&mut buf).await? > 0 {}
+        Ok::<_, Error>(())
+    };
+    let _ = timeout(CLOSE_TIMEOUT, telling).await;
+    error
 }
 
 /// The close handshake: our close, then whatever is under way, then theirs.

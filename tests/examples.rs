@@ -58,18 +58,23 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     lines.into_iter().map(|line| line.split(' ').map(word).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Every example is here, says how it is run, and is run by a test: of this file, or of one that has
-/// its name.
+/// Every example is here, says how it is run, and is run by a test: of this file, of `tests/web.rs`, or
+/// of one that has its name.
 #[test]
 fn every_example_is_known() {
     const KNOWN: [&str; 5] = ["compare", "doctor", "echo", "staggered", "tasks"];
+    // These are in `tests/web.rs`.
+    const WEB: [&str; 5] = ["http_client", "https_server", "tls_echo", "ws_client", "ws_server"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let files = std::fs::read_dir(&folder).expect("the examples are there");
     let names: BTreeSet<String> = files
         .map(|file| file.expect("it can be read").path())
         .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();
-    assert!(names.iter().eq(KNOWN), "a test for each of {names:?}, please");
+    assert!(
+        names.iter().eq(&BTreeSet::from_iter([KNOWN, WEB].concat())),
+        "a test for each of {names:?}, please"
+    );
     for name in names {
         let source =
             std::fs::read_to_string(folder.join(format!("{name}.rs"))).expect("it is text");

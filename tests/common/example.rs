@@ -5,6 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use crate::common::peer::Peer;
+
 /// An example, to be run.
 pub fn command(name: &str) -> Command {
     let mut command = Command::new(path(name));
@@ -79,4 +81,14 @@ impl Drop for Echo {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// An example that serves, on a port that it chooses: `--port 0`. It is ready, and this is the rest
+/// of the line that said so.
+pub fn serve(name: &str, args: &[&str], engine: &str) -> (Peer, String) {
+    let mut command = command(name);
+    command.args(["--port", "0"]).args(args).env("TAMAM_BACKEND", engine);
+    let peer = Peer::start(&mut command);
+    let line = peer.wait_for("READY");
+    (peer, line.trim().to_owned())
 }

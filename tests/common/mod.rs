@@ -4,6 +4,7 @@
 
 pub mod child;
 pub mod example;
+pub mod peer;
 pub mod quarantine;
 
 use std::cell::Cell;
