@@ -323,6 +323,7 @@ fn http_client_asks_python() {
             let text = run(example_on("http_client", engine)
                 .args([url("/a"), url("/none"), url("/big"), url("/b?c=d")])
                 .args(["--ca", &cert]));
+            let text = text.replace(&"x".repeat(1 << 20), "a mebibyte");
             for (path, status) in [("/a", "200 OK"), ("/none", "404 Not Found"), ("/big", "200 OK")]
             {
                 assert!(text.contains(&format!("{}: {status} {version}\n", url(path))), "{text}");
@@ -330,7 +331,7 @@ fn http_client_asks_python() {
             for path in ["/a", "/none", "/b?c=d"] {
                 assert!(text.contains(&format!("this is {path}\n")), "{text}");
             }
-            assert_eq!(text.matches('x').count(), 1 << 20);
+            assert!(text.contains("a mebibyte") && !text.contains("xx"));
             assert_eq!(server.text().matches("CONNECTED").count(), connections, "{version}");
             // A body that ends too early, and with TLS a server that is not trusted.
             let (status, text) = Peer::start(

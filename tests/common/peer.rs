@@ -69,7 +69,8 @@ struct Printed {
 
 #[derive(Default)]
 struct Text {
-    bytes: Vec<u8>,
+    /// Its standard output and its standard error.
+    outputs: [Vec<u8>; 2],
     /// How many of its two outputs have ended.
     ended: usize,
 }
@@ -85,14 +86,14 @@ impl Peer {
         let printed = Arc::new(Printed::default());
         let stdout: Box<dyn Read + Send> = Box::new(child.stdout.take().expect("piped"));
         let stderr: Box<dyn Read + Send> = Box::new(child.stderr.take().expect("piped"));
-        let keep = |mut output: Box<dyn Read + Send>| {
+        let keep = |(which, mut output): (usize, Box<dyn Read + Send>)| {
             let printed = printed.clone();
             thread::spawn(move || {
                 let mut buf = [0; 16 * 1024];
                 loop {
                     let len = output.read(&mut buf).unwrap_or(0);
                     let mut text = printed.text.lock().unwrap_or_else(PoisonError::into_inner);
-                    text.bytes.extend_from_slice(&buf[..len]);
+                    text.outputs[which].extend_from_slice(&buf[..len]);
                     text.ended += usize::from(len == 0);
                     printed.changed.notify_all();
                     if len == 0 {
@@ -101,15 +102,15 @@ impl Peer {
                 }
             })
         };
-        let readers = [stdout, stderr].map(keep).into();
+        let readers = [(0, stdout), (1, stderr)].map(keep).into();
         let stdin = child.stdin.take();
         Peer { child, stdin, printed, readers }
     }
 
-    /// Everything it has printed so far.
+    /// Everything it has printed so far, its errors last.
     pub fn text(&self) -> String {
         let text = self.printed.text.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&text.bytes).into_owned()
+        String::from_utf8_lossy(&text.outputs.concat()).into_owned()
     }
 
     pub fn has_printed(&self, what: &str) -> bool {
@@ -128,17 +129,18 @@ impl Peer {
         let until = Instant::now() + *PATIENCE / 2;
         let mut text = self.printed.text.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let all = String::from_utf8_lossy(&text.bytes).into_owned();
-            let found = all.match_indices(what).nth(nth - 1);
-            let rest = found.map(|(at, _)| &all[at + what.len()..]);
+            let outputs = text.outputs.each_ref().map(|bytes| String::from_utf8_lossy(bytes));
+            let mut found = outputs.iter().flat_map(|output| {
+                output.match_indices(what).map(|(at, _)| &output[at + what.len()..])
+            });
+            let rest = found.nth(nth - 1);
             // The line must be whole.
             if let Some((line, _)) = rest.and_then(|rest| rest.split_once('\n')) {
                 return line.trim_end().to_owned();
             }
             let left = until.saturating_duration_since(Instant::now());
             if text.ended == 2 || left.is_zero() {
-                drop(text);
-                panic!("no {nth}. {what:?} in what it printed:\n{all}");
+                panic!("no {nth}. {what:?} in what it printed:\n{}", outputs.concat());
             }
             let waited = self.printed.changed.wait_timeout(text, left);
             text = waited.unwrap_or_else(PoisonError::into_inner).0;
