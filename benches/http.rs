@@ -31,7 +31,9 @@ use tamam::Backend;
 const ROWS: [(&str, usize); 2] = [("http/hello/1", 1), ("http/hello/50", 50)];
 const QUESTION: &[u8] = b"GET /hello HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-const SERVERS: [(&str, fn() -> Server); 3] = [
+type Spawn = fn() -> Server;
+
+const SERVERS: [(&str, Spawn); 3] = [
     ("tamam_ring", || servers::tamam(Backend::Ring, 4000, on_tamam)),
     ("tamam_epoll", || servers::tamam(Backend::Epoll, 4000, on_tamam)),
     ("tokio", || servers::tokio(on_tokio)),
@@ -97,7 +99,7 @@ struct Hello {
 }
 
 impl Hello {
-    fn new(spawn: fn() -> Server, connections: usize) -> Self {
+    fn new(spawn: Spawn, connections: usize) -> Self {
         let server = spawn();
         let answer = ask_once(server.addr).expect("the server answers");
         let mut client = Client::asking(server.addr, connections, QUESTION, &answer)

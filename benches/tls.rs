@@ -38,15 +38,16 @@ const SINK: u8 = b's';
 const SOURCE: u8 = b'q';
 
 type Config = Arc<ServerConfig>;
+type Spawn = fn(Config) -> Server;
 
-const SERVERS: [(&str, fn(Config) -> Server); 3] = [
+const SERVERS: [(&str, Spawn); 3] = [
     ("tamam_ring", |config| on_tamam(Backend::Ring, config)),
     ("tamam_epoll", |config| on_tamam(Backend::Epoll, config)),
     ("tokio", on_tokio),
 ];
 
 /// Title, what one iteration is, and how a client makes so many of them.
-const ROWS: [(&str, Throughput, fn(SocketAddr, &Configs) -> Load); 5] = [
+const ROWS: [(&str, Throughput, MakeLoad); 5] = [
     ("tls/echo/1KiB/50", Throughput::Elements(1), echo),
     ("tls/receive/1MiB", Throughput::Bytes(MIB as u64), upload),
     ("tls/send/1MiB", Throughput::Bytes(MIB as u64), download),
@@ -56,6 +57,7 @@ const ROWS: [(&str, Throughput, fn(SocketAddr, &Configs) -> Load); 5] = [
 
 /// Makes so many iterations and says how long they took.
 type Load = Box<dyn FnMut(u64) -> Duration>;
+type MakeLoad = fn(SocketAddr, &Configs) -> Load;
 
 fn main() {
     support::run(support::Side::Driver, bench, compare);
@@ -100,11 +102,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(
-        spawn: fn(Config) -> Server,
-        load: fn(SocketAddr, &Configs) -> Load,
-        configs: &Configs,
-    ) -> Self {
+    fn new(spawn: Spawn, load: MakeLoad, configs: &Configs) -> Self {
         let server = spawn(configs.server.clone());
         Row { load: load(server.addr, configs), server }
     }
