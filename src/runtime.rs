@@ -22,7 +22,7 @@ use crate::panics::{contain, wake_all};
 use crate::sys;
 use crate::time::Timers;
 
-/// A single-thread runtime: tasks, timers, and the io_uring that completes them.
+/// A single-thread runtime: tasks, timers, and the engine (io_uring or epoll) that completes its I/O.
 ///
 /// Dropping it drops the future of every task, in the order of their spawns, then cancels what is
 /// in flight and waits for the kernel to let go of it.
@@ -152,7 +152,8 @@ impl Builder {
     ///
     /// # Errors
     /// `InvalidInput` if a size is zero or too large. An error around a
-    /// [`SetupError`](crate::SetupError), if io_uring cannot be used here.
+    /// [`SetupError`](crate::SetupError), if the ring was asked for and cannot be used here, or
+    /// neither engine starts.
     pub fn build(self) -> io::Result<Runtime> {
         let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if self.entries == 0 || self.completion_entries == 0 {
@@ -199,7 +200,8 @@ impl Runtime {
     /// Starts a runtime on this thread with the default sizes.
     ///
     /// # Errors
-    /// An error around a [`SetupError`](crate::SetupError), if io_uring cannot be used here.
+    /// An error around a [`SetupError`](crate::SetupError), if the ring was asked for
+    /// (`TAMAM_BACKEND=ring`) and cannot be used here, or neither engine starts.
     pub fn new() -> io::Result<Runtime> {
         Builder::default().build()
     }
@@ -375,8 +377,9 @@ impl fmt::Debug for EnterGuard<'_> {
 /// dropped.
 ///
 /// # Panics
-/// If io_uring cannot be used here, with the reason: [`Runtime::new`] gives it as an error instead.
-/// Otherwise as [`Runtime::block_on`].
+/// If no runtime can start, with the reason: descriptors have run out, say, or the ring was asked for
+/// (`TAMAM_BACKEND=ring`) and cannot be had. [`Runtime::new`] gives it as an error instead. Where
+/// io_uring is refused and nothing was asked for, epoll takes its place. Otherwise as [`Runtime::block_on`].
 ///
 /// # Examples
 /// ```
@@ -407,6 +410,7 @@ pub fn run<F: Future>(future: F) -> F::Output {
 /// });
 /// ```
 #[track_caller]
+#[doc(alias = "spawn_local")]
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
     context::expect_current().executor.spawn(future)
 }

@@ -280,3 +280,26 @@ fn victim(part: &str, addr: SocketAddr) -> ! {
         thread::park();
     }
 }
+
+/// SY5. 1 a server that listens is killed; 2 its port is free at once under epoll, and soon under the
+/// ring, whose kernel closes it after the process.
+#[test]
+fn sy5_a_killed_server_leaves_its_port() {
+    on_both(&[], |server| {
+        let addr = server.addr;
+        let client = connect(addr);
+        drop(server); // killed, and waited for
+        let begin = Instant::now();
+        let bind = || async { tamam::net::TcpListener::bind(addr)?.local_addr() };
+        let bound = loop {
+            match common::build(Runtime::builder()).block_on(bind()) {
+                Ok(bound) => break bound,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::AddrInUse),
+            }
+            assert!(begin.elapsed() < *PATIENCE, "the port is never free");
+            thread::sleep(Duration::from_millis(1));
+        };
+        assert_eq!(bound, addr);
+        drop(client);
+    });
+}

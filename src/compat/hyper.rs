@@ -128,7 +128,7 @@ where
     }
 }
 
-/// Lets hyper's timeouts work: for `Builder::timer`.
+/// Lets hyper's timeouts work: for `Builder::timer`. Without one, hyper panics when a timeout is set.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Timer;

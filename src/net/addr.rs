@@ -48,8 +48,9 @@ pub(crate) mod sealed {
         fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
             match self.target()? {
                 Target::Addrs(addrs) => Ok(addrs),
-                Target::Name(host, _) => Err(super::invalid(format!(
-                    "{host:?} is a host name, and looking it up would block: use lookup_host"
+                Target::Name(host, port) => Err(super::invalid(format!(
+                    "{host:?} is a host name, and looking it up would block: give what \
+                     tamam::net::lookup_host(\"{host}:{port}\").await says"
                 ))),
             }
         }
@@ -118,6 +119,9 @@ impl Sealed for str {
             return addr.target();
         }
         let form = |why: &str| invalid(format!("{self:?} is not of the form host:port: {why}"));
+        if self.contains("://") {
+            return Err(form("it is a URL, give its host and its port"));
+        }
         let (host, port) = self.rsplit_once(':').ok_or_else(|| form("it has no port"))?;
         let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         if !is_number {

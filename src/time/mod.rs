@@ -32,7 +32,7 @@ pub(crate) use timers::Timers;
 #[cfg(feature = "hyper")]
 pub(crate) use wheel::TimerKey;
 
-use std::time::{Duration, Instant};
+pub use std::time::{Duration, Instant};
 
 /// `at + by`; where that cannot be represented, an `Instant` so late that it is never.
 pub(crate) fn saturating_add(at: Instant, by: Duration) -> Instant {

@@ -29,9 +29,9 @@ pub fn load_certs(path: impl AsRef<Path>) -> io::Result<Vec<CertificateDer<'stat
     let path = path.as_ref();
     let certificates = CertificateDer::pem_file_iter(path)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| in_file(path, error))?;
+        .map_err(|error| in_file(path, "certificate", error))?;
     match certificates.is_empty() {
-        true => Err(in_file(path, pem::Error::NoItemsFound)),
+        true => Err(in_file(path, "certificate", pem::Error::NoItemsFound)),
         false => Ok(certificates),
     }
 }
@@ -45,17 +45,17 @@ pub fn load_certs(path: impl AsRef<Path>) -> io::Result<Vec<CertificateDer<'stat
 /// the file.
 pub fn load_key(path: impl AsRef<Path>) -> io::Result<PrivateKeyDer<'static>> {
     let path = path.as_ref();
-    PrivateKeyDer::from_pem_file(path).map_err(|error| in_file(path, error))
+    PrivateKeyDer::from_pem_file(path).map_err(|error| in_file(path, "private key", error))
 }
 
-fn in_file(path: &Path, error: pem::Error) -> io::Error {
+/// `wanted`: what there is none of.
+fn in_file(path: &Path, wanted: &str, error: pem::Error) -> io::Error {
     let path = path.display();
     match error {
         pem::Error::Io(error) => io::Error::new(error.kind(), format!("{path}: {error}")),
-        pem::Error::NoItemsFound => io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("{path}: nothing of the kind that is wanted is in it"),
-        ),
+        pem::Error::NoItemsFound => {
+            io::Error::new(io::ErrorKind::InvalidData, format!("{path}: no {wanted} in it"))
+        }
         error => io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {error}")),
     }
 }

@@ -323,7 +323,10 @@ impl<'a, B: IoBufMut> Read<'a, B> {
     ) -> Result<(usize, B), BufError<B>> {
         let spare = buf.capacity() - buf.len();
         if spare < min {
-            let text = format!("the buffer has room for {spare} bytes, {min} are wanted");
+            let text = format!(
+                "the buffer has room for {spare} bytes behind what it holds, {min} are wanted \
+                 (Vec::with_capacity(n), not vec![0; n])"
+            );
             return Err(BufError::new(io::Error::new(io::ErrorKind::InvalidInput, text), buf));
         }
         let mut read = Read { session, fill: Fill::new(buf, max), min, exact, is_done: false };

@@ -147,8 +147,11 @@ impl<B: IoBufMut> Future for Read<'_, B> {
             let spare = buf.capacity() - buf.len();
             if spare < this.min || spare == 0 {
                 ready!(context::spend(cx));
-                let text =
-                    format!("the buffer has room for {spare} bytes, {} are wanted", this.min);
+                let text = format!(
+                    "the buffer has room for {spare} bytes behind what it holds, {} are wanted \
+                     (Vec::with_capacity(n), not vec![0; n])",
+                    this.min
+                );
                 return this.fail(io::Error::new(io::ErrorKind::InvalidInput, text));
             }
         }

@@ -255,8 +255,10 @@ impl TcpListener {
     /// addresses the first that can be bound is taken. Port 0 lets the kernel choose.
     ///
     /// # Errors
-    /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`; `InvalidInput`
-    /// if `addr` is no address; `Other` outside a runtime.
+    /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`, also for some
+    /// milliseconds after a process that listened with io_uring was killed; `InvalidInput` if `addr`
+    /// is no address, or a host name, which only those who can wait look up
+    /// ([`lookup_host`](crate::net::lookup_host)); `Other` outside a runtime.
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for addr in addr.resolve()? {

@@ -206,6 +206,7 @@ impl TcpStream {
 
     /// Splits into a half that receives and one that sends, for different tasks. Dropping the
     /// latter shuts down sending.
+    #[doc(alias = "split")]
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         let connection = self.into_connection();
         connection.split_handle();
@@ -304,17 +305,22 @@ impl TcpStream {
     /// If io_uring fails while the kernel holds `buf`, since it cannot be given back then.
     /// # Kernel
     /// 5.6, `IORING_OP_SEND`. See send(2).
+    #[doc(alias = "write")]
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
         self.connection.send(Outgoing::one(buf), some_sent)
     }
 
     /// Sends all of `buf` and gives it back.
     ///
+    /// The buffer moves in, so it cannot be a borrowed slice: rustc calls that "does not live long
+    /// enough". For a part of one, `truncate` it, or [`Chunk::split_to`]; else `to_vec`.
+    ///
     /// Buffers of concurrent sends go out one after the other, in the order of first polls.
     ///
     /// # Errors
     /// `BrokenPipe` (peer finished, or after [`shutdown`](Self::shutdown)), `ConnectionReset`
-    /// (peer), also when a part went out before. The error carries `buf`.
+    /// (peer), also when a part went out before. The error carries `buf`; see [`BufError`] for error
+    /// types of your own.
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
     /// To give up for good, drop the stream: the peer sees an end after the part that went out, or
@@ -345,6 +351,7 @@ impl TcpStream {
     /// })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
+    #[doc(alias = "write_all")]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
         self.connection.send(Outgoing::one(buf), all_sent)
     }
@@ -361,6 +368,7 @@ impl TcpStream {
     /// As [`send`](Self::send).
     /// # Kernel
     /// 5.3, `IORING_OP_SENDMSG`. See sendmsg(2).
+    #[doc(alias = "write_vectored")]
     pub fn sendv<B: IoBuf>(
         &self,
         bufs: Vec<B>,
