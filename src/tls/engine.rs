@@ -174,6 +174,11 @@ impl Engine {
         }
     }
 
+    /// Whether rustls has something to say: an answer, an alert.
+    fn wants_write(&self) -> bool {
+        self.state().wants_write()
+    }
+
     fn state(&self) -> &CommonState {
         match &self.side {
             Side::Client(connection) => connection,
@@ -228,6 +233,8 @@ impl Engine {
                     if let Sink::Slice(_, len) = sink {
                         plain += len;
                     }
+                    // The usual message: one record, and rustls has nothing else to do.
+                    is_done = at == bytes.len() && !self.wants_write();
                 }
                 Some(Step::PeerClosed) => self.close_peer(),
                 Some(Step::Again) => {}
