@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use common::{PATIENCE, Random, everywhere};
+use futures_util::AsyncWriteExt;
 use tamam::Runtime;
 use tamam::buf::Chunk;
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
@@ -1309,5 +1310,29 @@ fn lines_are_read_through_a_chunk() {
         drop(head);
         let answer = client.read_exact(Vec::with_capacity(4), 4).await.expect("sent");
         assert_eq!(answer.lines().next().expect("a line").expect("text"), "body");
+    });
+}
+
+/// G9. Loops over calls that are ready at once, by the traits or not, let others run.
+#[test]
+fn g9_ready_calls_of_tls_let_others_run() {
+    common::with_both(Runtime::builder(), || async {
+        let (mut idle, _peer) = pair(&TLS13).await;
+        let (mut closed, _other_peer) = pair(&TLS13).await;
+        closed.shutdown().await.expect("open");
+        let (failed, stranger) = pair(&TLS13).await;
+        stranger.tcp().send_all("no record").await.expect("sent");
+        failed.recv().await.expect_err("no TLS");
+        for what in ["flush", "write", "shutdown"] {
+            eprintln!("-- {what}");
+            let others = tamam::spawn(sleep(Duration::from_millis(5)));
+            while !others.is_finished() {
+                match what {
+                    "flush" => idle.flush().await.expect("nothing waits"),
+                    "write" => drop(closed.write(b"x").await.expect_err("it has ended")),
+                    _ => drop(failed.shutdown().await.expect_err("it has failed")),
+                }
+            }
+        }
     });
 }
