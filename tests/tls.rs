@@ -1336,3 +1336,35 @@ fn g9_ready_calls_of_tls_let_others_run() {
         }
     });
 }
+
+/// SY2. 1 the process forks in the midst of a turn; 2 the child drops its copies of both halves of
+/// either end; 3 that panics nowhere, and the parent's go on.
+#[test]
+fn sy2_halves_dropped_in_a_forked_child_say_nothing() {
+    common::alone("sy2_halves_dropped_in_a_forked_child_say_nothing", || {
+        common::with_both(Runtime::builder(), || async {
+            let (client, server) = pair(&TLS13).await;
+            let (client, server) = (client.into_split(), server.into_split());
+            // SAFETY: this is the only thread that matters here; the child leaves by `_exit`.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0, "fork works");
+            if pid == 0 {
+                let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let ((client_read, client_write), (server_read, server_write)) =
+                        (client, server);
+                    drop((client_write, client_read));
+                    drop((server_read, server_write));
+                }));
+                // SAFETY: ends the child, and nothing else.
+                unsafe { libc::_exit(dropped.is_err().into()) };
+            }
+            let mut status = 0;
+            // SAFETY: `status` is writable.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert_eq!(status, 0, "the child has panicked");
+            client.1.send_all("goes on").await.expect("the peer reads");
+            let received = server.0.read_exact(Vec::with_capacity(7), 7).await;
+            assert_eq!(received.expect("sent"), b"goes on");
+        });
+    });
+}

@@ -587,8 +587,12 @@ impl Connection {
         self.check_home().is_ok()
     }
 
-    /// As [`is_home`](Self::is_home), with what is wrong.
+    /// As [`is_home`](Self::is_home), with what is wrong. In a forked copy too: those who ask do so
+    /// in destructors as well, which only close there (SEMANTICS SY2).
     pub(crate) fn check_home(&self) -> io::Result<()> {
+        if self.home.is_forked_copy() {
+            return Err(driver::forked());
+        }
         context::check_home(&self.home)
     }
 
