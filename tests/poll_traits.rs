@@ -149,7 +149,8 @@ fn tx15_sends_between_writes_make_no_room() {
         drop(common::start(stream.send_all(pattern(STALLING))).await);
         let mut taken = 0;
         for _ in 0..50 {
-            let write = poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &[1; 50_000])));
+            let write =
+                poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &[1; 50_000])));
             if let Poll::Ready(len) = write.await {
                 taken += len.expect("the peer is there");
             }
@@ -168,11 +169,12 @@ fn tx15_what_ends_with_the_runtime_is_not_flushed() {
         let (home, other) = (common::build(builder.clone()), common::build(builder));
         let (mut written, _peer) = home.block_on(common::narrow_pair());
         let (sent, _other_peer) = home.block_on(common::narrow_pair());
-        let mut end = home.block_on(async {
+        let mut end = Box::pin(sent.shutdown());
+        home.block_on(async {
             drop(common::start(written.send_all(pattern(STALLING))).await);
             written.write_all(b"waits").await.expect("room");
             drop(common::start(sent.send_all(pattern(STALLING))).await);
-            common::start(sent.shutdown()).await
+            assert!(common::poll_once(&mut end).await.is_pending(), "bytes wait");
         });
         drop(home);
         other.block_on(async {
