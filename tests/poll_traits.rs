@@ -140,6 +140,57 @@ fn tx15_a_full_buffer_waits() {
     });
 }
 
+/// TX15, TX4. 1 the peer stalls; 2 writes, and sends that are dropped before their turn, by turns:
+/// what is taken is bounded all the same.
+#[test]
+fn tx15_sends_between_writes_make_no_room() {
+    common::with_both(tamam::Runtime::builder(), || async {
+        let (mut stream, _peer) = common::narrow_pair().await;
+        drop(common::start(stream.send_all(pattern(STALLING))).await);
+        let mut taken = 0;
+        for _ in 0..50 {
+            let write =
+                poll_fn(|cx| Poll::Ready(Pin::new(&mut stream).poll_write(cx, &[1; 50_000])));
+            if let Poll::Ready(len) = write.await {
+                taken += len.expect("the peer is there");
+            }
+            drop(common::start(stream.send_all("nothing")).await);
+        }
+        assert_eq!(taken, WRITTEN_MAX);
+    });
+}
+
+/// TX15, CX5. 1 the peer stalls, bytes wait, and somebody for the end; 2 the runtime is dropped;
+/// 3 nobody is told that all is out.
+#[test]
+fn tx15_what_ends_with_the_runtime_is_not_flushed() {
+    for (name, builder) in common::both(&tamam::Runtime::builder()) {
+        eprintln!("-- {name}");
+        let (home, other) = (common::build(builder.clone()), common::build(builder));
+        let (mut written, _peer) = home.block_on(common::narrow_pair());
+        let (sent, _other_peer) = home.block_on(common::narrow_pair());
+        let mut end = Box::pin(sent.shutdown());
+        home.block_on(async {
+            drop(common::start(written.send_all(pattern(STALLING))).await);
+            written.write_all(b"waits").await.expect("room");
+            drop(common::start(sent.send_all(pattern(STALLING))).await);
+            assert!(common::poll_once(&mut end).await.is_pending(), "bytes wait");
+        });
+        drop(home);
+        other.block_on(async {
+            for _ in 0..2 {
+                let error = written.flush().await.expect_err("they never went out");
+                assert_eq!(error.kind(), ErrorKind::Other, "{error}");
+            }
+            let error = written.close().await.expect_err("they never went out");
+            assert_eq!(error.kind(), ErrorKind::Other, "{error}");
+            let error = end.as_mut().await.expect_err("they never went out");
+            assert_eq!(error.kind(), ErrorKind::Other, "{error}");
+            sent.shutdown().await.expect_err("they never went out");
+        });
+    }
+}
+
 /// TX15. Writes and sends of one stream go out in the order of the calls, while it stalls too.
 #[test]
 fn tx15_writes_and_sends_keep_their_order() {

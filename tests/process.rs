@@ -197,6 +197,9 @@ fn sy2_a_forked_child_leaves_the_parent_alone() {
                 assert!(matches!(recv.as_mut().poll(&mut cx), Poll::Ready(Err(_))), "none turns");
                 let mut send = Box::pin(idle.0.send("x"));
                 assert!(matches!(send.as_mut().poll(&mut cx), Poll::Ready(Err(_))), "none turns");
+                // It would be the end of the parent's connection too.
+                let mut end = Box::pin(idle.0.shutdown());
+                assert!(matches!(end.as_mut().poll(&mut cx), Poll::Ready(Err(_))), "not ours");
                 drop(guard);
                 assert!(receiving.0.peer_addr().is_ok(), "names can be asked for");
                 assert!(runtime.metrics().ops >= 4);

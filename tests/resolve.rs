@@ -423,3 +423,44 @@ fn hn6_dropped_lookups_of_the_system() {
         lookup_host("localhost:80").await.expect("the next one works");
     });
 }
+
+/// Lets this thread make no more IPv6 sockets, as where the kernel has no IPv6: EAFNOSUPPORT.
+fn refuse_ipv6() {
+    let step = |code: u32, k: u32, jt, jf| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+    let compare = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    let mut steps = [
+        step(load, 0, 0, 0), // the number of the call
+        step(compare, libc::SYS_socket as u32, 0, 3),
+        step(load, 16, 0, 0), // its first argument
+        step(compare, libc::AF_INET6 as u32, 0, 1),
+        step(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32, 0, 0),
+        step(libc::BPF_RET, libc::SECCOMP_RET_ALLOW, 0, 0),
+    ];
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the program and its steps are readable, and copied by the kernel.
+    let done = unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
+            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
+    };
+    assert!(done, "{}", std::io::Error::last_os_error());
+}
+
+/// HN4. A machine without IPv6: the IPv4 addresses of a list are tried all the same.
+#[test]
+fn hn4_a_family_that_is_not_there_is_passed_over() {
+    let test = || {
+        refuse_ipv6();
+        common::with_both(tamam::Runtime::builder(), || async {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+            let addr = listener.local_addr().expect("bound");
+            let v6 = "[::1]:1".parse().expect("an address");
+            TcpStream::connect([v6, addr]).await.expect("the second is there");
+            TcpStream::connect_staggered([v6, addr], Duration::ZERO).await.expect("as well");
+            let error = TcpStream::connect(v6).await.expect_err("there is no IPv6");
+            assert_eq!(error.raw_os_error(), Some(libc::EAFNOSUPPORT));
+        });
+    };
+    // The filter is the thread's for ever.
+    std::thread::spawn(test).join().expect("no panic");
+}

@@ -16,6 +16,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use common::{PATIENCE, Random, everywhere};
+use futures_util::AsyncWriteExt;
 use tamam::Runtime;
 use tamam::buf::Chunk;
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
@@ -1309,5 +1310,61 @@ fn lines_are_read_through_a_chunk() {
         drop(head);
         let answer = client.read_exact(Vec::with_capacity(4), 4).await.expect("sent");
         assert_eq!(answer.lines().next().expect("a line").expect("text"), "body");
+    });
+}
+
+/// G9. Loops over calls that are ready at once, by the traits or not, let others run.
+#[test]
+fn g9_ready_calls_of_tls_let_others_run() {
+    common::with_both(Runtime::builder(), || async {
+        let (mut idle, _peer) = pair(&TLS13).await;
+        let (mut closed, _other_peer) = pair(&TLS13).await;
+        closed.shutdown().await.expect("open");
+        let (failed, stranger) = pair(&TLS13).await;
+        stranger.tcp().send_all("no record").await.expect("sent");
+        failed.recv().await.expect_err("no TLS");
+        for what in ["flush", "write", "shutdown"] {
+            eprintln!("-- {what}");
+            let others = tamam::spawn(sleep(Duration::from_millis(5)));
+            while !others.is_finished() {
+                match what {
+                    "flush" => idle.flush().await.expect("nothing waits"),
+                    "write" => drop(closed.write(b"x").await.expect_err("it has ended")),
+                    _ => drop(failed.shutdown().await.expect_err("it has failed")),
+                }
+            }
+        }
+    });
+}
+
+/// SY2. 1 the process forks in the midst of a turn; 2 the child drops its copies of both halves of
+/// either end; 3 that panics nowhere, and the parent's go on.
+#[test]
+fn sy2_halves_dropped_in_a_forked_child_say_nothing() {
+    common::alone("sy2_halves_dropped_in_a_forked_child_say_nothing", || {
+        common::with_both(Runtime::builder(), || async {
+            let (client, server) = pair(&TLS13).await;
+            let (client, server) = (client.into_split(), server.into_split());
+            // SAFETY: this is the only thread that matters here; the child leaves by `_exit`.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0, "fork works");
+            if pid == 0 {
+                let dropped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let ((client_read, client_write), (server_read, server_write)) =
+                        (client, server);
+                    drop((client_write, client_read));
+                    drop((server_read, server_write));
+                }));
+                // SAFETY: ends the child, and nothing else.
+                unsafe { libc::_exit(dropped.is_err().into()) };
+            }
+            let mut status = 0;
+            // SAFETY: `status` is writable.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert_eq!(status, 0, "the child has panicked");
+            client.1.send_all("goes on").await.expect("the peer reads");
+            let received = server.0.read_exact(Vec::with_capacity(7), 7).await;
+            assert_eq!(received.expect("sent"), b"goes on");
+        });
     });
 }

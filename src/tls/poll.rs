@@ -101,7 +101,8 @@ impl Session {
 
     /// Waits until everything is with the kernel.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_all_out(&mut Some(WaiterId::POLLER), cx)
+        let done = ready!(self.poll_all_out(&mut Some(WaiterId::POLLER), cx));
+        context::spend(cx).map(|()| done)
     }
 
     /// Waits until everything is on its way: the kernel has it before the thread sleeps.

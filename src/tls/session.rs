@@ -400,7 +400,7 @@ impl Session {
     ) -> Poll<io::Result<()>> {
         match ready!(self.tcp.connection().poll_unsent(AHEAD_LEN, waiter, cx)) {
             Ok(()) => context::spend(cx).map(Ok),
-            Err(error) => Poll::Ready(Err(error)),
+            Err(error) => context::spend(cx).map(|()| Err(error)),
         }
     }
 
@@ -425,7 +425,7 @@ impl Session {
     ) -> Poll<io::Result<usize>> {
         loop {
             if let Some(error) = self.refusal() {
-                return Poll::Ready(Err(error));
+                return context::spend(cx).map(|()| Err(error));
             }
             if self.drive() && self.has_room() {
                 ready!(context::spend(cx));
@@ -482,7 +482,7 @@ impl Session {
             if let Some(failure) = self.broken() {
                 // It cannot be said any more; TCP's end says the rest.
                 self.tcp.connection().ask_shutdown();
-                return Poll::Ready(Err(failure));
+                return context::spend(cx).map(|()| Err(failure));
             }
             if closed {
                 return Poll::Ready(Ok(()));

@@ -22,7 +22,7 @@ const WRITTEN_MAX: usize = 64 * 1024;
 impl Send {
     /// Takes bytes over as far as there is room; how many.
     fn write(&mut self, bufs: &[IoSlice<'_>]) -> usize {
-        let room = WRITTEN_MAX.saturating_sub(self.written.len());
+        let room = WRITTEN_MAX.saturating_sub(self.waiting());
         let total = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
         let taken = total.min(room);
         self.written.reserve(taken);
@@ -125,7 +125,7 @@ impl Connection {
             return context::spend(cx).map(|()| Err(error));
         }
         ready!(context::poll_home(&self.home, cx))?;
-        if self.send.borrow().written.len() >= WRITTEN_MAX {
+        if self.send.borrow().waiting() >= WRITTEN_MAX {
             return self.wait_for_sends(cx);
         }
         ready!(context::spend(cx));
@@ -137,11 +137,11 @@ impl Connection {
     /// Waits until everything queued and written is with the kernel.
     pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let send = self.send.borrow();
-        let (end, is_idle) = (send.end, send.is_idle());
+        let (end, is_out) = (send.end, send.is_idle() && !send.lost);
         drop(send);
         match end {
             Some(errno) => context::spend(cx).map(|()| Err(error(errno))),
-            None if is_idle => context::spend(cx).map(Ok),
+            None if is_out => context::spend(cx).map(Ok),
             None => {
                 ready!(context::poll_home(&self.home, cx))?;
                 self.wait_for_sends(cx)
@@ -153,7 +153,7 @@ impl Connection {
     /// is on its way. The kernel has it before the thread sleeps.
     pub(crate) fn poll_hand_over(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let send = self.send.borrow();
-        let is_on_its_way = send.end.is_none() && send.written.is_empty();
+        let is_on_its_way = send.end.is_none() && !send.lost && send.written.is_empty();
         drop(send);
         if is_on_its_way { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use crate::buf::Outgoing;
 use crate::context;
-use crate::driver::{Completion, Payload, Role, Submitted, Token, error, is_retried};
+use crate::driver::{self, Completion, Payload, Role, Submitted, Token, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -36,6 +36,8 @@ pub(super) struct Send {
     held: bool,
     /// The errno that ended this direction, first one wins.
     pub(super) end: Option<i32>,
+    /// Bytes that were taken over ended with the runtime: they are not out, and never will be.
+    pub(super) lost: bool,
     /// A send fell short without our doing, or failed other than by the peer's finishing: what
     /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
     cut: bool,
@@ -104,6 +106,7 @@ impl Send {
             written: Vec::new(),
             held: false,
             end: None,
+            lost: false,
             cut: false,
             closing: Closing::No,
             waiters: Waiters::default(),
@@ -117,6 +120,15 @@ impl Send {
     /// Whether everything is out, or has failed.
     pub(super) fn is_idle(&self) -> bool {
         self.written.is_empty() && self.entries.iter().all(Entry::is_finished)
+    }
+
+    /// How many bytes of `poll_write` wait behind what is under way, in entries or not yet.
+    #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
+    pub(super) fn waiting(&self) -> usize {
+        let is_waiting =
+            |entry: &&Entry| entry.state == EntryState::Abandoned && entry.outgoing.is_some();
+        let sealed = self.entries.iter().filter(is_waiting).map(|entry| entry.len - entry.sent);
+        self.written.len() + sealed.sum::<usize>()
     }
 
     /// Makes an entry of what was written, behind the others.
@@ -195,6 +207,12 @@ impl Send {
         self.written = Vec::new();
         self.waiters.wake(woken);
         self.entries.extract(|entry| entry.state == EntryState::Abandoned)
+    }
+
+    /// Ends what is unfinished with the runtime: who asks later whether all is out is told (G8).
+    fn give_up(&mut self, woken: &mut Vec<Waker>) -> Vec<Entry> {
+        self.lost |= !self.is_idle();
+        self.fail_all(libc::ECANCELED, woken)
     }
 
     /// The last attempt, when the connection is closing: what the kernel takes without waiting.
@@ -324,7 +342,7 @@ impl Connection {
         let mut spent = Vec::new();
         match done.result {
             // The ring has failed, and keeps the buffers.
-            _ if lost => spent = send.fail_all(libc::ECANCELED, woken),
+            _ if lost => spent = send.give_up(woken),
             Ok(sent) => {
                 let mut left = sent as usize;
                 for entry in send.unfinished().take(flight.entries as usize) {
@@ -373,7 +391,7 @@ impl Connection {
         }
         if self.home.check().is_err() && self.send.borrow().flight.is_none() {
             // Teardown: nothing more can be submitted; the entries give their buffers back.
-            let spent = self.send.borrow_mut().fail_all(libc::ECANCELED, woken);
+            let spent = self.send.borrow_mut().give_up(woken);
             drop(spent);
         }
         while self.pump(woken) {}
@@ -387,7 +405,8 @@ impl Connection {
                 None => sys::shutdown_write(self.fd())
                     .map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
             };
-            send.closing = Closing::Done(done);
+            // What was to be out before the end is not: an end, but no success.
+            send.closing = Closing::Done(if send.lost { Err(libc::ECANCELED) } else { done });
             send.waiters.wake(woken);
         }
     }
@@ -444,9 +463,14 @@ impl Connection {
     /// known. Whoever has to wait registers.
     pub(super) fn try_shutdown(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let send = self.send.borrow();
-        let (end, closing, idle) = (send.end, send.closing, send.is_idle());
+        let (end, closing) = (send.end, send.closing);
+        let is_at_once = send.is_idle() && !send.lost;
         drop(send);
+        if self.home.is_forked_copy() {
+            return context::spend(cx).map(|()| Err(driver::forked()));
+        }
         match (end, closing) {
+            (None, _) if !is_at_once => ready!(context::poll_home(&self.home, cx))?,
             (Some(errno), _) | (None, Closing::Done(Err(errno))) => {
                 ready!(context::spend(cx));
                 return Poll::Ready(Err(error(errno)));
@@ -456,9 +480,6 @@ impl Connection {
                 return Poll::Ready(Ok(()));
             }
             (None, Closing::No | Closing::Asked) => {}
-        }
-        if !idle {
-            ready!(context::poll_home(&self.home, cx))?;
         }
         self.ask_shutdown();
         match self.send.borrow().closing {
@@ -566,8 +587,12 @@ impl Connection {
         self.check_home().is_ok()
     }
 
-    /// As [`is_home`](Self::is_home), with what is wrong.
+    /// As [`is_home`](Self::is_home), with what is wrong. In a forked copy too: those who ask do so
+    /// in destructors as well, which only close there (SEMANTICS SY2).
     pub(crate) fn check_home(&self) -> io::Result<()> {
+        if self.home.is_forked_copy() {
+            return Err(driver::forked());
+        }
         context::check_home(&self.home)
     }
 

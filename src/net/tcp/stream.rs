@@ -120,8 +120,12 @@ impl TcpStream {
         };
         let mut last = None;
         for addr in addrs {
-            let socket = sys::tcp_socket(addr.is_ipv6())?;
-            match Connect::new(socket, home.clone(), addr).await {
+            // No socket of this family is a failure of this address: the next may be of another.
+            let connected = match sys::tcp_socket(addr.is_ipv6()) {
+                Ok(socket) => Connect::new(socket, home.clone(), addr).await,
+                Err(error) => Err(error),
+            };
+            match connected {
                 Ok(fd) => return Ok(TcpStream::new(fd, home)),
                 Err(error) => last = Some(error),
             }
