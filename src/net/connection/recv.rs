@@ -301,22 +301,29 @@ impl Connection {
             }
         }
         recv.stalled = false;
-        let pool = self.home.pool();
         let lent = lend.is_some();
         let (home, role) = (&self.home, Role::Recv);
-        let submitted = match lend {
-            Some(fill) => home.submit(ops::recv::into_fill(self.fd(), fill), self.clone(), role),
-            None if pool.has_free() && !is_bulk => {
-                home.submit(ops::recv::multishot(self.fd()), self.clone(), role)
-            }
-            None => {
-                let len = if is_bulk { BULK_LEN } else { pool.buffer_len() };
+        let receive = |bulk: bool| match home.pool().has_free() && !bulk {
+            true => home.submit(ops::recv::multishot(self.fd()), self.clone(), role),
+            false => {
+                let len = if bulk { BULK_LEN } else { home.pool().buffer_len() };
                 home.submit(ops::recv::into_heap(self.fd(), len), self.clone(), role)
             }
         };
+        let mut bulk = is_bulk && !lent;
+        let mut submitted = match lend {
+            Some(fill) => home.submit(ops::recv::into_fill(self.fd(), fill), self.clone(), role),
+            None => receive(bulk),
+        };
+        // Under epoll nothing is there yet: to wait for it takes no large buffer.
+        if let (true, Submitted::InFlight(token)) = (bulk, &submitted) {
+            if home.withdraw(*token) {
+                bulk = false;
+                submitted = receive(false);
+            }
+        }
         match submitted {
             Submitted::InFlight(token) => {
-                let bulk = is_bulk && !lent;
                 recv.op = RecvOp::Armed { token, lent, bulk, stopping: false };
                 false
             }
