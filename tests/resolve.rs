@@ -424,8 +424,9 @@ fn hn6_dropped_lookups_of_the_system() {
     });
 }
 
-/// Lets this thread make no more IPv6 sockets, as where the kernel has no IPv6: EAFNOSUPPORT.
-fn refuse_ipv6() {
+/// Lets this thread make no more IPv6 sockets, as where the kernel has no IPv6: EAFNOSUPPORT. False,
+/// with a word, if that cannot be.
+fn refuse_ipv6() -> bool {
     let step = |code: u32, k: u32, jt, jf| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let compare = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
@@ -443,14 +444,19 @@ fn refuse_ipv6() {
         libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
     };
-    assert!(done, "{}", std::io::Error::last_os_error());
+    if !done {
+        println!("skipped: needs a seccomp filter: {}", std::io::Error::last_os_error());
+    }
+    done
 }
 
 /// HN4. A machine without IPv6: the IPv4 addresses of a list are tried all the same.
 #[test]
 fn hn4_a_family_that_is_not_there_is_passed_over() {
     let test = || {
-        refuse_ipv6();
+        if !refuse_ipv6() {
+            return;
+        }
         common::with_both(tamam::Runtime::builder(), || async {
             let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
             let addr = listener.local_addr().expect("bound");
