@@ -1,7 +1,7 @@
 //! The traits of `futures-io`, which async-std, smol and many protocol crates build on.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -53,28 +53,10 @@ macro_rules! writing {
         /// Bytes are copied into the stream's send buffer and go out at once; a failure shows at
         /// the next call. `poll_close` waits until all is out, and ends sending.
         impl AsyncWrite for $stream {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.$door().poll_write(cx, &[IoSlice::new(buf)])
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                self.$door().poll_write(cx, bufs)
-            }
+            super::write_and_close!($door, poll_close);
 
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.$door().poll_flush(cx)
-            }
-
-            fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$door().poll_close(cx)
             }
         }
     )*};

@@ -67,21 +67,7 @@ macro_rules! stream {
         }
 
         impl Write for $stream {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.$door().poll_write(cx, &[IoSlice::new(buf)])
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                self.$door().poll_write(cx, bufs)
-            }
+            super::write_and_close!($door, poll_shutdown);
 
             /// hyper then copies its pieces once, into the stream's buffer, and not before that into
             /// one of its own.
@@ -93,10 +79,6 @@ macro_rules! stream {
             /// woken for nothing.
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.$door().poll_hand_over(cx)
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$door().poll_close(cx)
             }
         }
     )*};

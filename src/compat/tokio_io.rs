@@ -1,7 +1,7 @@
 //! The I/O traits of tokio, without its runtime: for tokio-util's codecs and what is built on them.
 #![allow(unsafe_code)]
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -49,21 +49,7 @@ macro_rules! writing {
         /// Bytes are copied into the stream's send buffer and go out at once; a failure shows at
         /// the next call. `poll_shutdown` waits until all is out, and ends sending.
         impl AsyncWrite for $stream {
-            fn poll_write(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                buf: &[u8],
-            ) -> Poll<io::Result<usize>> {
-                self.$door().poll_write(cx, &[IoSlice::new(buf)])
-            }
-
-            fn poll_write_vectored(
-                self: Pin<&mut Self>,
-                cx: &mut Context<'_>,
-                bufs: &[IoSlice<'_>],
-            ) -> Poll<io::Result<usize>> {
-                self.$door().poll_write(cx, bufs)
-            }
+            super::write_and_close!($door, poll_shutdown);
 
             fn is_write_vectored(&self) -> bool {
                 true
@@ -71,10 +57,6 @@ macro_rules! writing {
 
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.$door().poll_flush(cx)
-            }
-
-            fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$door().poll_close(cx)
             }
         }
     )*};

@@ -24,6 +24,7 @@ mod connector;
 mod engine;
 mod info;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
+#[allow(dead_code, reason = "each feature uses a part of it")]
 mod poll;
 mod session;
 mod split;

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::engine::BATCH_LEN;
-use super::session::Session;
+use super::session::{Session, not_possible};
 use crate::buf::Chunk;
 use crate::context;
 use crate::net::WaiterId;
@@ -48,7 +48,8 @@ impl Session {
         if !ready!(self.poll_readable(self.next(), cx))? {
             return Poll::Ready(Ok(&[]));
         }
-        let first = self.first_plain();
+        let first = self.plain.borrow().front().map(|first| std::ptr::from_ref::<[u8]>(first));
+        let first = first.expect("there was some");
         // SAFETY: plaintext lies in a pooled buffer or in heap memory, and stays there, unchanged,
         // until it is taken; what is decrypted meanwhile comes behind it. Nobody takes it by the
         // caller's promise.
@@ -80,34 +81,59 @@ impl Session {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let mut waiter = Some(WaiterId::POLLER);
         let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
-        let (first, second) = (filled.next(), filled.next());
-        match (first, second) {
+        match (filled.next(), filled.next()) {
             (None, _) => context::spend(cx).map(|()| Ok(0)),
-            (Some(only), None) => self.poll_encrypt(only, &mut waiter, cx),
+            (Some(only), None) => self.poll_encrypt(only, cx),
             _ => {
                 // Many small pieces become few records.
-                let mut batch =
-                    Vec::with_capacity(BATCH_LEN.min(bufs.iter().map(|b| b.len()).sum()));
+                let len = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
+                let mut batch = Vec::with_capacity(BATCH_LEN.min(len));
                 for buf in bufs {
                     let room = BATCH_LEN - batch.len();
                     batch.extend_from_slice(&buf[..buf.len().min(room)]);
                 }
-                self.poll_encrypt(&batch, &mut waiter, cx)
+                self.poll_encrypt(&batch, cx)
             }
+        }
+    }
+
+    /// Encrypts a copy of `bytes`, as much of it as fits, if it is its turn.
+    fn poll_encrypt(&self, bytes: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            if let Some(error) = self.refusal() {
+                return context::spend(cx).map(|()| Err(error));
+            }
+            if self.drive() && self.has_room() {
+                ready!(context::spend(cx));
+                let len = bytes.len().min(BATCH_LEN);
+                return Poll::Ready(match self.encrypt(&bytes[..len]) {
+                    true => Ok(len),
+                    false => Err(self.refusal().unwrap_or_else(not_possible)),
+                });
+            }
+            ready!(self.poll_room(&mut Some(WaiterId::POLLER), cx))?;
         }
     }
 
     /// Waits until everything is with the kernel.
     pub(crate) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let done = ready!(self.poll_all_out(&mut Some(WaiterId::POLLER), cx));
+        let done = ready!(self.poll_all_out(cx));
         context::spend(cx).map(|()| done)
+    }
+
+    fn poll_all_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_hand_over(cx))?;
+        let end = self.writes.borrow().queued;
+        self.poll_out(end, &mut Some(WaiterId::POLLER), cx)
     }
 
     /// Waits until everything is on its way: the kernel has it before the thread sleeps.
     pub(crate) fn poll_hand_over(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.poll_encrypted(&mut Some(WaiterId::POLLER), cx)
+        while !self.drive() {
+            ready!(self.poll_room(&mut Some(WaiterId::POLLER), cx))?;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// Says the end of TLS, then TCP's.

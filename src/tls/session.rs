@@ -50,18 +50,18 @@ pub(crate) struct Session {
     engine: Cell<Option<Box<Engine>>>,
     /// Decrypted and not taken, in order. Bounded by what one chunk of TCP's brings: no other is
     /// taken while there is something here.
-    plain: RefCell<VecDeque<Chunk>>,
-    writes: RefCell<Writes>,
+    pub(super) plain: RefCell<VecDeque<Chunk>>,
+    pub(super) writes: RefCell<Writes>,
     info: OnceCell<TlsInfo>,
 }
 
 /// The sending side.
-struct Writes {
+pub(super) struct Writes {
     /// In order of first polls: encrypted and not yet collected, encrypting, waiting.
     entries: VecDeque<Entry>,
     next_id: u64,
     /// How much ciphertext TCP was given, in all.
-    queued: u64,
+    pub(super) queued: u64,
     closing: Closing,
     pump: Option<AbortHandle>,
 }
@@ -271,13 +271,6 @@ impl Session {
         })
     }
 
-    /// Where the first plaintext in line is; there is some.
-    #[allow(dead_code, reason = "for the traits of other crates")]
-    pub(super) fn first_plain(&self) -> *const [u8] {
-        let plain = self.plain.borrow();
-        std::ptr::from_ref::<[u8]>(plain.front().expect("it was just seen"))
-    }
-
     /// Moves plaintext out, as far as `take` takes it: it is shown piece after piece, and says how
     /// many bytes of each it took.
     pub(super) fn take_plain(&self, mut take: impl FnMut(&[u8]) -> usize) {
@@ -309,7 +302,7 @@ impl Session {
     // ---- sending ----------------------------------------------------------------------------
 
     /// Why nothing can be sent, if so.
-    fn refusal(&self) -> Option<io::Error> {
+    pub(super) fn refusal(&self) -> Option<io::Error> {
         if self.writes.borrow().closing != Closing::No {
             return Some(io::Error::from_raw_os_error(libc::EPIPE));
         }
@@ -317,7 +310,7 @@ impl Session {
     }
 
     /// Encrypts `bytes` and hands them to TCP; false if that cannot be.
-    fn encrypt(&self, bytes: &[u8]) -> bool {
+    pub(super) fn encrypt(&self, bytes: &[u8]) -> bool {
         if self.tcp.connection().check_sendable().is_err() {
             return false;
         }
@@ -341,13 +334,13 @@ impl Session {
         }
     }
 
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.tcp.connection().unsent() <= AHEAD_LEN
     }
 
     /// Encrypts what waits, as far as TCP has room and others are not kept waiting, and says the end
     /// if it is its turn. Whether nothing waits any more.
-    fn drive(&self) -> bool {
+    pub(super) fn drive(&self) -> bool {
         if !self.tcp.connection().is_home() {
             return false;
         }
@@ -393,7 +386,7 @@ impl Session {
     }
 
     /// Waits until TCP has room for more, and it is this task's turn.
-    fn poll_room(
+    pub(super) fn poll_room(
         &self,
         waiter: &mut Option<WaiterId>,
         cx: &mut Context<'_>,
@@ -405,7 +398,7 @@ impl Session {
     }
 
     /// Waits until TCP has given the kernel all ciphertext up to `end`.
-    fn poll_out(
+    pub(super) fn poll_out(
         &self,
         end: u64,
         waiter: &mut Option<WaiterId>,
@@ -413,55 +406,6 @@ impl Session {
     ) -> Poll<io::Result<()>> {
         let behind = self.writes.borrow().queued - end;
         self.tcp.connection().poll_unsent(behind as usize, waiter, cx)
-    }
-
-    /// A copy of `bytes` is encrypted, as much of it as fits, if it is its turn. How many bytes.
-    #[allow(dead_code, reason = "for the traits of other crates")]
-    pub(super) fn poll_encrypt(
-        &self,
-        bytes: &[u8],
-        waiter: &mut Option<WaiterId>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        loop {
-            if let Some(error) = self.refusal() {
-                return context::spend(cx).map(|()| Err(error));
-            }
-            if self.drive() && self.has_room() {
-                ready!(context::spend(cx));
-                let len = bytes.len().min(BATCH_LEN);
-                return Poll::Ready(match self.encrypt(&bytes[..len]) {
-                    true => Ok(len),
-                    false => Err(self.refusal().unwrap_or_else(not_possible)),
-                });
-            }
-            ready!(self.poll_room(waiter, cx))?;
-        }
-    }
-
-    /// Waits until everything that was written is encrypted.
-    #[allow(dead_code, reason = "for the traits of other crates")]
-    pub(super) fn poll_encrypted(
-        &self,
-        waiter: &mut Option<WaiterId>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        while !self.drive() {
-            ready!(self.poll_room(waiter, cx))?;
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Waits until everything that was written is out.
-    #[allow(dead_code, reason = "for the traits of other crates")]
-    pub(super) fn poll_all_out(
-        &self,
-        waiter: &mut Option<WaiterId>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<()>> {
-        ready!(self.poll_encrypted(waiter, cx))?;
-        let end = self.writes.borrow().queued;
-        self.poll_out(end, waiter, cx)
     }
 
     /// Asks for the end, and waits until it is said; then TCP's shutdown is to be waited for.
@@ -582,7 +526,7 @@ impl Drop for Session {
     }
 }
 
-fn not_possible() -> io::Error {
+pub(super) fn not_possible() -> io::Error {
     io::Error::other("TLS cannot send at this point")
 }
 

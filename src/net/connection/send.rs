@@ -137,6 +137,11 @@ impl Send {
             return;
         }
         let bytes = std::mem::take(&mut self.written);
+        self.push_unclaimed(bytes);
+    }
+
+    /// Queues bytes that no future will collect.
+    fn push_unclaimed(&mut self, bytes: Vec<u8>) {
         let (id, len) = (self.next_id, bytes.len());
         self.next_id += 1;
         let (outgoing, state) = (Some(Outgoing::one(bytes)), EntryState::Abandoned);
@@ -566,17 +571,12 @@ impl Connection {
     /// [`poll_unsent`](Self::poll_unsent).
     pub(crate) fn send_detached(self: &Rc<Self>, bytes: Vec<u8>) -> io::Result<()> {
         self.check_sendable()?;
-        let outgoing = Outgoing::one(bytes);
-        let len = outgoing.len();
-        if len == 0 {
+        if bytes.is_empty() {
             return Ok(());
         }
         let mut send = self.send.borrow_mut();
         send.seal();
-        let id = send.next_id;
-        send.next_id += 1;
-        let (outgoing, state) = (Some(outgoing), EntryState::Abandoned);
-        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
+        send.push_unclaimed(bytes);
         drop(send);
         self.finish_now(None);
         Ok(())

@@ -3,7 +3,7 @@
 //!
 //! Section 3's wait for the second family is not needed: a resolver gives both together.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -31,15 +31,11 @@ const IN_FLIGHT_MAX: usize = 16;
 /// The order of section 4: families by turns, beginning with that of the first address, and within
 /// a family as the resolver has them. Addresses that come twice are tried once.
 pub(super) fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
-    let mut once: Vec<SocketAddr> = Vec::with_capacity(addrs.len());
-    for addr in addrs {
-        if !once.contains(&addr) {
-            once.push(addr);
-        }
-    }
-    let first_is_v6 = once.first().is_some_and(SocketAddr::is_ipv6);
+    let first_is_v6 = addrs.first().is_some_and(SocketAddr::is_ipv6);
+    let mut seen = HashSet::with_capacity(addrs.len());
+    let once = addrs.into_iter().filter(|addr| seen.insert(*addr));
     let (first, second): (VecDeque<_>, VecDeque<_>) =
-        once.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
+        once.partition(|addr| addr.is_ipv6() == first_is_v6);
     let mut families = [first, second];
     let mut order = VecDeque::new();
     while families.iter().any(|family| !family.is_empty()) {
