@@ -12,8 +12,10 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
+use hyper::client::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
+use tamam::JoinHandle;
 use tamam::hyper::{Executor, Timer, Upgradeable};
 use tamam::net::{TcpListener, TcpStream};
 
@@ -43,6 +45,22 @@ fn get(path: &str) -> Request<Body> {
         .expect("a request")
 }
 
+/// A connection over HTTP/1.1, and the task that drives it.
+async fn http1(addr: SocketAddr) -> (http1::SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+    let stream = TcpStream::connect(addr).await.expect("it listens");
+    let (sender, connection) = http1::handshake(stream).await.expect("a connection");
+    (sender, tamam::spawn(connection))
+}
+
+/// The same over HTTP/2.
+async fn http2(addr: SocketAddr) -> (http2::SendRequest<Body>, JoinHandle<hyper::Result<()>>) {
+    let stream = TcpStream::connect(addr).await.expect("it listens");
+    let mut builder = http2::Builder::new(Executor::new());
+    let handshake = builder.timer(Timer::new()).handshake(stream);
+    let (sender, connection) = handshake.await.expect("a connection");
+    (sender, tamam::spawn(connection))
+}
+
 async fn text(response: Response<Incoming>) -> String {
     assert_eq!(response.status(), StatusCode::OK);
     let body = response.into_body().collect().await.expect("a body").to_bytes();
@@ -60,10 +78,7 @@ fn hyper_http1_serves_and_asks() {
                 .serve_connection(stream, service_fn(answer))
                 .await
         });
-        let stream = TcpStream::connect(addr).await.expect("it listens");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(stream).await.expect("a connection");
-        let driving = tamam::spawn(connection);
+        let (mut sender, driving) = http1(addr).await;
         for number in 0..100 {
             let path = format!("/{number}");
             let response = sender.send_request(get(&path)).await.expect("an answer");
@@ -93,13 +108,7 @@ fn hyper_http2_serves_and_asks_at_once() {
                 .serve_connection(stream, service_fn(answer))
                 .await
         });
-        let stream = TcpStream::connect(addr).await.expect("it listens");
-        let (sender, connection) = hyper::client::conn::http2::Builder::new(Executor::new())
-            .timer(Timer::new())
-            .handshake(stream)
-            .await
-            .expect("a connection");
-        let driving = tamam::spawn(connection);
+        let (sender, driving) = http2(addr).await;
         let asking: Vec<_> = (0..50)
             .map(|number| {
                 let mut sender = sender.clone();
@@ -146,10 +155,7 @@ fn a_body_streams() {
                 .await
                 .expect("a clean end");
         });
-        let stream = TcpStream::connect(addr).await.expect("it listens");
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(stream).await.expect("a connection");
-        let driving = tamam::spawn(connection);
+        let (mut sender, driving) = http1(addr).await;
         let mut body = sender.send_request(get("/")).await.expect("an answer").into_body();
         let mut got = String::new();
         while let Some(frame) = body.frame().await {
@@ -209,20 +215,14 @@ fn an_axum_router_over_the_automatic_server() {
                     .expect("a clean end");
             }
         });
-        let stream = TcpStream::connect(addr).await.expect("it listens");
-        let (mut one, connection) =
-            hyper::client::conn::http1::handshake(stream).await.expect("a connection");
-        let driving = tamam::spawn(connection);
+        let (mut one, driving) = http1(addr).await;
         assert_eq!(
             text(one.send_request(get("/hello/one")).await.expect("one")).await,
             "hello one"
         );
         drop(one);
         driving.await.expect("no panic").expect("a clean end");
-        let stream = TcpStream::connect(addr).await.expect("it listens");
-        let (mut two, connection) =
-            hyper::client::conn::http2::handshake(Executor::new(), stream).await.expect("one");
-        let driving = tamam::spawn(connection);
+        let (mut two, driving) = http2(addr).await;
         assert_eq!(
             text(two.send_request(get("/hello/two")).await.expect("two")).await,
             "hello two"

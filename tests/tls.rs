@@ -2,30 +2,32 @@
 //! and TCP, on every engine of the runtime, and strangers at the other end.
 
 mod common;
+#[path = "common/keys.rs"]
+mod keys;
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::future::Future;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, TcpListener as StdListener, TcpStream as StdStream};
 use std::pin::pin;
 use std::process::{Child, Command, Stdio};
 use std::rc::Rc;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
+use common::peer::Folder;
 use common::{PATIENCE, Random, everywhere};
 use futures_util::AsyncWriteExt;
+use keys::{KEYS, NAME, narrow_tcp_pair, tcp_pair};
 use tamam::Runtime;
 use tamam::buf::Chunk;
-use tamam::net::{TcpListener, TcpSocket, TcpStream};
+use tamam::net::{TcpListener, TcpStream};
 use tamam::time::{sleep, timeout};
 use tamam::tls::rustls::client::{
     ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
 };
-use tamam::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use tamam::tls::rustls::server::WebPkiClientVerifier;
+use tamam::tls::rustls::pki_types::ServerName;
 use tamam::tls::rustls::version::{TLS12, TLS13};
 use tamam::tls::rustls::{
     self, ClientConfig, NamedGroup, ProtocolVersion, RootCertStore, ServerConfig,
@@ -33,97 +35,17 @@ use tamam::tls::rustls::{
 };
 use tamam::tls::{self, LazyConfigAcceptor, TlsAcceptor, TlsConnector, TlsStream};
 
-const NAME: &str = "server.test";
-
-// ---- who trusts whom ----------------------------------------------------------------------------
-
-struct Party {
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-    certificate_pem: String,
-    key_pem: String,
-}
-
-/// An authority, and those it has signed.
-struct Keys {
-    root: CertificateDer<'static>,
-    root_pem: String,
-    server: Party,
-    client: Party,
-}
-
-static KEYS: LazyLock<Keys> = LazyLock::new(|| {
-    let root_key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-    params.distinguished_name.push(rcgen::DnType::CommonName, "authority of a test");
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let root = params.self_signed(&root_key).expect("a certificate");
-    let issuer = rcgen::Issuer::new(params, root_key);
-    let sign = |name: &str| {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
-        Party {
-            certificate: certificate.der().clone(),
-            key: PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        }
-    };
-    Keys {
-        root: root.der().clone(),
-        root_pem: root.pem(),
-        server: sign(NAME),
-        client: sign("client.test"),
-    }
-});
-
-fn roots() -> RootCertStore {
-    let mut roots = RootCertStore::empty();
-    roots.add(KEYS.root.clone()).expect("a certificate");
-    roots
-}
-
+/// Trusts the root, and shows no certificate.
 fn client_config(version: &'static SupportedProtocolVersion) -> ClientConfig {
-    ClientConfig::builder_with_provider(tls::provider())
-        .with_protocol_versions(&[version])
-        .expect("known")
-        .with_root_certificates(roots())
-        .with_no_client_auth()
+    keys::client_config(version, false)
 }
 
+/// Takes anybody.
 fn server_config(version: &'static SupportedProtocolVersion) -> ServerConfig {
-    let Party { certificate, key, .. } = &KEYS.server;
-    ServerConfig::builder_with_provider(tls::provider())
-        .with_protocol_versions(&[version])
-        .expect("known")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key.clone_key())
-        .expect("they belong together")
+    keys::server_config(version, false)
 }
 
 // ---- connections --------------------------------------------------------------------------------
-
-/// Both ends of a connection of TCP.
-async fn tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("loopback has ports");
-    let client = TcpStream::connect(listener.local_addr().expect("bound")).await;
-    let (server, _) = listener.accept().await.expect("it is there");
-    (client.expect("somebody listens"), server)
-}
-
-/// As [`tcp_pair`], with small kernel buffers, so that sends stall early.
-async fn narrow_tcp_pair() -> (TcpStream, TcpStream) {
-    let listener = TcpSocket::new_v4()
-        .and_then(|socket| {
-            socket.recv_buffer_size(4096).listen(SocketAddr::from(([127, 0, 0, 1], 0)))
-        })
-        .expect("loopback has ports");
-    let addr = listener.local_addr().expect("bound");
-    let socket = TcpSocket::new_v4().expect("a socket").send_buffer_size(4096);
-    let client = socket.connect(addr).await.expect("connects");
-    (client, listener.accept().await.expect("it is there").0)
-}
 
 /// The handshake at both ends.
 async fn handshakes(
@@ -505,28 +427,13 @@ fn tl11_sessions_are_resumed_and_protocols_agreed() {
 fn tl12_clients_show_certificates() {
     everywhere(|| async {
         for version in [&TLS12, &TLS13] {
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots()), tls::provider());
-            let Party { certificate, key, .. } = &KEYS.server;
-            let server = ServerConfig::builder_with_provider(tls::provider())
-                .with_protocol_versions(&[version])
-                .expect("known")
-                .with_client_cert_verifier(verifier.build().expect("roots"))
-                .with_single_cert(vec![certificate.clone()], key.clone_key())
-                .expect("they belong together");
-            let acceptor = TlsAcceptor::from(server);
-            let Party { certificate, key, .. } = &KEYS.client;
-            let client = ClientConfig::builder_with_provider(tls::provider())
-                .with_protocol_versions(&[version])
-                .expect("known")
-                .with_root_certificates(roots())
-                .with_client_auth_cert(vec![certificate.clone()], key.clone_key())
-                .expect("they belong together");
-            let connector = TlsConnector::from(client);
+            let acceptor = TlsAcceptor::from(keys::server_config(version, true));
+            let connector = TlsConnector::from(keys::client_config(version, true));
             let (client, server) = handshakes(&connector, &acceptor, tcp_pair().await).await;
             client.expect("trusted");
             let server = server.expect("trusted");
-            assert!(server.info().peer_certificates() == std::slice::from_ref(certificate));
+            let shown = std::slice::from_ref(&KEYS.client.certificate);
+            assert!(server.info().peer_certificates() == shown);
 
             // One without: TLS 1.3 tells the client at its first receive only.
             let connector = TlsConnector::from(client_config(version));
@@ -1084,29 +991,6 @@ fn a_panic_in_what_tls_calls_ends_the_connection_and_nothing_else() {
 
 // ---- files --------------------------------------------------------------------------------------
 
-/// A directory of this test's own, gone at the end.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let path = std::env::temp_dir().join(format!("tamam-tls-{}-{name}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a place for temporary files");
-        Folder(path)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, text).expect("room");
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 #[test]
 fn certificates_and_keys_are_loaded_from_files() {
     let folder = Folder::new("files");
@@ -1120,7 +1004,7 @@ fn certificates_and_keys_are_loaded_from_files() {
     let error = tls::server_config(chain, other).expect_err("another's key");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 
-    let missing = folder.0.join("missing.pem");
+    let missing = folder.file("missing.pem");
     for error in [
         tls::load_certs(&missing).expect_err("not there"),
         tls::load_key(&missing).map(drop).expect_err("not there"),
@@ -1176,7 +1060,7 @@ fn has_openssl() -> bool {
 fn openssl(folder: &Folder, args: &[&str]) -> Running {
     let child = Command::new("openssl")
         .args(args)
-        .current_dir(&folder.0)
+        .current_dir(folder.path())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

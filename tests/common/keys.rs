@@ -25,8 +25,8 @@ pub struct Party {
 
 /// An authority, and those it has signed.
 pub struct Keys {
-    root: CertificateDer<'static>,
-    root_pem: String,
+    pub root: CertificateDer<'static>,
+    pub root_pem: String,
     pub server: Party,
     pub client: Party,
 }
