@@ -19,9 +19,8 @@ const TURNS_PER_LOOK: u32 = 1 << 14;
 
 /// Connections that stay open, each with one message under way.
 pub struct Client {
-    epoll: OwnedFd,
+    poller: Poller,
     connections: Vec<Connection>,
-    events: Vec<libc::epoll_event>,
     /// One for all: what arrives is compared at once.
     scratch: Vec<u8>,
 }
@@ -43,31 +42,18 @@ impl Client {
     }
 
     fn with(addr: SocketAddr, count: usize, message: impl Fn(u32) -> Message) -> io::Result<Self> {
-        // SAFETY: no memory is passed.
-        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if epoll < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, and nobody else owns it.
-        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        let poller = Poller::new()?;
         let mut connections = Vec::with_capacity(count);
         for index in 0..count {
             let stream = TcpStream::connect(addr)?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             // Edge-triggered and for both directions, so that it is registered once and for all.
-            let interest = (libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLET) as u32;
-            let mut event = libc::epoll_event { events: interest, u64: index as u64 };
-            let (add, fd) = (libc::EPOLL_CTL_ADD, stream.as_raw_fd());
-            // SAFETY: both descriptors are open and `event` is initialised.
-            if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), add, fd, &mut event) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            poller.add(&stream, libc::EPOLLIN | libc::EPOLLOUT, index)?;
             connections.push(Connection::new(stream, message(index as u32)));
         }
-        let events = vec![libc::epoll_event { events: 0, u64: 0 }; 512];
         let longest = connections.iter().map(|connection| connection.message.answer().len()).max();
-        Ok(Client { epoll, connections, events, scratch: vec![0; longest.unwrap_or(0)] })
+        Ok(Client { poller, connections, scratch: vec![0; longest.unwrap_or(0)] })
     }
 
     /// Makes `requests` requests in all, one at a time on each connection, and returns how long it took.
@@ -80,8 +66,7 @@ impl Client {
         let mut done = 0;
         let mut progress = Watch::new();
         while done < requests {
-            let ready = self.wait();
-            for event in &self.events[..ready] {
+            for event in self.poller.wait() {
                 let connection = &mut self.connections[event.u64 as usize];
                 if !connection.advance(&mut self.scratch).expect("the server echoes") {
                     continue;
@@ -96,18 +81,54 @@ impl Client {
         }
         start.elapsed()
     }
+}
 
-    fn wait(&mut self) -> usize {
+/// The sockets of a client, and which of them have news. Spins on a core of its own.
+pub(super) struct Poller {
+    epoll: OwnedFd,
+    events: Vec<libc::epoll_event>,
+}
+
+impl Poller {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: no memory is passed.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if epoll < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: just opened, and nobody else owns it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        Ok(Poller { epoll, events: vec![libc::epoll_event { events: 0, u64: 0 }; 512] })
+    }
+
+    /// Watches a socket for edges of `interest`; they come with `index`.
+    pub(super) fn add(
+        &self,
+        socket: &impl AsRawFd,
+        interest: libc::c_int,
+        index: usize,
+    ) -> io::Result<()> {
+        let events = (interest | libc::EPOLLET) as u32;
+        let mut event = libc::epoll_event { events, u64: index as u64 };
+        let (add, fd) = (libc::EPOLL_CTL_ADD, socket.as_raw_fd());
+        // SAFETY: both descriptors are open and `event` is initialised.
+        match unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), add, fd, &mut event) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    pub(super) fn wait(&mut self) -> &[libc::epoll_event] {
         let timeout_ms = if two_cores() { 0 } else { 1000 };
         let (events, len) = (self.events.as_mut_ptr(), self.events.len() as i32);
         // SAFETY: `events` has room for `len` entries.
         let ready = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events, len, timeout_ms) };
         match usize::try_from(ready) {
-            Ok(ready) => ready,
+            Ok(ready) => &self.events[..ready],
             Err(_) => {
                 let error = io::Error::last_os_error();
                 assert_eq!(error.kind(), ErrorKind::Interrupted, "epoll_wait fails only by EINTR");
-                0
+                &[]
             }
         }
     }
@@ -322,17 +343,17 @@ impl Message {
 }
 
 /// Panics when a count stands still for too long, looking at the clock only now and then.
-struct Watch {
+pub(super) struct Watch {
     turns: u32,
     seen: (u64, Option<Instant>),
 }
 
 impl Watch {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Watch { turns: 0, seen: (0, None) }
     }
 
-    fn check(&mut self, done: u64, of: u64) {
+    pub(super) fn check(&mut self, done: u64, of: u64) {
         self.turns += 1;
         if two_cores() && self.turns % TURNS_PER_LOOK != 0 {
             return;

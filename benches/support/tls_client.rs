@@ -3,18 +3,17 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tamam::tls::rustls::pki_types::ServerName;
 use tamam::tls::rustls::{ClientConfig, ClientConnection};
 
-use super::two_cores;
+use super::client::{Poller, Watch};
 
 /// Connections that stay open, each with one message under way.
 pub struct TlsClient {
-    epoll: OwnedFd,
+    poller: Poller,
     connections: Vec<Connection>,
     scratch: Vec<u8>,
 }
@@ -35,13 +34,7 @@ impl TlsClient {
         count: usize,
         message_len: usize,
     ) -> io::Result<Self> {
-        // SAFETY: no memory is passed.
-        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if epoll < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, and nobody else owns it.
-        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        let poller = Poller::new()?;
         let mut connections = Vec::with_capacity(count);
         for index in 0..count {
             let (mut tcp, mut tls) = handshake(addr, config)?;
@@ -54,16 +47,10 @@ impl TlsClient {
             stream.read_exact(&mut echo)?;
             assert!(echo == message, "connection {index}: bytes came back changed");
             tcp.set_nonblocking(true)?;
-            let interest = (libc::EPOLLIN | libc::EPOLLET) as u32;
-            let mut event = libc::epoll_event { events: interest, u64: index as u64 };
-            let (add, fd) = (libc::EPOLL_CTL_ADD, tcp.as_raw_fd());
-            // SAFETY: both descriptors are open and `event` is initialised.
-            if unsafe { libc::epoll_ctl(epoll.as_raw_fd(), add, fd, &mut event) } != 0 {
-                return Err(io::Error::last_os_error());
-            }
+            poller.add(&tcp, libc::EPOLLIN, index)?;
             connections.push(Connection { tcp, tls, message, received: 0, under_way: false });
         }
-        Ok(TlsClient { epoll, connections, scratch: vec![0; 16 * 1024] })
+        Ok(TlsClient { poller, connections, scratch: vec![0; 16 * 1024] })
     }
 
     /// Makes `requests` requests in all, one at a time on each connection, and returns how long it took.
@@ -73,27 +60,21 @@ impl TlsClient {
         for connection in &mut self.connections[..begun as usize] {
             connection.begin().expect("the server takes a message");
         }
-        let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; 256];
-        let (mut done, mut progress) = (0, Instant::now());
+        let mut done = 0;
+        let mut progress = Watch::new();
         while done < requests {
-            let timeout_ms = if two_cores() { 0 } else { 1000 };
-            let (list, len) = (events.as_mut_ptr(), events.len() as i32);
-            // SAFETY: `events` has room for `len` entries.
-            let ready = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), list, len, timeout_ms) };
-            for event in &events[..usize::try_from(ready).unwrap_or(0)] {
+            for event in self.poller.wait() {
                 let connection = &mut self.connections[event.u64 as usize];
                 if !connection.advance(&mut self.scratch).expect("the server echoes") {
                     continue;
                 }
-                (done, progress) = (done + 1, Instant::now());
+                done += 1;
                 if begun < requests {
                     begun += 1;
                     connection.begin().expect("the server takes a message");
                 }
             }
-            if ready <= 0 {
-                assert!(progress.elapsed() < Duration::from_secs(10), "{done} of {requests} done");
-            }
+            progress.check(done, requests);
         }
         start.elapsed()
     }
