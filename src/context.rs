@@ -153,13 +153,20 @@ pub(crate) fn poll_home(driver: &Rc<Driver>, cx: &mut Context<'_>) -> Poll<io::R
 /// here (SEMANTICS G8).
 #[inline]
 pub(crate) fn check_home(driver: &Rc<Driver>) -> io::Result<()> {
-    driver.check()?;
-    let home = TURNING.get();
-    if ptr::eq(home, Rc::as_ptr(driver)) {
-        Ok(())
-    } else if home.is_null() {
-        Err(io::Error::other("polled outside its runtime: none turns on this thread"))
+    match ptr::eq(TURNING.get(), Rc::as_ptr(driver)) && driver.is_open() {
+        true => Ok(()),
+        false => Err(why_not_home(driver)),
+    }
+}
+
+#[cold]
+fn why_not_home(driver: &Driver) -> io::Error {
+    if let Err(error) = driver.check() {
+        return error;
+    }
+    if TURNING.get().is_null() {
+        io::Error::other("polled outside its runtime: none turns on this thread")
     } else {
-        Err(io::Error::other("polled outside its runtime: another one turns here"))
+        io::Error::other("polled outside its runtime: another one turns here")
     }
 }

@@ -22,8 +22,12 @@ pub(crate) fn bury(payload: Box<dyn Any + Send>) {
 
 /// Wakes all, in order, whichever of them panics.
 #[inline]
-pub(crate) fn wake_all(wakers: impl Iterator<Item = Waker>) {
-    for waker in wakers {
-        contain(|| waker.wake());
+pub(crate) fn wake_all(mut wakers: impl Iterator<Item = Waker>) {
+    let mut is_done = false;
+    while !is_done {
+        contain(|| {
+            wakers.by_ref().for_each(Waker::wake);
+            is_done = true;
+        });
     }
 }

@@ -6,6 +6,7 @@
 
 use std::any::TypeId;
 use std::mem::{self, ManuallyDrop, MaybeUninit};
+use std::ptr;
 
 type Words = [usize; 4];
 
@@ -18,6 +19,13 @@ pub(crate) struct Erased {
 struct Vtable {
     type_id: fn() -> TypeId,
     drop: unsafe fn(*mut Words),
+}
+
+impl Vtable {
+    #[inline]
+    const fn of<T: 'static>() -> &'static Vtable {
+        const { &Vtable { type_id: TypeId::of::<T>, drop: drop_words::<T> } }
+    }
 }
 
 /// Whether a `T` is held in the words themselves.
@@ -56,17 +64,15 @@ impl Erased {
             // SAFETY: a Box is one word.
             unsafe { words.as_mut_ptr().cast::<Box<T>>().write(Box::new(value)) };
         }
-        Erased {
-            words,
-            vtable: const { &Vtable { type_id: TypeId::of::<T>, drop: drop_words::<T> } },
-        }
+        Erased { words, vtable: Vtable::of::<T>() }
     }
 
     /// The value again. Asking for another type than was put in is a broken invariant.
     #[inline]
     pub(crate) fn take<T: 'static>(self) -> T {
+        // Most often it is the very table; there may be copies of it.
         assert!(
-            (self.vtable.type_id)() == TypeId::of::<T>(),
+            ptr::eq(self.vtable, Vtable::of::<T>()) || (self.vtable.type_id)() == TypeId::of::<T>(),
             "an erased value comes back as itself"
         );
         let this = ManuallyDrop::new(self);

@@ -21,7 +21,7 @@ pub use crate::driver::Chunk;
 pub(crate) use batch::Batch;
 pub(crate) use erased::Erased;
 pub(crate) use fill::Fill;
-pub(crate) use outgoing::Outgoing;
+pub(crate) use outgoing::{Handed, Many, One, Outgoing};
 
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no buffer that can be sent",

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
+use std::marker::PhantomData;
 
 use super::Erased;
 
@@ -16,10 +17,10 @@ pub(crate) struct Outgoing {
 enum Parts {
     One(*const u8),
     /// Boxed: what moves with every send is the usual case.
-    Many(Box<Many>),
+    Many(Box<Pieces>),
 }
 
-struct Many {
+struct Pieces {
     parts: Vec<(*const u8, usize)>,
     /// The part that the last offset lay in, and the bytes before it: offsets only grow, so many
     /// small parts are walked once.
@@ -37,7 +38,7 @@ impl Outgoing {
         let parts: Vec<_> = bufs.iter().map(|buf| (buf.ptr(), buf.len())).collect();
         let len = parts.iter().try_fold(0usize, |sum, (_, len)| sum.checked_add(*len));
         let len = len.expect("the buffers of one send are together shorter than the address space");
-        let many = Many { parts, reached: Cell::new((0, 0)) };
+        let many = Pieces { parts, reached: Cell::new((0, 0)) };
         Outgoing { parts: Parts::Many(Box::new(many)), len, owner: Erased::new(bufs) }
     }
 
@@ -74,7 +75,7 @@ impl Outgoing {
         let many: &[(*const u8, usize)] = match &self.parts {
             Parts::One(_) => &[],
             Parts::Many(many) => {
-                let Many { parts, reached } = &**many;
+                let Pieces { parts, reached } = &**many;
                 let (mut index, mut before) = match reached.get() {
                     (_, before) if before > offset => (0, 0),
                     reached => reached,
@@ -100,6 +101,82 @@ impl Outgoing {
         // SAFETY: only called with the parts of this value, each of which is pointer and length of
         // a buffer of the Vec inside `owner`; then as in `as_one`.
         unsafe { std::slice::from_raw_parts(ptr, len) }
+    }
+}
+
+/// What a caller hands to one send, as long as nothing has come of it.
+pub(crate) trait Handed {
+    /// What the caller gets back.
+    type Buf: 'static;
+
+    /// How many bytes there are in all.
+    fn len(&self) -> usize;
+
+    /// The bytes, when they are one piece.
+    fn as_one(&self) -> Option<&[u8]>;
+
+    fn into_outgoing(self) -> Outgoing;
+
+    fn into_buf(self) -> Self::Buf;
+}
+
+/// One buffer.
+pub(crate) struct One<B>(pub(crate) B);
+
+impl<B: super::IoBuf> Handed for One<B> {
+    type Buf = B;
+
+    #[inline]
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline]
+    fn as_one(&self) -> Option<&[u8]> {
+        // SAFETY: the contract of `IoBuf`: so many bytes to read.
+        Some(unsafe { std::slice::from_raw_parts(self.0.ptr(), self.0.len()) })
+    }
+
+    #[inline]
+    fn into_outgoing(self) -> Outgoing {
+        Outgoing::one(self.0)
+    }
+
+    #[inline]
+    fn into_buf(self) -> B {
+        self.0
+    }
+}
+
+/// Several buffers.
+pub(crate) struct Many<B> {
+    outgoing: Outgoing,
+    bufs: PhantomData<B>,
+}
+
+impl<B: super::IoBuf> Many<B> {
+    pub(crate) fn new(bufs: Vec<B>) -> Many<B> {
+        Many { outgoing: Outgoing::many(bufs), bufs: PhantomData }
+    }
+}
+
+impl<B: super::IoBuf> Handed for Many<B> {
+    type Buf = Vec<B>;
+
+    fn len(&self) -> usize {
+        self.outgoing.len()
+    }
+
+    fn as_one(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn into_outgoing(self) -> Outgoing {
+        self.outgoing
+    }
+
+    fn into_buf(self) -> Vec<B> {
+        self.outgoing.take()
     }
 }
 

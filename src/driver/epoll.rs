@@ -92,6 +92,20 @@ struct Side {
     op: Option<Waiting>,
 }
 
+impl Side {
+    /// What an attempt says of the descriptor; its answer, if it has one, where `sent` bytes went out
+    /// before.
+    #[inline]
+    fn note(&mut self, attempt: Attempt, sent: u32) -> Option<Completion> {
+        if attempt.is_blocked() {
+            self.ready = false;
+            return None;
+        }
+        self.ready = !attempt.is_drained() || self.steady;
+        Some(attempt.answer(sent))
+    }
+}
+
 impl Default for Side {
     /// Not known, and so to be tried.
     fn default() -> Side {
@@ -109,35 +123,10 @@ pub(super) struct Waiting {
 }
 
 impl Waiting {
-    /// Tries once; the answer, if that was all.
-    #[inline]
-    fn advance(&mut self, side: (&mut bool, bool), pool: &Pool) -> Option<Completion> {
-        let (ready, steady) = side;
-        // SAFETY: the op's memory is in the table, or on its way there, until it is answered, and
-        // nobody else uses it meanwhile (invariant 1).
-        match unsafe { (self.attempt)(&mut self.target, pool) } {
-            Attempt::Blocked { sent } => {
-                self.sent += sent;
-                *ready = false;
-                None
-            }
-            Attempt::Over { result, buffer, drained } => {
-                *ready = !drained || steady;
-                let result = match result {
-                    Ok(more) => Ok(self.sent + more),
-                    // As the ring has it: what went out counts, the errno is gone.
-                    Err(_) if self.sent > 0 => Ok(self.sent),
-                    failed => failed,
-                };
-                Some(Completion::only(result, buffer))
-            }
-        }
-    }
-
     fn cancelled(&self) -> Completion {
         match self.sent {
             0 => Completion::cancelled(),
-            sent => Completion::only(Ok(sent), None),
+            sent => Completion::only(Ok(sent)),
         }
     }
 }
@@ -169,40 +158,52 @@ impl Epoll {
         })
     }
 
-    /// Tries a request if its descriptor may be ready. `Err`: it must wait.
+    /// Tries a request if its descriptor may be ready: the answer. `None`: it must wait, and its
+    /// descriptor is watched. What it has done of `target` so far is added to `sent`.
     #[inline]
-    pub(super) fn begin<R: Request>(&self, target: Target) -> Result<Completion, Waiting> {
+    pub(super) fn begin<R: Request>(
+        &self,
+        target: &mut Target,
+        sent: &mut u32,
+    ) -> Option<Completion> {
         let mut descriptors = self.descriptors.borrow_mut();
         let descriptor = known(&mut descriptors, target.fd);
-        let (life, is_registered) = (descriptor.life, descriptor.is_registered);
         let side = descriptor.side(R::INTEREST);
-        let mut waiting = Waiting { user_data: 0, target, attempt: R::attempt, sent: 0 };
         if side.ready {
             count(&self.calls, 1);
-            if let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) {
-                return Ok(done);
+            // SAFETY: the op's memory is there, and nobody else uses it meanwhile (invariant 1).
+            let left = target.len;
+            let attempt = unsafe { R::attempt(target, &self.pool) };
+            *sent += (left - target.len) as u32;
+            if let Some(done) = side.note(attempt, *sent) {
+                return Some(done);
             }
         }
-        if !is_registered {
-            count(&self.calls, 1);
-            let key = u64::from(life) << 32 | u64::from(target.fd as u32);
-            if let Err(error) = sys::epoll_add(self.set.as_fd(), target.fd, EVENTS, key) {
-                let errno = error.raw_os_error().unwrap_or(libc::EIO);
-                side.ready = true; // nothing will tell: the next request tries
-                // What went out counts; the rest hears why there is no more.
-                let result = if waiting.sent > 0 { Ok(waiting.sent) } else { Err(errno) };
-                return Ok(Completion::only(result, None));
-            }
+        if descriptor.is_registered { None } else { self.watch(descriptor, target.fd, *sent) }
+    }
+
+    /// Registers a descriptor. Returns the answer of a request that was to wait for it if that
+    /// fails.
+    #[cold]
+    fn watch(&self, descriptor: &mut Descriptor, fd: RawFd, sent: u32) -> Option<Completion> {
+        count(&self.calls, 1);
+        let key = u64::from(descriptor.life) << 32 | u64::from(fd as u32);
+        let Err(error) = sys::epoll_add(self.set.as_fd(), fd, EVENTS, key) else {
             descriptor.is_registered = true;
-        }
-        Err(waiting)
+            return None;
+        };
+        // Nothing will tell when it is ready: the next request tries.
+        (descriptor.read.ready, descriptor.write.ready) = (true, true);
+        // What went out counts; the rest hears why there is no more.
+        let errno = error.raw_os_error().unwrap_or(libc::EIO);
+        Some(Completion::only(if sent > 0 { Ok(sent) } else { Err(errno) }))
     }
 
     /// Keeps a request until its descriptor is ready.
     #[inline]
-    pub(super) fn wait_for<R: Request>(&self, user_data: u64, mut waiting: Waiting) {
-        waiting.user_data = user_data;
-        let number = waiting.target.fd;
+    pub(super) fn wait_for<R: Request>(&self, user_data: u64, target: Target, sent: u32) {
+        let waiting = Waiting { user_data, target, attempt: R::attempt, sent };
+        let number = target.fd;
         let index = index_of(user_data);
         let mut places = self.places.borrow_mut();
         if places.len() <= index {
@@ -330,31 +331,40 @@ impl Epoll {
         if descriptor.life != (key >> 32) as u32 || !descriptor.is_registered {
             return None; // of an earlier life
         }
-        let mut first = None;
-        let sides = [
-            (&mut descriptor.read, READ_READY, READ_STEADY),
-            (&mut descriptor.write, WRITE_READY, WRITE_STEADY),
-        ];
-        for (side, ready, steady) in sides {
-            if flags & ready == 0 {
-                continue;
-            }
-            side.ready = true;
-            side.steady |= flags & steady != 0;
-            let Some(waiting) = &mut side.op else { continue };
-            count(&self.calls, 1);
-            let Some(done) = waiting.advance((&mut side.ready, side.steady), &self.pool) else {
-                continue;
-            };
-            let answer = (waiting.user_data, done);
-            side.op = None;
-            self.waiting.set(self.waiting.get() - 1);
-            match first {
-                None => first = Some(answer),
-                Some(_) => self.answers.borrow_mut().push_back(answer),
-            }
+        let first = self.advance(&mut descriptor.read, flags, READ_READY, READ_STEADY);
+        let second = self.advance(&mut descriptor.write, flags, WRITE_READY, WRITE_STEADY);
+        if let (Some(_), Some(answer)) = (first, second) {
+            self.answers.borrow_mut().push_back(answer);
         }
-        first
+        first.or(second)
+    }
+
+    /// Tries what waits for a side of which an edge tells; its answer, if that was all.
+    #[inline]
+    fn advance(
+        &self,
+        side: &mut Side,
+        flags: u32,
+        ready: u32,
+        steady: u32,
+    ) -> Option<(u64, Completion)> {
+        if flags & ready == 0 {
+            return None;
+        }
+        side.ready = true;
+        side.steady |= flags & steady != 0;
+        let waiting = side.op.as_mut()?;
+        count(&self.calls, 1);
+        let left = waiting.target.len;
+        // SAFETY: the op's memory is in the table until it is answered, and nobody else uses it
+        // meanwhile (invariant 1).
+        let attempt = unsafe { (waiting.attempt)(&mut waiting.target, &self.pool) };
+        waiting.sent += (left - waiting.target.len) as u32;
+        let (user_data, sent) = (waiting.user_data, waiting.sent);
+        let done = side.note(attempt, sent)?;
+        side.op = None;
+        self.waiting.set(self.waiting.get() - 1);
+        Some((user_data, done))
     }
 }
 

@@ -297,6 +297,12 @@ impl Driver {
         matches!(self.state.get(), State::Open | State::Closing)
     }
 
+    /// Whether ops are taken.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.get() == State::Open
+    }
+
     /// Whether ops are taken; if not, why.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.state.get() {
@@ -313,34 +319,54 @@ impl Driver {
     #[inline]
     pub(crate) fn submit<R: Request>(
         &self,
-        op: Op<R>,
+        mut op: Op<R>,
         owner: Rc<dyn Owner>,
         role: Role,
     ) -> Submitted {
+        match self.attempt(&mut op) {
+            Some(done) => Submitted::Answered(done, op.payload),
+            None => Submitted::InFlight(self.submit_tried(op, owner, role)),
+        }
+    }
+
+    /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) without an
+    /// answer.
+    #[inline]
+    pub(crate) fn submit_tried<R: Request>(
+        &self,
+        op: Op<R>,
+        owner: Rc<dyn Owner>,
+        role: Role,
+    ) -> Token {
+        assert!(op.tried, "an engine that tries first would not know the descriptor");
         self.assert_not_forked();
-        debug_assert!(self.check().is_ok(), "callers check before they build an op");
-        let (target, payload) = op.into_parts();
+        let token = self.table.borrow_mut().insert(owner, role, op.payload);
         match self.engine.borrow().as_ref().expect(GONE) {
-            Engine::Ring(_) => {
-                let token = self.table.borrow_mut().insert(owner, role, payload);
-                self.push(R::entry(&target).user_data(token.to_user_data()));
-                Submitted::InFlight(token)
-            }
+            Engine::Ring(_) => self.push(R::entry(&op.target).user_data(token.to_user_data())),
             Engine::Epoll(epoll) => {
                 count(&self.counters.submissions, 1);
-                match epoll.begin::<R>(target) {
-                    Ok(done) => {
-                        count(&self.counters.completions, 1);
-                        Submitted::Answered(done, payload)
-                    }
-                    Err(waiting) => {
-                        let token = self.table.borrow_mut().insert(owner, role, payload);
-                        epoll.wait_for::<R>(token.to_user_data(), waiting);
-                        Submitted::InFlight(token)
-                    }
-                }
+                epoll.wait_for::<R>(token.to_user_data(), op.target, op.sent);
             }
         }
+        token
+    }
+
+    /// The first half of [`submit`](Self::submit), for an op that need not be taken over if it is
+    /// over at once: the answer, where the engine tries first (epoll) and need not wait. Else
+    /// nothing is lost: what it has done of the op is noted there.
+    #[inline]
+    pub(crate) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
+        debug_assert!(self.check().is_ok(), "callers check before they build an op");
+        op.tried = true;
+        if !self.is_epoll {
+            return None;
+        }
+        self.assert_not_forked();
+        let Some(Engine::Epoll(epoll)) = &*self.engine.borrow() else { unreachable!("{GONE}") };
+        let done = epoll.begin::<R>(&mut op.target, &mut op.sent)?;
+        count(&self.counters.submissions, 1);
+        count(&self.counters.completions, 1);
+        Some(done)
     }
 
     /// Whether requests are tried before they wait, so that one that waits can be taken back.
@@ -588,27 +614,34 @@ impl Driver {
     /// One completion after the other, straight from the queue: an owner may settle, and so
     /// dispatch, before it returns.
     fn dispatch(&self, woken: &mut Vec<Waker>) {
+        let mut is_done = false;
+        while !is_done {
+            // Users' buffers may be dropped in there; a panic of theirs must hurt nobody else: the
+            // next completion is dealt with.
+            contain(|| {
+                self.dispatch_each(woken);
+                is_done = true;
+            });
+        }
+    }
+
+    fn dispatch_each(&self, woken: &mut Vec<Waker>) {
         while let Some((user_data, done)) = self.try_engine(Engine::next_completion).flatten() {
             count(&self.counters.completions, 1);
             self.fruitless.set(0);
             match user_data {
                 CANCEL => continue,
                 NOTIFIED => {
-                    self.notifier_armed.set(done.more);
+                    self.notifier_armed.set(done.more());
                     continue;
                 }
                 _ => {}
             }
             let token = Token::from_user_data(user_data);
-            let found = self.table.borrow_mut().complete(token, done.more);
-            // Users' buffers may be dropped in there; a panic of theirs must hurt nobody else.
+            let found = self.table.borrow_mut().complete(token, done.more());
             match found {
-                Found::More(owner, role) => {
-                    contain(|| owner.complete(role, done, Payload::None, woken));
-                }
-                Found::Last(slot) => {
-                    contain(|| slot.owner.complete(slot.role, done, slot.payload, woken));
-                }
+                Found::More(owner, role) => owner.complete(role, done, Payload::None, woken),
+                Found::Last(slot) => slot.owner.complete(slot.role, done, slot.payload, woken),
                 Found::Stray => {
                     count(&self.counters.stray_completions, 1);
                     debug_assert!(false, "a completion for {token:?}, which is not in flight");

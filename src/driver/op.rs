@@ -40,26 +40,68 @@ pub(crate) enum Interest {
     Write,
 }
 
-/// What a system call that does not wait has brought.
+/// What a system call that does not wait has brought: an answer, or that the request is to be
+/// continued when the descriptor is ready. One word, as one is made for every request.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Attempt {
-    /// The answer: what the call returned, or its errno.
-    Over { result: Result<u32, i32>, buffer: Option<u16>, drained: bool },
-    /// To be continued when the descriptor is ready; so many bytes went out.
-    Blocked { sent: u32 },
-}
+pub(crate) struct Attempt(Completion);
+
+/// Among the flags of an attempt: the descriptor has nothing more. No flag of the kernel's.
+const DRAINED: u32 = 1 << 15;
 
 impl Attempt {
-    /// An answer after which the descriptor may be as ready as before.
+    pub(crate) const BLOCKED: Attempt = Attempt(Completion { result: -libc::EAGAIN, flags: 0 });
+
+    /// An answer after which the descriptor may be as ready as before: what the call returned, or
+    /// its errno.
+    #[inline]
     pub(crate) fn over(result: Result<u32, i32>) -> Attempt {
-        Attempt::Over { result, buffer: None, drained: false }
+        Attempt(Completion::only(result))
     }
 
     /// What a call that waits for readiness has given.
+    #[inline]
     pub(crate) fn of(result: io::Result<u32>) -> Attempt {
-        match result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
-            Err(libc::EAGAIN) => Attempt::Blocked { sent: 0 },
-            result => Attempt::over(result),
+        // EAGAIN is `BLOCKED`.
+        Attempt::over(result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// The same; `drained`: and the descriptor has nothing more for now.
+    #[inline]
+    pub(crate) fn drained(mut self, drained: bool) -> Attempt {
+        self.0.flags |= if drained { DRAINED } else { 0 };
+        self
+    }
+
+    /// The same, in a pooled buffer.
+    #[inline]
+    pub(crate) fn into_buffer(mut self, bid: u16) -> Attempt {
+        self.0.flags |= FLAG_BUFFER | u32::from(bid) << BUFFER_SHIFT;
+        self
+    }
+
+    /// What the call has done, unless it blocked or failed: bytes, or a descriptor.
+    #[inline]
+    pub(crate) fn ok(self) -> Option<u32> {
+        self.0.result().ok()
+    }
+
+    #[inline]
+    pub(super) fn is_blocked(self) -> bool {
+        self.0.result == -libc::EAGAIN
+    }
+
+    #[inline]
+    pub(super) fn is_drained(self) -> bool {
+        self.0.flags & DRAINED != 0
+    }
+
+    /// The answer, where `sent` bytes went out before.
+    #[inline]
+    pub(super) fn answer(self, sent: u32) -> Completion {
+        match sent {
+            0 => Completion { flags: self.0.flags & !DRAINED, ..self.0 },
+            // As the ring has it: what went out counts, an errno is gone.
+            sent => Completion::only(Ok(sent + self.ok().unwrap_or(0))),
         }
     }
 }
@@ -73,7 +115,8 @@ pub(crate) trait Request {
     /// For the ring: the submission.
     fn entry(target: &Target) -> squeue::Entry;
 
-    /// For epoll: the system call. What it has done of `target` is taken off it.
+    /// For epoll: the system call. If it blocks, what it has done of `target` before that is taken
+    /// off it.
     ///
     /// # Safety
     /// What `target` points to is there, and nobody else uses it.
@@ -81,24 +124,38 @@ pub(crate) trait Request {
     unsafe fn attempt(target: &mut Target, pool: &Pool) -> Attempt;
 }
 
-/// One request with the memory that it points to. Made in `ops/` only.
-pub(crate) struct Op<R> {
-    target: Target,
-    payload: Payload,
+/// One request with the memory that it points to: a [`Payload`], which the driver can take over, or
+/// memory that is borrowed for an attempt. Made in `ops/` only.
+pub(crate) struct Op<R, P = Payload> {
+    pub(super) target: Target,
+    pub(super) payload: P,
+    /// How many bytes an attempt has sent that could not send all.
+    pub(super) sent: u32,
+    /// There was an attempt, and it must wait.
+    pub(super) tried: bool,
     request: PhantomData<R>,
 }
 
-impl<R: Request> Op<R> {
+impl<R: Request, P> Op<R, P> {
     /// # Safety
     /// The pointer in `target` leads into `payload`'s heap memory, which stays where it is when
     /// the payload moves, or is null; `R` makes of it no other pointers.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn new(target: Target, payload: Payload) -> Op<R> {
-        Op { target, payload, request: PhantomData }
+    #[inline]
+    pub(crate) unsafe fn new(target: Target, payload: P) -> Op<R, P> {
+        Op { target, payload, sent: 0, tried: false, request: PhantomData }
     }
 
-    pub(super) fn into_parts(self) -> (Target, Payload) {
-        (self.target, self.payload)
+    /// How many bytes an attempt has sent that could not send all.
+    #[inline]
+    pub(crate) fn sent(&self) -> u32 {
+        self.sent
+    }
+
+    /// There was an attempt at the same request: `sent` bytes went out, at most `left` are to follow.
+    pub(crate) fn note_attempt(&mut self, left: usize, sent: u32) {
+        self.target.len = self.target.len.min(left);
+        (self.sent, self.tried) = (sent, true);
     }
 }
 
@@ -135,35 +192,54 @@ pub(crate) enum Role {
     Send,
 }
 
-/// The kernel's answer.
+/// The kernel's answer, in the form of a completion queue entry.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Completion {
-    /// What the call would have returned, or the errno.
-    pub(crate) result: Result<u32, i32>,
-    /// More answers to the same op will follow: this one is not terminal.
-    pub(crate) more: bool,
-    /// The provided buffer that holds the data.
-    pub(crate) buffer: Option<u16>,
+    result: i32,
+    flags: u32,
 }
 
+/// The flag of an answer that is in a provided buffer, and where its number is.
+const FLAG_BUFFER: u32 = 1;
+const BUFFER_SHIFT: u32 = 16;
+
 impl Completion {
+    #[inline]
     pub(super) fn new(entry: &cqueue::Entry) -> Completion {
-        let flags = entry.flags();
-        Completion {
-            result: u32::try_from(entry.result()).map_err(|_| -entry.result()),
-            more: cqueue::more(flags),
-            buffer: cqueue::buffer_select(flags),
-        }
+        Completion { result: entry.result(), flags: entry.flags() }
     }
 
     /// The one answer to an op.
-    pub(super) fn only(result: Result<u32, i32>, buffer: Option<u16>) -> Completion {
-        Completion { result, more: false, buffer }
+    #[inline]
+    pub(super) fn only(result: Result<u32, i32>) -> Completion {
+        let result = match result {
+            Ok(value) => i32::try_from(value).expect("system calls return no more"),
+            Err(errno) => -errno,
+        };
+        Completion { result, flags: 0 }
     }
 
     /// The answer to an op that was cancelled, or never answered because the ring failed.
     pub(super) fn cancelled() -> Completion {
-        Completion::only(Err(libc::ECANCELED), None)
+        Completion::only(Err(libc::ECANCELED))
+    }
+
+    /// What the call would have returned, or the errno.
+    #[inline]
+    pub(crate) fn result(self) -> Result<u32, i32> {
+        u32::try_from(self.result).map_err(|_| -self.result)
+    }
+
+    /// More answers to the same op will follow: this one is not terminal.
+    #[inline]
+    pub(crate) fn more(self) -> bool {
+        cqueue::more(self.flags)
+    }
+
+    /// The provided buffer that holds the data.
+    #[inline]
+    pub(crate) fn buffer(self) -> Option<u16> {
+        cqueue::buffer_select(self.flags)
     }
 }
 

@@ -59,10 +59,10 @@ pub(super) struct Owned {
     len: Cell<usize>,
 }
 
-/// A task's place in [`Owned`]. Whether it has one is `Header::listed`, outside for the sake of the
-/// header's size.
+/// A task's place in [`Owned`].
 pub(super) struct Place {
     next: Cell<Option<TaskRef>>,
+    /// The one before; the first one's is itself. None: not in the list.
     prev: Cell<Option<NonNull<Header>>>,
 }
 
@@ -83,11 +83,10 @@ impl Owned {
 
     #[inline]
     pub(super) fn push_back(&self, task: TaskRef) {
-        debug_assert!(!task.listed.get(), "a task is listed once, at its birth");
-        task.listed.set(true);
         self.len.set(self.len.get() + 1);
         let tail = self.tail.replace(Some(task.as_ptr()));
-        task.place.prev.set(tail);
+        let was = task.place.prev.replace(Some(tail.unwrap_or(task.as_ptr())));
+        debug_assert!(was.is_none(), "a task is listed once, at its birth");
         match tail {
             None => self.head.set(Some(task)),
             Some(tail) => {
@@ -109,14 +108,12 @@ impl Owned {
     /// Takes a task out; nothing if it is not in the list.
     #[inline]
     pub(super) fn remove(&self, task: &TaskRef) {
-        if !task.listed.replace(false) {
-            return;
-        }
+        let Some(prev) = task.place.prev.take() else { return };
+        let prev = (prev != task.as_ptr()).then_some(prev);
         self.len.set(self.len.get() - 1);
         let next = task.place.next.take();
-        let prev = task.place.prev.take();
         match &next {
-            Some(next) => next.place.prev.set(prev),
+            Some(next) => next.place.prev.set(Some(prev.unwrap_or(next.as_ptr()))),
             None => self.tail.set(prev),
         }
         let listed = match prev {

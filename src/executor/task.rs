@@ -9,9 +9,14 @@
 //! | every `Cell` of the header | the home thread |
 //! | `stage` | whoever the state names: the poll in `Running`/`Woken`, the one who ends the task in `Ending`, the `JoinHandle` in `Done` |
 //!
-//! Two counts. `home_refs` is plain: the run queue, the list of tasks, the handles, a poll in
-//! progress. All of them together hold ONE unit of `refs`; each waker and a stay in the inbox hold
-//! one more. The memory is freed when `refs` reaches 0, on any thread; the stage is empty and the
+//! Three counts. `home_refs` is plain: the run queue, the list of tasks, the handles, a poll in
+//! progress. While there are any, `refs` holds [`HOME_UNIT`] for all of them together. Each waker and
+//! a stay in the inbox hold one unit more. A unit that is taken or given back at home is counted in
+//! `home_wakers`, without an atomic operation, and anywhere else in `refs`: a waker may be cloned
+//! here and dropped there, so each may be off, and only their sum says how many there are. The last
+//! home reference adds them up; from then on `refs` alone counts.
+//!
+//! The memory is freed when that sum reaches 0, on any thread; the stage is empty and the
 //! join waker gone by then, for the home unit is given back only after the task is done (the list
 //! of tasks holds a home reference until then, the main task's owner likewise) and its handle has
 //! taken or dropped the output. So future and output die at home.
@@ -44,7 +49,9 @@ use super::{Home, Shared, waker};
 pub(super) struct Header {
     pub(super) refs: AtomicUsize,
     pub(super) state: Cell<State>,
+    /// Zero: `home_wakers` has been added to `refs`.
     home_refs: Cell<u32>,
+    home_wakers: Cell<i8>,
     /// A `JoinHandle` exists: it will take the output, or drop it.
     pub(super) attached: Cell<bool>,
     pub(super) run_next: Cell<Option<TaskRef>>,
@@ -52,9 +59,8 @@ pub(super) struct Header {
     pub(super) shared: Arc<Shared>,
     /// Who waits for the end. None unless `attached`.
     pub(super) join_waker: Cell<Option<Waker>>,
+    /// In the list of tasks.
     pub(super) place: Place,
-    /// In the list of tasks, at `place`.
-    pub(super) listed: Cell<bool>,
     pub(super) link: Link<Header>,
     pub(super) id: TaskId,
 }
@@ -81,7 +87,7 @@ struct Vtable {
     take_output: unsafe fn(NonNull<Header>, *mut ()),
     /// Drops the output, panics contained. Home, state `Done`.
     drop_output: unsafe fn(NonNull<Header>),
-    /// Frees the memory. Any thread, `refs` is 0 (or 1, and its owner gives it up).
+    /// Frees the memory. Any thread; there is no reference left, or its owner gives it up.
     free: unsafe fn(NonNull<Header>),
 }
 
@@ -241,16 +247,16 @@ impl<T> TypedTask<T> {
         F: Future<Output = T>,
     {
         let header = Header {
-            refs: AtomicUsize::new(1),
+            refs: AtomicUsize::new(HOME_UNIT),
             state: Cell::new(State::queued()),
             home_refs: Cell::new(1),
+            home_wakers: Cell::new(0),
             attached: Cell::new(attached),
             run_next: Cell::new(None),
             vtable: TaskCell::<F>::VTABLE,
             shared: home.shared.lend(),
             join_waker: Cell::new(None),
             place: Place::new(),
-            listed: Cell::new(false),
             link: Link::new(),
             id: TaskId::next(),
         };
@@ -304,7 +310,7 @@ impl Drop for TaskRef {
         let refs = self.home_refs.get() - 1;
         self.home_refs.set(refs);
         if refs == 0 {
-            // SAFETY: the last home reference gives back the unit that all of them held.
+            // SAFETY: the last home reference gives back what all of them held.
             unsafe { release_home(self.header) };
         }
     }
@@ -320,7 +326,64 @@ impl Header {
     }
 }
 
-/// Takes one unit of `refs`.
+/// What `refs` holds for the home references. So much that wakers which were cloned at home and
+/// dropped elsewhere never bring it down to 0.
+const HOME_UNIT: usize = 1 << (usize::BITS - 2);
+/// How far `home_wakers` may be from 0 before it is added to `refs`: most tasks have a waker or two.
+const HOME_WAKERS_MAX: u8 = 100;
+
+impl Header {
+    /// Counts units that are taken or given back at home.
+    #[inline]
+    fn count_at_home(&self, by: i8) {
+        let wakers = self.home_wakers.get() + by;
+        self.home_wakers.set(wakers);
+        if wakers.unsigned_abs() > HOME_WAKERS_MAX {
+            self.add_home_wakers();
+        }
+    }
+
+    #[cold]
+    fn add_home_wakers(&self) {
+        let wakers = self.home_wakers.take();
+        // Relaxed: the home references stay, and whoever gives back the last of those publishes.
+        self.refs.fetch_add(wakers as isize as usize, Ordering::Relaxed);
+    }
+}
+
+/// As [`retain`], at home.
+///
+/// # Safety
+/// The caller has a reference of any kind to this task, and this is its home thread.
+#[inline]
+pub(super) unsafe fn retain_at_home(header: NonNull<Header>) {
+    // SAFETY: the caller's reference keeps the task alive; this is home.
+    let task = unsafe { header.as_ref() };
+    if task.home_refs.get() > 0 {
+        task.count_at_home(1);
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { retain(header) };
+    }
+}
+
+/// As [`release`], at home.
+///
+/// # Safety
+/// The caller owns that unit and does not use the task afterwards; this is its home thread.
+#[inline]
+pub(super) unsafe fn release_at_home(header: NonNull<Header>) {
+    // SAFETY: the caller's unit keeps the task alive; this is home.
+    let task = unsafe { header.as_ref() };
+    if task.home_refs.get() > 0 {
+        task.count_at_home(-1); // the home references keep the task alive
+    } else {
+        // SAFETY: the caller's promise; `task` is not used again.
+        unsafe { release(header) };
+    }
+}
+
+/// Takes one unit.
 ///
 /// # Safety
 /// The caller has a reference of any kind to this task.
@@ -335,7 +398,7 @@ pub(super) unsafe fn retain(header: NonNull<Header>) {
     }
 }
 
-/// Gives back one unit of `refs`; frees the task if it was the last.
+/// Gives back one unit; frees the task if it was the last.
 ///
 /// # Safety
 /// The caller owns that unit and does not use the task afterwards.
@@ -352,22 +415,25 @@ pub(super) unsafe fn release(header: NonNull<Header>) {
     }
 }
 
-/// Gives back the unit of the home side.
+/// Gives back what the home references held.
 ///
 /// # Safety
 /// As `release`; the caller dropped the last home reference.
 #[inline]
 unsafe fn release_home(header: NonNull<Header>) {
-    // SAFETY: the home unit keeps the task alive until here.
-    let refs = unsafe { &(*header.as_ptr()).refs };
-    // No read-modify-write for a task without wakers: the one unit is ours, nobody is left to
-    // take another. Acquire pairs with the Release of the wakers that went.
-    if refs.load(Ordering::Acquire) == 1 {
-        // SAFETY: the only unit is the caller's.
-        unsafe { free_task(header) }
-    } else {
-        // SAFETY: the caller owns the home unit and gives it up.
-        unsafe { release(header) }
+    // SAFETY: what `refs` holds for home keeps the task alive until here; this is home.
+    let (refs, wakers) =
+        unsafe { (&(*header.as_ptr()).refs, (*header.as_ptr()).home_wakers.take()) };
+    // No read-modify-write for a task without wakers: nobody is left to take another unit. Acquire
+    // pairs with the Release of the wakers that went.
+    if wakers == 0 && refs.load(Ordering::Acquire) == HOME_UNIT {
+        // SAFETY: there is no other reference.
+        return unsafe { free_task(header) };
+    }
+    let change = (wakers as isize as usize).wrapping_sub(HOME_UNIT);
+    if refs.fetch_add(change, Ordering::AcqRel).wrapping_add(change) == 0 {
+        // SAFETY: the sum is 0, nobody can have a reference.
+        unsafe { free_task(header) };
     }
 }
 

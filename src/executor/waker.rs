@@ -20,7 +20,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::state::State;
-use super::task::{Header, TaskRef, release, retain};
+use super::task::{Header, TaskRef, release, release_at_home, retain, retain_at_home};
 use super::{Executor, Home, Shared};
 
 thread_local! {
@@ -153,8 +153,15 @@ fn header(data: *const ()) -> NonNull<Header> {
 /// # Safety
 /// RawWakerVTable's: `data` is of a waker that lives during the call.
 unsafe fn clone(data: *const ()) -> RawWaker {
-    // SAFETY: the waker that is cloned has a reference.
-    unsafe { retain(header(data)) };
+    let task = header(data);
+    // SAFETY: the waker that is cloned has a reference, and says whose task it is.
+    if unsafe { is_at_home(task) } {
+        // SAFETY: as above, and this is home.
+        unsafe { retain_at_home(task) };
+    } else {
+        // SAFETY: as above.
+        unsafe { retain(task) };
+    }
     RawWaker::new(data, &VTABLE)
 }
 
@@ -166,7 +173,7 @@ unsafe fn wake(data: *const ()) {
     // SAFETY: the waker has a reference until the next line.
     unsafe { rouse(header(data)) };
     // SAFETY: the waker's unit, which is not used again.
-    unsafe { release(header(data)) };
+    unsafe { give_back(header(data)) };
 }
 
 /// # Safety
@@ -180,7 +187,34 @@ unsafe fn wake_by_ref(data: *const ()) {
 /// RawWakerVTable's: `data` is of a waker that ends with this call.
 unsafe fn drop_waker(data: *const ()) {
     // SAFETY: the waker's unit, which is not used again.
-    unsafe { release(header(data)) };
+    unsafe { give_back(header(data)) };
+}
+
+/// Whether the executor of this task is the one entered on this thread, which is home then.
+///
+/// # Safety
+/// The caller has a reference of the task, of any kind.
+#[inline]
+unsafe fn is_at_home(task: NonNull<Header>) -> bool {
+    // SAFETY: the caller's reference; `shared` never changes.
+    let shared = unsafe { &(*task.as_ptr()).shared };
+    at_home(Arc::as_ptr(shared), |home| home.is_some())
+}
+
+/// Gives back the unit of a waker.
+///
+/// # Safety
+/// The caller owns that unit and does not use the task afterwards.
+#[inline]
+unsafe fn give_back(task: NonNull<Header>) {
+    // SAFETY: the caller's unit.
+    if unsafe { is_at_home(task) } {
+        // SAFETY: the caller's promise, and this is home.
+        unsafe { release_at_home(task) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { release(task) };
+    }
 }
 
 /// Makes a task runnable, from wherever this is.

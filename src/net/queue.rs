@@ -47,6 +47,15 @@ impl<T> Queue<T> {
         first
     }
 
+    /// Drops the first element, which exists, where it is.
+    #[inline]
+    pub(crate) fn drop_first(&mut self) {
+        self.first = None;
+        if self.rest.is_some() {
+            self.move_up();
+        }
+    }
+
     pub(crate) fn front(&self) -> Option<&T> {
         self.first.as_ref()
     }

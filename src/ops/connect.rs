@@ -37,7 +37,7 @@ impl Request for Connect {
         // SAFETY: the caller's promise: an address of that length.
         let result = unsafe { sys::connect(target.fd, addr, target.len as libc::socklen_t) };
         match result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
-            Err(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Attempt::Blocked { sent: 0 },
+            Err(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Attempt::BLOCKED,
             Err(libc::EISCONN) => Attempt::over(Ok(0)),
             result => Attempt::over(result.map(|()| 0)),
         }

@@ -39,12 +39,13 @@ impl Request for RecvMulti {
             return Attempt::over(Err(libc::ENOBUFS));
         };
         // SAFETY: a free buffer of the pool is nobody's else, and so long.
-        match unsafe { receive(target.fd, memory, pool.buffer_len()) } {
-            Attempt::Over { result: result @ Ok(1..), drained, .. } => {
+        let attempt = unsafe { receive(target.fd, memory, pool.buffer_len()) };
+        match attempt.ok() {
+            Some(1..) => {
                 pool.pick(bid);
-                Attempt::Over { result, buffer: Some(bid), drained }
+                attempt.into_buffer(bid)
             }
-            other => other,
+            _ => attempt,
         }
     }
 }
@@ -108,10 +109,6 @@ impl Request for Recv {
 /// There are `len` bytes at `memory` to write to.
 unsafe fn receive(fd: i32, memory: *mut u8, len: usize) -> Attempt {
     // SAFETY: the caller's promise.
-    match Attempt::of(unsafe { sys::recv(fd, memory, len) }) {
-        Attempt::Over { result: Ok(received @ 1..), .. } => {
-            Attempt::Over { result: Ok(received), buffer: None, drained: (received as usize) < len }
-        }
-        other => other,
-    }
+    let attempt = Attempt::of(unsafe { sys::recv(fd, memory, len) });
+    attempt.drained(attempt.ok().is_some_and(|received| (1..len).contains(&(received as usize))))
 }

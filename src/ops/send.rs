@@ -32,6 +32,26 @@ pub(crate) fn one(
     Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
 }
 
+/// As much of these bytes as one call takes, for an attempt only: they stay the caller's. send(2).
+#[inline]
+pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<Send, &'a [u8]> {
+    let len = bytes.len().min(TRANSFER_LEN_MAX);
+    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..about(fd) };
+    // SAFETY: the request points into the bytes that it borrows.
+    unsafe { Op::new(target, bytes) }
+}
+
+/// What an attempt at [`borrowed`] bytes has left, which are the caller's no more: `sent` of them
+/// went out. Also says how many there are in all, at most what one call transfers.
+pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<Send>, usize) {
+    let len = outgoing.len().min(TRANSFER_LEN_MAX);
+    let Ok((mut op, _)) = one(fd, outgoing, sent as usize) else {
+        unreachable!("bytes that were borrowed are one piece")
+    };
+    op.note_attempt(len - sent as usize, sent);
+    (op, len)
+}
+
 pub(crate) enum Send {}
 
 impl Request for Send {
@@ -45,14 +65,15 @@ impl Request for Send {
 
     unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
         // SAFETY: the caller's promise: so many bytes to read.
-        match Attempt::of(unsafe { sys::send(target.fd, target.memory, target.len) }) {
-            Attempt::Over { result: Ok(sent), .. } if (sent as usize) < target.len => {
+        let attempt = Attempt::of(unsafe { sys::send(target.fd, target.memory, target.len) });
+        match attempt.ok() {
+            Some(sent) if (sent as usize) < target.len => {
                 // SAFETY: within the bytes, of which `sent` were read.
                 target.memory = unsafe { target.memory.add(sent as usize) };
                 target.len -= sent as usize;
-                Attempt::Blocked { sent }
+                Attempt::BLOCKED
             }
-            other => other,
+            _ => attempt,
         }
     }
 }
@@ -85,14 +106,15 @@ impl Request for SendMsg {
     unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
         let header = target.memory.cast();
         // SAFETY: the caller's promise: the header of a batch.
-        match Attempt::of(unsafe { sys::sendmsg(target.fd, header) }) {
-            Attempt::Over { result: Ok(sent), .. } if (sent as usize) < target.len => {
+        let attempt = Attempt::of(unsafe { sys::sendmsg(target.fd, header) });
+        match attempt.ok() {
+            Some(sent) if (sent as usize) < target.len => {
                 target.len -= sent as usize;
                 // SAFETY: as above; the kernel has read so many bytes of the list.
                 unsafe { Batch::advance(header, sent as usize) };
-                Attempt::Blocked { sent }
+                Attempt::BLOCKED
             }
-            other => other,
+            _ => attempt,
         }
     }
 }

@@ -127,7 +127,7 @@ impl Owner for Connection {
     ) {
         match role {
             Role::Recv => {
-                if matches!(done.result, Ok(1..)) && self.is_unawaited() {
+                if matches!(done.result(), Ok(1..)) && self.is_unawaited() {
                     count(&self.home.counters().parked, 1);
                 }
                 self.complete_recv(done, payload, woken)

@@ -15,6 +15,7 @@
 //! over it the shot is stopped and TCP pushes back.
 
 use std::any::Any;
+use std::cell::RefMut;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
@@ -301,25 +302,48 @@ impl Connection {
             }
         }
         recv.stalled = false;
-        let lent = lend.is_some();
-        let (home, role) = (&self.home, Role::Recv);
-        let receive = |bulk: bool| match home.pool().has_free() && !bulk {
-            true => home.submit(ops::recv::multishot(self.fd()), self.clone(), role),
-            false => {
-                let len = if bulk { BULK_LEN } else { home.pool().buffer_len() };
-                home.submit(ops::recv::into_heap(self.fd(), len), self.clone(), role)
-            }
-        };
+        match lend.is_some() || is_bulk || !self.home.pool().has_free() {
+            true => self.arm_one_shot(recv, lend, is_bulk),
+            false => self.arm_multishot(recv),
+        }
+    }
+
+    /// Arms the usual op. There is a pooled buffer.
+    #[inline]
+    fn arm_multishot(self: &Rc<Self>, mut recv: RefMut<'_, Recv>) -> bool {
+        let mut op = ops::recv::multishot(self.fd());
+        if let Some(done) = self.home.attempt(&mut op) {
+            drop(recv);
+            return self.answered(done, Payload::None);
+        }
+        let token = self.home.submit_tried(op, self.clone(), Role::Recv);
+        recv.op = RecvOp::Armed { token, lent: false, bulk: false, stopping: false };
+        false
+    }
+
+    #[cold]
+    fn arm_one_shot(
+        self: &Rc<Self>,
+        mut recv: RefMut<'_, Recv>,
+        lend: Option<Rc<Fill<dyn Any>>>,
+        is_bulk: bool,
+    ) -> bool {
+        let (home, role, lent) = (&self.home, Role::Recv, lend.is_some());
         let mut bulk = is_bulk && !lent;
+        let into_heap = |len| home.submit(ops::recv::into_heap(self.fd(), len), self.clone(), role);
         let mut submitted = match lend {
             Some(fill) => home.submit(ops::recv::into_fill(self.fd(), fill), self.clone(), role),
-            None => receive(bulk),
+            None if bulk => into_heap(BULK_LEN),
+            None => into_heap(home.pool().buffer_len()),
         };
         // Under epoll nothing is there yet: to wait for it takes no large buffer.
         if let (true, Submitted::InFlight(token)) = (bulk, &submitted) {
             if home.withdraw(*token) {
+                if home.pool().has_free() {
+                    return self.arm_multishot(recv);
+                }
                 bulk = false;
-                submitted = receive(false);
+                submitted = into_heap(home.pool().buffer_len());
             }
         }
         match submitted {
@@ -329,12 +353,17 @@ impl Connection {
             }
             Submitted::Answered(done, payload) => {
                 drop(recv);
-                let mut woken = Vec::new();
-                self.complete_recv(done, payload, &mut woken);
-                home.wake_later(woken);
-                true
+                self.answered(done, payload)
             }
         }
+    }
+
+    /// An answer came at once; true: look again.
+    fn answered(&self, done: Completion, payload: Payload) -> bool {
+        let mut woken = Vec::new();
+        self.complete_recv(done, payload, &mut woken);
+        self.home.wake_later(woken);
+        true
     }
 
     /// Asks for the op to end, if one is in flight.
@@ -355,10 +384,9 @@ impl Connection {
     }
 
     pub(super) fn complete_recv(&self, done: Completion, payload: Payload, woken: &mut Vec<Waker>) {
-        let Completion { result, more, buffer } = done;
         // The data first, whatever becomes of it: a buffer the kernel picked must come back.
-        let len = result.unwrap_or(0) as usize;
-        let segment = match (payload, buffer) {
+        let len = done.result().unwrap_or(0) as usize;
+        let segment = match (payload, done.buffer()) {
             (Payload::None, Some(bid)) => Some(Segment::Chunk(self.home.pool().lend(bid, len))),
             (Payload::Fill(fill), _) => {
                 ops::recv::filled(&fill, len);
@@ -370,7 +398,7 @@ impl Connection {
             _ => None,
         };
         match segment {
-            Some(segment) if len > 0 => self.received(segment, len, more, woken),
+            Some(segment) if len > 0 => self.received(segment, len, done.more(), woken),
             unwanted => {
                 self.received_nothing(done, woken);
                 drop(unwanted);
@@ -410,15 +438,15 @@ impl Connection {
     /// The end, an error, or an op that ended for a reason of its own.
     fn received_nothing(&self, done: Completion, woken: &mut Vec<Waker>) {
         // Before the borrow, and only for what looks like an end.
-        let cut_by = if done.result == Ok(0) { self.cut_by() } else { None };
+        let cut_by = if done.result() == Ok(0) { self.cut_by() } else { None };
         let mut recv = self.recv.borrow_mut();
-        if !done.more {
+        if !done.more() {
             recv.op = RecvOp::Idle;
         }
-        match done.result {
+        match done.result() {
             // A reset that a send met first shows here as an end that it is not (RX12).
             Ok(_) => _ = recv.end.get_or_insert(cut_by.map_or(End::Eof, End::Error)),
-            Err(libc::ENOBUFS) if done.buffer.is_none() => {
+            Err(libc::ENOBUFS) if done.buffer().is_none() => {
                 count(&self.home.counters().pool_empty, 1)
             }
             Err(errno) if is_retried(errno) => {}

@@ -4,6 +4,7 @@
 //! the background, so no message is ever torn (SEMANTICS G5). What waits behind it goes out
 //! together in one call.
 
+use std::cell::RefMut;
 use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -12,14 +13,14 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use super::Connection;
-use crate::buf::Outgoing;
+use crate::buf::{Handed, Outgoing};
 use crate::context;
 use crate::driver::{self, Completion, Payload, Role, Submitted, Token, error, is_retried};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
 use crate::panics::wake_all;
-use crate::sys;
+use crate::sys::{self, TRANSFER_LEN_MAX};
 
 /// How many entries go out together at most.
 const BATCH_LEN_MAX: usize = 64;
@@ -91,10 +92,10 @@ impl Entry {
 }
 
 /// What [`SendBuffer`] gives: how many bytes went out, why not all, and the buffer.
-pub(crate) struct SendReport {
+pub(crate) struct SendReport<B> {
     pub(crate) sent: usize,
     pub(crate) error: Option<io::Error>,
-    pub(crate) outgoing: Outgoing,
+    pub(crate) buf: B,
 }
 
 impl Send {
@@ -131,6 +132,27 @@ impl Send {
         self.written.len() + sealed.sum::<usize>()
     }
 
+    /// Whether there is nothing before a new buffer.
+    fn is_free(&self) -> bool {
+        self.entries.is_empty() && self.written.is_empty() && !self.held
+    }
+
+    /// Makes an entry of a buffer; `None`: it is in flight. Returns the entry's name.
+    #[inline]
+    fn enter(
+        &mut self,
+        outgoing: Option<Outgoing>,
+        len: usize,
+        sent: usize,
+        state: EntryState,
+        waker: Option<Waker>,
+    ) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.entries.push(Entry { id, outgoing, len, sent, state, waker });
+        id
+    }
+
     /// Makes an entry of what was written, behind the others.
     fn seal(&mut self) {
         if self.written.is_empty() {
@@ -142,10 +164,8 @@ impl Send {
 
     /// Queues bytes that no future will collect.
     fn push_unclaimed(&mut self, bytes: Vec<u8>) {
-        let (id, len) = (self.next_id, bytes.len());
-        self.next_id += 1;
-        let (outgoing, state) = (Some(Outgoing::one(bytes)), EntryState::Abandoned);
-        self.entries.push(Entry { id, outgoing, len, sent: 0, state, waker: None });
+        let len = bytes.len();
+        self.enter(Some(Outgoing::one(bytes)), len, 0, EntryState::Abandoned, None);
     }
 
     /// Why nothing can be sent, if so.
@@ -178,8 +198,9 @@ impl Send {
         payload: Payload,
         woken: &mut Vec<Waker>,
     ) -> Result<Option<Outgoing>, Payload> {
-        let is_usual =
-            done.result == Ok(flight.len) && self.closing == Closing::No && self.written.is_empty();
+        let is_usual = done.result() == Ok(flight.len)
+            && self.closing == Closing::No
+            && self.written.is_empty();
         let (outgoing, entry) = match (payload, self.entries.only_mut()) {
             (Payload::Outgoing(outgoing), Some(entry))
                 if is_usual
@@ -345,7 +366,7 @@ impl Connection {
         let has_eof = self.recv.borrow().has_eof();
         let lost = !give_back(&mut send, payload);
         let mut spent = Vec::new();
-        match done.result {
+        match done.result() {
             // The ring has failed, and keeps the buffers.
             _ if lost => spent = send.give_up(woken),
             Ok(sent) => {
@@ -453,15 +474,15 @@ impl Connection {
         wake_all(woken.into_iter());
     }
 
-    /// Queues `outgoing` behind what is queued already, and waits until it is out.
+    /// Queues what is handed in behind what is queued already, and waits until it is out.
     /// `answer` makes the caller's result of the report.
     #[inline]
-    pub(crate) fn send<T>(
+    pub(crate) fn send<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T>(
         self: &Rc<Self>,
-        outgoing: Outgoing,
-        answer: fn(SendReport) -> T,
-    ) -> SendBuffer<'_, T> {
-        SendBuffer { connection: self, state: SendState::Start(outgoing), answer }
+        handed: H,
+        answer: A,
+    ) -> SendBuffer<'_, H, A> {
+        SendBuffer { connection: self, state: SendState::Start(handed), answer }
     }
 
     /// Shuts the direction down, at once or when everything is out; what came of it, if that is
@@ -499,17 +520,30 @@ impl Connection {
     }
 
     /// A future's answer, if its entry is finished.
-    fn collect(&self, id: u64) -> Option<SendReport> {
+    #[inline]
+    fn collect<B: 'static>(&self, id: u64) -> Option<SendReport<B>> {
         let mut send = self.send.borrow_mut();
-        let is_mine = |entry: &Entry| entry.id == id && entry.is_finished();
-        let entry = match send.entries.only_mut() {
-            Some(only) if is_mine(only) => send.entries.pop().expect("just seen"),
-            Some(_) => return None,
-            None => {
-                let index = send.entries.iter().position(is_mine)?;
-                send.entries.remove(index)
-            }
+        // The usual case: nothing else is queued, and all of it went out.
+        let only = send.entries.only_mut();
+        let only = only.filter(|only| only.id == id && only.state == EntryState::Finished(0));
+        let Some((sent, outgoing)) = only.map(|only| (only.sent, only.outgoing.take())) else {
+            return self.collect_any(send, id);
         };
+        send.entries.drop_first(); // no waker and no buffer is left in it
+        drop(send);
+        let buf = outgoing.expect("what went out was given back").take();
+        Some(SendReport { sent, error: None, buf })
+    }
+
+    #[cold]
+    fn collect_any<B: 'static>(
+        &self,
+        mut send: RefMut<'_, Send>,
+        id: u64,
+    ) -> Option<SendReport<B>> {
+        let is_mine = |entry: &Entry| entry.id == id && entry.is_finished();
+        let index = send.entries.iter().position(is_mine)?;
+        let entry = send.entries.remove(index);
         drop(send);
         let EntryState::Finished(errno) = entry.state else { unreachable!("just checked") };
         let outgoing = entry.outgoing.unwrap_or_else(|| {
@@ -519,7 +553,7 @@ impl Connection {
             Err(gone) if errno == libc::ECANCELED => gone,
             _ => error(errno),
         });
-        Some(SendReport { sent: entry.sent, error, outgoing })
+        Some(SendReport { sent: entry.sent, error, buf: outgoing.take() })
     }
 
     /// The future of an entry is polled under another runtime, and wants its buffer back at once.
@@ -540,6 +574,23 @@ impl Connection {
         self.proceed(&mut woken);
         wake_all(woken.into_iter());
         outgoing
+    }
+
+    /// The future of an entry is gone before its answer.
+    fn abandon(&self, id: u64) {
+        let mut send = self.send.borrow_mut();
+        let Some(index) = send.entries.iter().position(|entry| entry.id == id) else { return };
+        let entry = send.entries.iter_mut().nth(index).expect("just found");
+        let committed = entry.sent > 0 || entry.outgoing.is_none();
+        let waker = entry.waker.take();
+        let removed = if committed && !entry.is_finished() {
+            entry.state = EntryState::Abandoned;
+            None
+        } else {
+            Some(send.entries.remove(index))
+        };
+        drop(send);
+        drop((waker, removed));
     }
 
     /// Takes the buffer of an entry that is not in flight.
@@ -671,99 +722,149 @@ fn is_torn(send: &mut Send) -> bool {
 }
 
 /// The future of `send`, `send_all` and `sendv`.
-pub(crate) struct SendBuffer<'a, T> {
+pub(crate) struct SendBuffer<'a, H, A> {
     connection: &'a Rc<Connection>,
-    state: SendState,
-    answer: fn(SendReport) -> T,
+    state: SendState<H>,
+    answer: A,
 }
 
-enum SendState {
+enum SendState<H> {
     /// Not polled yet: nothing has happened.
-    Start(Outgoing),
+    Start(H),
     /// In the connection's queue.
     Queued(u64),
     Done,
 }
 
 /// No part of it is pinned.
-impl<T> Unpin for SendBuffer<'_, T> {}
+impl<H, A> Unpin for SendBuffer<'_, H, A> {}
 
-impl<T> SendBuffer<'_, T> {
-    /// Everything went out at once. With no budget left the answer waits in the queue.
-    fn all_sent(
-        &mut self,
-        id: u64,
-        outgoing: Outgoing,
-        len: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<SendReport> {
-        if context::spend(cx).is_ready() {
-            self.state = SendState::Done;
-            return Poll::Ready(SendReport { sent: len, error: None, outgoing });
-        }
-        let (outgoing, state) = (Some(outgoing), EntryState::Finished(0));
-        let entry = Entry { id, outgoing, len, sent: len, state, waker: None };
-        self.connection.send.borrow_mut().entries.push(entry);
-        Poll::Pending
-    }
-
-    fn start(&mut self, outgoing: Outgoing, cx: &mut Context<'_>) -> Poll<SendReport> {
+impl<H: Handed, A> SendBuffer<'_, H, A> {
+    #[inline]
+    fn start(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let connection = self.connection;
-        let len = outgoing.len();
+        let home = &connection.home;
+        let len = handed.len();
         let refusal = connection.send.borrow().refusal();
         let error = match refusal {
-            None if len > 0 => context::check_home(&connection.home).err(),
+            None if len > 0 => context::check_home(home).err(),
             refusal => refusal,
         };
         if error.is_some() || len == 0 {
             if context::spend(cx).is_pending() {
-                self.state = SendState::Start(outgoing);
+                self.state = SendState::Start(handed);
                 return Poll::Pending;
             }
-            return Poll::Ready(SendReport { sent: 0, error, outgoing });
+            return Poll::Ready(SendReport { sent: 0, error, buf: handed.into_buf() });
         }
-        // Foreign code, so before anything is borrowed; of no use where the answer may be at hand.
-        let mut waker = (!connection.home.tries_first()).then(|| cx.waker().clone());
+        if home.tries_first() { self.start_at_once(handed, cx) } else { self.submit(handed, cx) }
+    }
+
+    /// With nothing before it, the kernel may take all of it at once: then it needs no stay in the
+    /// queue, and no owner but the future.
+    #[inline]
+    fn start_at_once(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
+        let (connection, len) = (self.connection, handed.len());
+        let bytes = handed.as_one();
         let mut send = connection.send.borrow_mut();
-        send.seal();
-        let id = send.next_id;
-        send.next_id += 1;
-        self.state = SendState::Queued(id);
-        // With nothing before it, it goes to the kernel without a stay in the queue.
-        let mut answer = None;
-        let outgoing = if send.entries.is_empty() && !send.held {
-            let (submitted, flight) = connection.submit_one(outgoing, 0);
-            match submitted {
-                Submitted::InFlight(token) => send.flight = Some((token, flight)),
-                Submitted::Answered(done, Payload::Outgoing(outgoing))
-                    if done.result == Ok(flight.len) && flight.len as usize == len =>
-                {
-                    send.cut = false;
-                    drop(send);
-                    return self.all_sent(id, outgoing, len, cx);
-                }
-                Submitted::Answered(done, payload) => answer = Some((flight, done, payload)),
-            }
-            None
-        } else {
-            Some(outgoing)
+        let (Some(bytes), true) = (bytes, send.is_free()) else {
+            return self.queue(send, handed, None, cx);
         };
-        let (is_under_way, has_waker) = (send.flight.is_some(), waker.is_some());
-        let state = EntryState::Live;
-        let waker = waker.take_if(|_| is_under_way);
-        send.entries.push(Entry { id, outgoing, len, sent: 0, state, waker });
-        drop(send);
-        if is_under_way && has_waker {
-            return Poll::Pending;
+        let mut op = ops::send::borrowed(connection.fd(), bytes);
+        let Some(done) = connection.home.attempt(&mut op) else {
+            let sent = op.sent();
+            return self.wait_to_go_on(send, handed, sent, cx);
+        };
+        if !done.result().is_ok_and(|sent| sent as usize == len) {
+            return self.queue(send, handed, Some(done), cx);
         }
-        if !is_under_way && connection.finish_now(answer) && context::spend(cx).is_pending() {
+        send.cut = false;
+        drop(send);
+        if context::spend(cx).is_ready() {
+            return Poll::Ready(SendReport { sent: len, error: None, buf: handed.into_buf() });
+        }
+        // The answer waits in the queue for the next poll.
+        let outgoing = Some(handed.into_outgoing());
+        let mut send = connection.send.borrow_mut();
+        let id = send.enter(outgoing, len, len, EntryState::Finished(0), None);
+        self.state = SendState::Queued(id);
+        Poll::Pending
+    }
+
+    /// The kernel has taken `sent` bytes, and will take the others later.
+    #[cold]
+    fn wait_to_go_on(
+        &mut self,
+        mut send: RefMut<'_, Send>,
+        handed: H,
+        sent: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<SendReport<H::Buf>> {
+        let connection = self.connection;
+        let all = handed.len();
+        let (op, len) = ops::send::rest(connection.fd(), handed.into_outgoing(), sent);
+        let token = connection.home.submit_tried(op, connection.clone(), Role::Send);
+        send.flight = Some((token, Flight { entries: 1, len: len as u32 }));
+        let id = send.enter(None, all, 0, EntryState::Live, None);
+        self.state = SendState::Queued(id);
+        drop(send);
+        self.wait(id, cx)
+    }
+
+    /// Queues a buffer, of which an attempt may have said what became.
+    #[cold]
+    fn queue(
+        &mut self,
+        mut send: RefMut<'_, Send>,
+        handed: H,
+        done: Option<Completion>,
+        cx: &mut Context<'_>,
+    ) -> Poll<SendReport<H::Buf>> {
+        let connection = self.connection;
+        let len = handed.len();
+        let outgoing = handed.into_outgoing();
+        send.seal();
+        let (outgoing, answer) = match done {
+            None => (Some(outgoing), None),
+            Some(done) => {
+                let flight = Flight { entries: 1, len: len.min(TRANSFER_LEN_MAX) as u32 };
+                (None, Some((flight, done, Payload::Outgoing(outgoing))))
+            }
+        };
+        let id = send.enter(outgoing, len, 0, EntryState::Live, None);
+        self.state = SendState::Queued(id);
+        drop(send);
+        if connection.finish_now(answer) && context::spend(cx).is_pending() {
             return Poll::Pending; // the answer waits in the queue for the next poll
         }
         self.wait(id, cx)
     }
 
+    /// Hands it to the kernel if there is nothing before it, or else queues it.
+    #[inline]
+    fn submit(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
+        let (connection, len) = (self.connection, handed.len());
+        let waker = cx.waker().clone(); // foreign code, so before anything is borrowed
+        let mut send = connection.send.borrow_mut();
+        if !send.is_free() && send.flight.is_none() {
+            return self.queue(send, handed, None, cx);
+        }
+        send.seal();
+        let mut outgoing = Some(handed.into_outgoing());
+        if send.flight.is_none() {
+            let outgoing = outgoing.take().expect("just put there");
+            let (Submitted::InFlight(token), flight) = connection.submit_one(outgoing, 0) else {
+                unreachable!("the ring answers later")
+            };
+            send.flight = Some((token, flight));
+        }
+        let id = send.enter(outgoing, len, 0, EntryState::Live, Some(waker));
+        self.state = SendState::Queued(id);
+        Poll::Pending
+    }
+
     /// The answer of a queued entry, or a waker for it.
-    fn wait(&mut self, id: u64, cx: &mut Context<'_>) -> Poll<SendReport> {
+    fn wait(&mut self, id: u64, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let waker = cx.waker().clone();
         // Cloning a waker is foreign code: the answer may have come meanwhile.
         if let Some(report) = self.connection.collect(id) {
@@ -778,21 +879,11 @@ impl<T> SendBuffer<'_, T> {
         drop(replaced);
         Poll::Pending
     }
-}
 
-impl<T> Future for SendBuffer<'_, T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let answer = self.answer;
-        self.poll_report(cx).map(answer)
-    }
-}
-
-impl<T> SendBuffer<'_, T> {
-    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<SendReport> {
+    #[inline]
+    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let id = match std::mem::replace(&mut self.state, SendState::Done) {
-            SendState::Start(outgoing) => return self.start(outgoing, cx),
+            SendState::Start(handed) => return self.start(handed, cx),
             SendState::Queued(id) => id,
             SendState::Done => unreachable!("a future is not polled after it was ready"),
         };
@@ -801,30 +892,30 @@ impl<T> SendBuffer<'_, T> {
             return Poll::Ready(report);
         }
         if let Err(error) = context::check_home(&connection.home) {
-            let outgoing = connection.take_back(id);
-            return Poll::Ready(SendReport { sent: 0, error: Some(error), outgoing });
+            let buf = connection.take_back(id).take();
+            return Poll::Ready(SendReport { sent: 0, error: Some(error), buf });
         }
         self.state = SendState::Queued(id);
         self.wait(id, cx)
     }
 }
 
-impl<T> Drop for SendBuffer<'_, T> {
+impl<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T> Future for SendBuffer<'_, H, A> {
+    type Output = T;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let report = ready!(self.poll_report(cx));
+        Poll::Ready((self.answer)(report))
+    }
+}
+
+impl<H, A> Drop for SendBuffer<'_, H, A> {
+    #[inline]
     fn drop(&mut self) {
-        let SendState::Queued(id) = self.state else { return };
-        let mut send = self.connection.send.borrow_mut();
-        let Some(index) = send.entries.iter().position(|entry| entry.id == id) else { return };
-        let entry = send.entries.iter_mut().nth(index).expect("just found");
-        let committed = entry.sent > 0 || entry.outgoing.is_none();
-        let waker = entry.waker.take();
-        let removed = if committed && !entry.is_finished() {
-            entry.state = EntryState::Abandoned;
-            None
-        } else {
-            Some(send.entries.remove(index))
-        };
-        drop(send);
-        drop((waker, removed));
+        if let SendState::Queued(id) = self.state {
+            self.connection.abandon(id);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ impl Owner for Attempt {
     fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, woken: &mut Vec<Waker>) {
         let mut state = self.state.borrow_mut();
         if let State::InFlight(..) = *state {
-            let done = State::Done(done.result.map(drop));
+            let done = State::Done(done.result().map(drop));
             if let State::InFlight(_, waker) = std::mem::replace(&mut *state, done) {
                 woken.push(waker);
             }
@@ -77,7 +77,7 @@ impl Connect {
                 None
             }
             Submitted::Answered(done, _) => {
-                let done = done.result.map(drop);
+                let done = done.result().map(drop);
                 state.replace(State::Done(done));
                 Some(done)
             }

@@ -125,10 +125,10 @@ impl Listener {
     /// What an accept has brought. `wanted`: somebody waits for it.
     fn answer(&self, done: Completion, wanted: bool, woken: &mut Vec<Waker>) {
         let mut accept = self.accept.borrow_mut();
-        if !done.more {
+        if !done.more() {
             accept.op = AcceptOp::Idle;
         }
-        match done.result {
+        match done.result() {
             Ok(fd) => {
                 let fd = sys::adopt(fd);
                 if self.closed.get() {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use super::socket::TcpKeepalive;
 use super::stream::{TcpStream, all_sent, some_sent};
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
 use crate::net::connection::{Connection, Read, ReadReport};
 use crate::sys::{self, IntOption};
 
@@ -86,12 +86,12 @@ impl OwnedWriteHalf {
 
     /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        self.connection().send(Outgoing::one(buf), some_sent)
+        self.connection().send(One(buf), some_sent)
     }
 
     /// Sends all of a buffer: [`TcpStream::send_all`], with its errors and cancel safety.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        self.connection().send(Outgoing::one(buf), all_sent)
+        self.connection().send(One(buf), all_sent)
     }
 
     /// Sends several buffers: [`TcpStream::sendv`], with its errors and cancel safety.
@@ -99,7 +99,7 @@ impl OwnedWriteHalf {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        self.connection().send(Outgoing::many(bufs), some_sent)
+        self.connection().send(Many::new(bufs), some_sent)
     }
 
     /// Ends sending: [`TcpStream::shutdown`], with its errors and cancel safety.

@@ -13,7 +13,7 @@ use super::connect::Connect;
 use super::race::{DELAY, Race, interleave};
 use super::socket::TcpKeepalive;
 use super::split::{OwnedReadHalf, OwnedWriteHalf};
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
 use crate::context;
 use crate::driver::Driver;
 use crate::net::addr::{Target, ToSocketAddrs};
@@ -311,7 +311,7 @@ impl TcpStream {
     /// 5.6, `IORING_OP_SEND`. See send(2).
     #[doc(alias = "write")]
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        self.connection.send(Outgoing::one(buf), some_sent)
+        self.connection.send(One(buf), some_sent)
     }
 
     /// Sends all of `buf` and gives it back.
@@ -357,7 +357,7 @@ impl TcpStream {
     /// ```
     #[doc(alias = "write_all")]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        self.connection.send(Outgoing::one(buf), all_sent)
+        self.connection.send(One(buf), all_sent)
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
@@ -377,7 +377,7 @@ impl TcpStream {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        self.connection.send(Outgoing::many(bufs), some_sent)
+        self.connection.send(Many::new(bufs), some_sent)
     }
 
     /// Ends sending: the peer sees the end after every byte of sends that were polled before this,
@@ -466,20 +466,19 @@ async fn race(
 }
 
 #[inline]
-pub(super) fn some_sent<T: 'static>(report: SendReport) -> Result<(usize, T), BufError<T>> {
-    let value = report.outgoing.take();
-    match report.error {
-        Some(error) if report.sent == 0 => Err(BufError::new(error, value)),
-        _ => Ok((report.sent, value)),
+pub(super) fn some_sent<B>(report: SendReport<B>) -> Result<(usize, B), BufError<B>> {
+    let SendReport { sent, error, buf } = report;
+    match error {
+        Some(error) if sent == 0 => Err(BufError::new(error, buf)),
+        _ => Ok((sent, buf)),
     }
 }
 
 #[inline]
-pub(super) fn all_sent<T: 'static>(report: SendReport) -> Result<T, BufError<T>> {
-    let value = report.outgoing.take();
+pub(super) fn all_sent<B>(report: SendReport<B>) -> Result<B, BufError<B>> {
     match report.error {
-        Some(error) => Err(BufError::new(error, value)),
-        None => Ok(value),
+        Some(error) => Err(BufError::new(error, report.buf)),
+        None => Ok(report.buf),
     }
 }
 
