@@ -171,8 +171,8 @@ impl Epoll {
         let side = descriptor.side(R::INTEREST);
         if side.ready {
             count(&self.calls, 1);
-            // SAFETY: the op's memory is there, and nobody else uses it meanwhile (invariant 1).
             let left = target.len;
+            // SAFETY: the op's memory is there, and nobody else uses it meanwhile (invariant 1).
             let attempt = unsafe { R::attempt(target, &self.pool) };
             *sent += (left - target.len) as u32;
             if let Some(done) = side.note(attempt, *sent) {
