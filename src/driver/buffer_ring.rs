@@ -123,22 +123,23 @@ impl Pool {
     /// Takes over a buffer that was filled with `len` bytes. Below a quarter of free
     /// buffers the bytes are copied out and the buffer goes back at once, so that chunks which
     /// somebody keeps never pin more than three quarters of the pool.
+    #[inline]
     pub(crate) fn lend(self: &Rc<Self>, bid: u16, len: usize) -> Chunk {
         assert!(len <= self.buffer_len, "the kernel writes no more than a buffer holds");
         let shares = &self.shares[usize::from(bid)];
         assert_eq!(shares.get(), 0, "the kernel fills free buffers only");
         shares.set(1);
         self.free.set(self.free.get() - 1);
-        let chunk = Chunk {
-            storage: Storage::Pooled { pool: self.clone(), bid },
-            start: 0,
-            len: u32::try_from(len).expect("a receive is shorter than 2 GiB"),
-        };
-        if self.free.get() * 4 < usize::from(self.count) {
-            Chunk::from(chunk.to_vec())
-        } else {
-            chunk
+        let len = u32::try_from(len).expect("a receive is shorter than 2 GiB");
+        match self.free.get() * 4 < usize::from(self.count) {
+            true => Chunk::from(self.part(bid, len).to_vec()),
+            false => self.part(bid, len),
         }
+    }
+
+    #[inline]
+    fn part(self: &Rc<Self>, bid: u16, len: u32) -> Chunk {
+        Chunk { storage: Storage::Pooled { pool: self.clone(), bid: bid.into() }, start: 0, len }
     }
 
     /// Makes a buffer free.
@@ -199,7 +200,11 @@ pub struct Chunk {
 const HEAP_COST: usize = 128;
 
 enum Storage {
-    Pooled { pool: Rc<Pool>, bid: u16 },
+    /// The number in 32 bits: halves of words are slow to move.
+    Pooled {
+        pool: Rc<Pool>,
+        bid: u32,
+    },
     Heap(Rc<UnsafeCell<Vec<u8>>>),
 }
 
@@ -214,7 +219,7 @@ impl Chunk {
         assert!(at <= self.len as usize, "split at {at} of a chunk of {} bytes", self.len);
         let storage = match &self.storage {
             Storage::Pooled { pool, bid } => {
-                let shares = &pool.shares[usize::from(*bid)];
+                let shares = &pool.shares[*bid as usize];
                 shares.set(shares.get().checked_add(1).expect("fewer than 2^32 parts of a buffer"));
                 Storage::Pooled { pool: pool.clone(), bid: *bid }
             }
@@ -266,7 +271,7 @@ impl Chunk {
 
     fn first(&self) -> *mut u8 {
         let memory = match &self.storage {
-            Storage::Pooled { pool, bid } => pool.buffer(*bid),
+            Storage::Pooled { pool, bid } => pool.buffer(*bid as u16),
             // SAFETY: no reference to the Vec outlives the statement that makes it; nobody
             // resizes it while chunks share it.
             Storage::Heap(memory) => unsafe { (*memory.get()).as_mut_ptr() },
@@ -299,10 +304,10 @@ impl Drop for Storage {
     #[inline]
     fn drop(&mut self) {
         if let Storage::Pooled { pool, bid } = self {
-            let shares = &pool.shares[usize::from(*bid)];
+            let shares = &pool.shares[*bid as usize];
             shares.set(shares.get() - 1);
             if shares.get() == 0 {
-                pool.recycle(*bid);
+                pool.recycle(*bid as u16);
             }
         }
     }

@@ -46,7 +46,7 @@ pub use probe::{Backend, SetupError};
 pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};
 pub(crate) use ring::ask_in_vain;
 use ring::{Ring, Sleep};
-use table::{Found, Table};
+use table::Table;
 use wake::Notifier;
 
 use crate::panics::{contain, wake_all};
@@ -323,10 +323,23 @@ impl Driver {
         owner: Rc<dyn Owner>,
         role: Role,
     ) -> Submitted {
+        if !self.is_epoll {
+            return Submitted::InFlight(self.push_op(op, owner, role));
+        }
         match self.attempt(&mut op) {
             Some(done) => Submitted::Answered(done, op.payload),
             None => Submitted::InFlight(self.submit_tried(op, owner, role)),
         }
+    }
+
+    /// As [`submit`](Self::submit), for a runtime that is known to be on a ring.
+    #[inline]
+    pub(crate) fn push_op<R: Request>(&self, op: Op<R>, owner: Rc<dyn Owner>, role: Role) -> Token {
+        debug_assert!(self.check().is_ok(), "callers check before they build an op");
+        self.assert_not_forked();
+        let token = self.table.borrow_mut().insert(owner, role, op.payload);
+        self.push(R::entry(&op.target).user_data(token.to_user_data()));
+        token
     }
 
     /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) without an
@@ -339,15 +352,15 @@ impl Driver {
         role: Role,
     ) -> Token {
         assert!(op.tried, "an engine that tries first would not know the descriptor");
-        self.assert_not_forked();
-        let token = self.table.borrow_mut().insert(owner, role, op.payload);
-        match self.engine.borrow().as_ref().expect(GONE) {
-            Engine::Ring(_) => self.push(R::entry(&op.target).user_data(token.to_user_data())),
-            Engine::Epoll(epoll) => {
-                count(&self.counters.submissions, 1);
-                epoll.wait_for::<R>(token.to_user_data(), op.target, op.sent);
-            }
+        if !self.is_epoll {
+            return self.push_op(op, owner, role);
         }
+        count(&self.counters.submissions, 1);
+        let token = self.table.borrow_mut().insert(owner, role, op.payload);
+        self.with_engine(|engine| match engine {
+            Engine::Epoll(epoll) => epoll.wait_for::<R>(token.to_user_data(), op.target, op.sent),
+            Engine::Ring(_) => unreachable!("it is epoll"),
+        });
         token
     }
 
@@ -383,8 +396,9 @@ impl Driver {
             Engine::Epoll(epoll) => epoll.withdraw(token.to_user_data()),
         });
         if taken {
-            let found = self.table.borrow_mut().complete(token, false);
-            drop(found);
+            let mut payload = Payload::None;
+            let found = self.table.borrow_mut().complete(token, false, &mut payload);
+            drop((found, payload));
         }
         taken
     }
@@ -638,11 +652,11 @@ impl Driver {
                 _ => {}
             }
             let token = Token::from_user_data(user_data);
-            let found = self.table.borrow_mut().complete(token, done.more());
+            let mut payload = Payload::None;
+            let found = self.table.borrow_mut().complete(token, done.more(), &mut payload);
             match found {
-                Found::More(owner, role) => owner.complete(role, done, Payload::None, woken),
-                Found::Last(slot) => slot.owner.complete(slot.role, done, slot.payload, woken),
-                Found::Stray => {
+                Some((owner, role)) => owner.complete(role, done, payload, woken),
+                None => {
                     count(&self.counters.stray_completions, 1);
                     debug_assert!(false, "a completion for {token:?}, which is not in flight");
                 }
@@ -747,8 +761,8 @@ impl Driver {
         self.dispatch(&mut woken);
         self.state.set(State::Broken(errno));
         self.backlog.borrow_mut().clear();
-        let slots = self.table.borrow_mut().take_all();
-        for slot in slots {
+        let ended = self.table.borrow_mut().take_all();
+        for slot in ended {
             mem::forget(slot.payload);
             // The kernel may still use the descriptor's number in submissions it has not taken.
             mem::forget(slot.owner.clone());

@@ -183,6 +183,20 @@ pub(crate) enum Payload {
     Address(#[expect(dead_code, reason = "only the kernel reads it")] Rc<SockAddr>),
 }
 
+impl Payload {
+    /// The buffer, if it is one that was sent.
+    #[inline]
+    pub(crate) fn take_outgoing(&mut self) -> Option<Outgoing> {
+        match std::mem::replace(self, Payload::None) {
+            Payload::Outgoing(outgoing) => Some(outgoing),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 /// What an object has in flight, at most one of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {

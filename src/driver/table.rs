@@ -12,17 +12,29 @@
 //!
 //! No descriptor, no ring, no unsafe. Read next: `mod.rs`.
 
-use slab::Slab;
+use std::mem;
 use std::rc::Rc;
 
 use super::op::{Owner, Payload, Role, Token};
 
-pub(super) struct Slot {
-    pub(super) owner: Rc<dyn Owner>,
-    pub(super) payload: Payload,
+/// A place for an op. It is filled and emptied where it is: moved as a whole it would cost more than
+/// the rest of the account together.
+struct Slot {
+    /// `None`: vacant.
+    owner: Option<Rc<dyn Owner>>,
+    payload: Payload,
     generation: u32,
-    pub(super) role: Role,
+    /// Of a vacant slot: the next vacant one.
+    next: u32,
+    role: Role,
     cancel: Cancel,
+}
+
+/// An op that has left the table.
+pub(super) struct Ended {
+    pub(super) owner: Rc<dyn Owner>,
+    pub(super) role: Role,
+    pub(super) payload: Payload,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,30 +50,29 @@ enum Cancel {
     },
 }
 
+impl Cancel {
+    fn is_owed(self) -> bool {
+        matches!(self, Cancel::Owed | Cancel::Sent { owed: true })
+    }
+}
+
 pub(super) struct Table {
-    slots: Slab<Slot>,
+    slots: Vec<Slot>,
+    /// The vacant slot to fill next: the one emptied last, or the length.
+    vacant: u32,
+    len: usize,
     next_generation: u32,
     /// How many slots are in a state that the driver does not sleep over.
     owed: usize,
 }
 
-/// What a completion found.
-pub(super) enum Found {
-    /// The op goes on: its owner, and which of its ops it is.
-    More(Rc<dyn Owner>, Role),
-    /// The op has ended: the slot is vacant again.
-    Last(Slot),
-    /// Nobody has this token.
-    Stray,
-}
-
 impl Table {
     pub(super) fn new() -> Table {
-        Table { slots: Slab::new(), next_generation: 0, owed: 0 }
+        Table { slots: Vec::new(), vacant: 0, len: 0, next_generation: 0, owed: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len()
+        self.len
     }
 
     /// Ops that are to end before the driver sleeps.
@@ -70,30 +81,65 @@ impl Table {
     }
 
     /// 1: an op that is about to be pushed.
+    #[inline]
     pub(super) fn insert(&mut self, owner: Rc<dyn Owner>, role: Role, payload: Payload) -> Token {
+        let index = self.vacant;
+        if index as usize == self.slots.len() {
+            self.grow();
+        }
+        let slot = &mut self.slots[index as usize];
         let generation = self.next_generation;
         self.next_generation = generation.wrapping_add(1);
-        let slot = Slot { owner, payload, generation, role, cancel: Cancel::No };
-        let index = u32::try_from(self.slots.insert(slot)).expect("fewer than 2^32 ops in flight");
-        // The two highest indexes are user_data of the driver's own submissions.
-        assert!(index < u32::MAX - 1, "fewer than 2^32 ops in flight");
+        self.vacant = slot.next;
+        self.len += 1;
+        (slot.owner, slot.payload) = (Some(owner), payload);
+        (slot.generation, slot.role, slot.cancel) = (generation, role, Cancel::No);
         Token { index, generation }
     }
 
-    fn live(&mut self, token: Token) -> Option<&mut Slot> {
-        self.slots.get_mut(token.index as usize).filter(|slot| slot.generation == token.generation)
+    #[cold]
+    fn grow(&mut self) {
+        // The two highest indexes are user_data of the driver's own submissions.
+        let next = u32::try_from(self.slots.len() + 1).ok().filter(|next| *next < u32::MAX - 1);
+        self.slots.push(Slot {
+            owner: None,
+            payload: Payload::None,
+            generation: 0,
+            next: next.expect("fewer than 2^32 ops in flight"),
+            role: Role::Recv,
+            cancel: Cancel::No,
+        });
     }
 
-    /// 2 and 3: the kernel answered.
-    pub(super) fn complete(&mut self, token: Token, more: bool) -> Found {
-        let Some(slot) = self.live(token) else { return Found::Stray };
+    #[inline]
+    fn live(&mut self, token: Token) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(token.index as usize)?;
+        (slot.generation == token.generation && slot.owner.is_some()).then_some(slot)
+    }
+
+    /// 2 and 3: the kernel answered. Whose op it is, and which of them; `None`: nobody has this token.
+    /// The payload of an op that has ended, `more` being false, is moved to `payload`.
+    #[inline]
+    pub(super) fn complete(
+        &mut self,
+        token: Token,
+        more: bool,
+        payload: &mut Payload,
+    ) -> Option<(Rc<dyn Owner>, Role)> {
+        let vacant = self.vacant;
+        let slot = self.live(token)?;
+        let role = slot.role;
         if more {
-            return Found::More(slot.owner.clone(), slot.role);
+            return slot.owner.clone().map(|owner| (owner, role));
         }
-        if matches!(slot.cancel, Cancel::Owed | Cancel::Sent { owed: true }) {
-            self.owed -= 1;
-        }
-        Found::Last(self.slots.remove(token.index as usize))
+        let owner = slot.owner.take()?;
+        *payload = mem::replace(&mut slot.payload, Payload::None);
+        slot.next = vacant;
+        let was_owed = slot.cancel.is_owed();
+        self.vacant = token.index;
+        self.len -= 1;
+        self.owed -= usize::from(was_owed);
+        Some((owner, role))
     }
 
     /// 4: the op shall end. `owed`: before the driver sleeps. True if a cancel is to be sent that
@@ -101,7 +147,7 @@ impl Table {
     pub(super) fn ask_cancel(&mut self, token: Token, owed: bool) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let was = slot.cancel;
-        let was_owed = matches!(was, Cancel::Owed | Cancel::Sent { owed: true });
+        let was_owed = was.is_owed();
         slot.cancel = match was {
             Cancel::Sent { .. } => Cancel::Sent { owed: owed || was_owed },
             _ if owed || was_owed => Cancel::Owed,
@@ -144,16 +190,19 @@ impl Table {
 
     /// Every token in flight.
     pub(super) fn tokens(&self) -> Vec<Token> {
-        self.slots
-            .iter()
-            .map(|(index, slot)| Token { index: index as u32, generation: slot.generation })
+        let live = self.slots.iter().enumerate().filter(|(_, slot)| slot.owner.is_some());
+        live.map(|(index, slot)| Token { index: index as u32, generation: slot.generation })
             .collect()
     }
 
     /// Takes everything out: only for a ring that has failed.
-    pub(super) fn take_all(&mut self) -> Vec<Slot> {
-        self.owed = 0;
-        self.slots.drain().collect()
+    pub(super) fn take_all(&mut self) -> Vec<Ended> {
+        let slots = mem::take(&mut self.slots);
+        (self.vacant, self.len, self.owed) = (0, 0, 0);
+        let live = slots.into_iter().filter_map(|slot| {
+            Some(Ended { owner: slot.owner?, role: slot.role, payload: slot.payload })
+        });
+        live.collect()
     }
 }
 
@@ -201,18 +250,19 @@ mod tests {
                 };
                 match random.below(7) {
                     0 | 1 => {
-                        let token = table.insert(Rc::new(Nobody), Role::Recv, Payload::None);
+                        let token =
+                            table.insert(Rc::new(Nobody), Role::Recv, Payload::Heap(vec![]));
                         let fresh = model.live.insert(token.to_user_data(), Default::default());
                         assert!(fresh.is_none(), "seed {seed} step {step}: token reused");
                     }
                     2 => {
                         if let Some(token) = pick(&mut random, &table) {
                             let more = random.below(2) == 0;
-                            let found = table.complete(token, more);
-                            assert!(matches!(
-                                (&found, more),
-                                (Found::More(..), true) | (Found::Last(_), false)
-                            ));
+                            let mut payload = Payload::None;
+                            let found = table.complete(token, more, &mut payload);
+                            assert!(matches!(found, Some((_, Role::Recv))));
+                            assert_eq!(matches!(payload, Payload::Heap(_)), !more, "seed {seed}");
+                            assert_eq!(table.is_live(token), more, "seed {seed} step {step}");
                             if !more {
                                 model.live.remove(&token.to_user_data());
                                 model.gone.push(token);
@@ -251,7 +301,7 @@ mod tests {
                     }
                     _ => {
                         if let Some(&token) = model.gone.last() {
-                            assert!(matches!(table.complete(token, false), Found::Stray));
+                            assert!(table.complete(token, false, &mut Payload::None).is_none());
                             assert!(!table.ask_cancel(token, true) && !table.keep(token));
                             assert!(!table.cancel_sent(token) && !table.is_live(token));
                         }

@@ -28,8 +28,28 @@ impl<T> Queue<T> {
     pub(crate) fn push(&mut self, value: T) {
         match self.first {
             None => self.first = Some(value),
-            Some(_) => self.rest.get_or_insert_default().push_back(value),
+            Some(_) => _ = self.push_behind(value),
         }
+    }
+
+    /// Pushes a default, to be filled in where it stays: a value that was just made part by part is
+    /// slow to copy, since the copy waits for all of the parts to be written.
+    #[inline]
+    pub(crate) fn push_default(&mut self) -> &mut T
+    where
+        T: Default,
+    {
+        match self.first {
+            None => self.first.insert(T::default()),
+            Some(_) => self.push_behind(T::default()),
+        }
+    }
+
+    #[cold]
+    fn push_behind(&mut self, value: T) -> &mut T {
+        let rest = self.rest.get_or_insert_default();
+        rest.push_back(value);
+        rest.back_mut().expect("just pushed")
     }
 
     pub(crate) fn push_front(&mut self, value: T) {

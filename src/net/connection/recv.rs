@@ -386,6 +386,9 @@ impl Connection {
     pub(super) fn complete_recv(&self, done: Completion, payload: Payload, woken: &mut Vec<Waker>) {
         // The data first, whatever becomes of it: a buffer the kernel picked must come back.
         let len = done.result().unwrap_or(0) as usize;
+        if let (Some(bid), 1..) = (done.buffer(), len) {
+            return self.received_chunk(self.home.pool().lend(bid, len), done.more(), woken);
+        }
         let segment = match (payload, done.buffer()) {
             (Payload::None, Some(bid)) => Some(Segment::Chunk(self.home.pool().lend(bid, len))),
             (Payload::Fill(fill), _) => {
@@ -406,14 +409,24 @@ impl Connection {
         }
     }
 
-    /// Bytes have come.
+    /// Bytes have come in a pooled buffer: the usual case.
     #[inline]
+    fn received_chunk(&self, chunk: Chunk, more: bool, woken: &mut Vec<Waker>) {
+        let mut recv = self.recv.borrow_mut();
+        if recv.closed {
+            drop(recv);
+            let len = chunk.len();
+            return self.received(Segment::Chunk(chunk), len, more, woken);
+        }
+        let len = chunk.len();
+        recv.park(Segment::Chunk(chunk));
+        self.note_received(&mut recv, len, more, woken);
+    }
+
+    /// Bytes have come.
+    #[cold]
     fn received(&self, segment: Segment, len: usize, more: bool, woken: &mut Vec<Waker>) {
         let mut recv = self.recv.borrow_mut();
-        if !more {
-            recv.op = RecvOp::Idle;
-        }
-        recv.note_len(len, self.home.pool().buffer_len());
         let is_known = |fill: &Rc<Fill<dyn Any>>| recv.parked.iter().any(|other| other.is(fill));
         let unwanted = match segment {
             segment if recv.closed => Some(segment),
@@ -424,15 +437,25 @@ impl Connection {
                 None
             }
         };
+        self.note_received(&mut recv, len, more, woken);
+        drop(recv);
+        drop(unwanted);
+    }
+
+    /// What follows from bytes that came, for the op, the credit and those who wait.
+    #[inline]
+    fn note_received(&self, recv: &mut Recv, len: usize, more: bool, woken: &mut Vec<Waker>) {
+        if !more {
+            recv.op = RecvOp::Idle;
+        }
+        recv.note_len(len, self.home.pool().buffer_len());
         let is_over = recv.pinned >= self.home.settings().stream_credit;
         if more && !recv.stalled && (is_over || recv.is_bulk()) {
             // Over the credit: until half of it is read. Bulk: the next receive is another.
             recv.stalled = is_over;
-            self.stop(&mut recv, false);
+            self.stop(recv, false);
         }
         recv.waiters.wake(woken);
-        drop(recv);
-        drop(unwanted);
     }
 
     /// The end, an error, or an op that ended for a reason of its own.

@@ -85,6 +85,13 @@ enum EntryState {
     Finished(i32),
 }
 
+impl Default for Entry {
+    #[inline]
+    fn default() -> Entry {
+        Entry { id: 0, outgoing: None, len: 0, sent: 0, state: EntryState::Live, waker: None }
+    }
+}
+
 impl Entry {
     fn is_finished(&self) -> bool {
         matches!(self.state, EntryState::Finished(_))
@@ -137,20 +144,14 @@ impl Send {
         self.entries.is_empty() && self.written.is_empty() && !self.held
     }
 
-    /// Makes an entry of a buffer; `None`: it is in flight. Returns the entry's name.
+    /// Makes an entry for a buffer, which is in flight unless the caller puts it there.
     #[inline]
-    fn enter(
-        &mut self,
-        outgoing: Option<Outgoing>,
-        len: usize,
-        sent: usize,
-        state: EntryState,
-        waker: Option<Waker>,
-    ) -> u64 {
-        let id = self.next_id;
+    fn enter(&mut self, len: usize, state: EntryState, waker: Option<Waker>) -> &mut Entry {
+        let entry = self.entries.push_default();
+        (entry.id, entry.len, entry.state) = (self.next_id, len, state);
+        entry.waker = waker;
         self.next_id += 1;
-        self.entries.push(Entry { id, outgoing, len, sent, state, waker });
-        id
+        entry
     }
 
     /// Makes an entry of what was written, behind the others.
@@ -165,7 +166,7 @@ impl Send {
     /// Queues bytes that no future will collect.
     fn push_unclaimed(&mut self, bytes: Vec<u8>) {
         let len = bytes.len();
-        self.enter(Some(Outgoing::one(bytes)), len, 0, EntryState::Abandoned, None);
+        self.enter(len, EntryState::Abandoned, None).outgoing = Some(Outgoing::one(bytes));
     }
 
     /// Why nothing can be sent, if so.
@@ -187,42 +188,35 @@ impl Send {
         };
     }
 
-    /// The common case: one buffer was in flight, nothing else is queued, and all of it went out.
-    /// `Ok` is a buffer that nobody collects, to be dropped when no borrow is held; `Err` gives
-    /// `payload` back if it is another case.
+    /// The usual case: one buffer was in flight, nothing else is queued, and all of it went out.
+    /// False if it is another. What is left in `payload` nobody collects; it is to be dropped when no
+    /// borrow is held.
     #[inline]
     fn finish_only(
         &mut self,
         flight: &Flight,
         done: Completion,
-        payload: Payload,
+        payload: &mut Payload,
         woken: &mut Vec<Waker>,
-    ) -> Result<Option<Outgoing>, Payload> {
+    ) -> bool {
         let is_usual = done.result() == Ok(flight.len)
             && self.closing == Closing::No
-            && self.written.is_empty();
-        let (outgoing, entry) = match (payload, self.entries.only_mut()) {
-            (Payload::Outgoing(outgoing), Some(entry))
-                if is_usual
-                    && !entry.is_finished()
-                    && entry.sent + flight.len as usize == entry.len =>
-            {
-                (outgoing, entry)
-            }
-            (payload, _) => return Err(payload),
-        };
-        let unclaimed = if entry.state == EntryState::Live {
-            entry.outgoing = Some(outgoing);
+            && self.written.is_empty()
+            && matches!(payload, Payload::Outgoing(_));
+        let Some(entry) = self.entries.only_mut().filter(|_| is_usual) else { return false };
+        if entry.is_finished() || entry.sent + flight.len as usize != entry.len {
+            return false;
+        }
+        if entry.state == EntryState::Live {
+            entry.outgoing = payload.take_outgoing();
             entry.sent = entry.len;
             Send::finish(entry, 0, woken);
-            None
         } else {
-            self.entries.pop();
-            Some(outgoing)
-        };
+            self.entries.drop_first(); // its waker went with its future
+        }
         self.waiters.wake(woken);
         self.cut = false;
-        Ok(unclaimed)
+        true
     }
 
     /// Ends what is unfinished with `errno`. Returns what nobody will collect.
@@ -268,6 +262,21 @@ impl Connection {
                 (submitted, Flight { entries: 1, len: len as u32 })
             }
             Err(outgoing) => self.submit_batch(vec![outgoing], offset),
+        }
+    }
+
+    /// As [`submit_one`](Self::submit_one) from the start, on a ring, which answers later.
+    #[inline]
+    fn hand_over(self: &Rc<Self>, outgoing: Outgoing) -> (Token, Flight) {
+        match ops::send::one(self.fd(), outgoing, 0) {
+            Ok((op, len)) => {
+                let token = self.home.push_op(op, self.clone(), Role::Send);
+                (token, Flight { entries: 1, len: len as u32 })
+            }
+            Err(outgoing) => match self.submit_batch(vec![outgoing], 0) {
+                (Submitted::InFlight(token), flight) => (token, flight),
+                (Submitted::Answered(..), _) => unreachable!("the ring answers later"),
+            },
         }
     }
 
@@ -339,19 +348,17 @@ impl Connection {
     pub(super) fn complete_send(
         self: &Rc<Self>,
         done: Completion,
-        payload: Payload,
+        mut payload: Payload,
         woken: &mut Vec<Waker>,
     ) {
         let mut send = self.send.borrow_mut();
         let (_, flight) = send.flight.take().expect("a send completes once");
-        let finished = send.finish_only(&flight, done, payload, woken);
+        let is_done = send.finish_only(&flight, done, &mut payload, woken);
         drop(send);
-        let payload = match finished {
-            Ok(unclaimed) => return drop(unclaimed),
-            Err(payload) => payload,
-        };
-        self.finish_send(flight, done, payload, woken);
-        self.proceed(woken);
+        if !is_done {
+            self.finish_send(flight, done, payload, woken);
+            self.proceed(woken);
+        }
     }
 
     /// Deals an answer out to the entries that were in flight.
@@ -784,10 +791,11 @@ impl<H: Handed, A> SendBuffer<'_, H, A> {
             return Poll::Ready(SendReport { sent: len, error: None, buf: handed.into_buf() });
         }
         // The answer waits in the queue for the next poll.
-        let outgoing = Some(handed.into_outgoing());
+        let outgoing = handed.into_outgoing();
         let mut send = connection.send.borrow_mut();
-        let id = send.enter(outgoing, len, len, EntryState::Finished(0), None);
-        self.state = SendState::Queued(id);
+        let entry = send.enter(len, EntryState::Finished(0), None);
+        (entry.outgoing, entry.sent) = (Some(outgoing), len);
+        self.state = SendState::Queued(entry.id);
         Poll::Pending
     }
 
@@ -805,7 +813,7 @@ impl<H: Handed, A> SendBuffer<'_, H, A> {
         let (op, len) = ops::send::rest(connection.fd(), handed.into_outgoing(), sent);
         let token = connection.home.submit_tried(op, connection.clone(), Role::Send);
         send.flight = Some((token, Flight { entries: 1, len: len as u32 }));
-        let id = send.enter(None, all, 0, EntryState::Live, None);
+        let id = send.enter(all, EntryState::Live, None).id;
         self.state = SendState::Queued(id);
         drop(send);
         self.wait(id, cx)
@@ -824,14 +832,18 @@ impl<H: Handed, A> SendBuffer<'_, H, A> {
         let len = handed.len();
         let outgoing = handed.into_outgoing();
         send.seal();
-        let (outgoing, answer) = match done {
-            None => (Some(outgoing), None),
+        let entry = send.enter(len, EntryState::Live, None);
+        let id = entry.id;
+        let answer = match done {
+            None => {
+                entry.outgoing = Some(outgoing);
+                None
+            }
             Some(done) => {
                 let flight = Flight { entries: 1, len: len.min(TRANSFER_LEN_MAX) as u32 };
-                (None, Some((flight, done, Payload::Outgoing(outgoing))))
+                Some((flight, done, Payload::Outgoing(outgoing)))
             }
         };
-        let id = send.enter(outgoing, len, 0, EntryState::Live, None);
         self.state = SendState::Queued(id);
         drop(send);
         if connection.finish_now(answer) && context::spend(cx).is_pending() {
@@ -850,15 +862,15 @@ impl<H: Handed, A> SendBuffer<'_, H, A> {
             return self.queue(send, handed, None, cx);
         }
         send.seal();
-        let mut outgoing = Some(handed.into_outgoing());
-        if send.flight.is_none() {
-            let outgoing = outgoing.take().expect("just put there");
-            let (Submitted::InFlight(token), flight) = connection.submit_one(outgoing, 0) else {
-                unreachable!("the ring answers later")
-            };
-            send.flight = Some((token, flight));
-        }
-        let id = send.enter(outgoing, len, 0, EntryState::Live, Some(waker));
+        let outgoing = handed.into_outgoing();
+        let id = if send.flight.is_none() {
+            send.flight = Some(connection.hand_over(outgoing));
+            send.enter(len, EntryState::Live, Some(waker)).id
+        } else {
+            let entry = send.enter(len, EntryState::Live, Some(waker));
+            entry.outgoing = Some(outgoing);
+            entry.id
+        };
         self.state = SendState::Queued(id);
         Poll::Pending
     }
