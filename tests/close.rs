@@ -1185,3 +1185,97 @@ fn cl_random_lives() {
         }
     });
 }
+
+// ---- CL19 ----------------------------------------------------------------------------------
+
+/// Whether a ring of this process has this descriptor in its table.
+fn is_registered(stream: &TcpStream) -> bool {
+    let number = stream.as_fd().as_raw_fd();
+    let socket = std::fs::read_link(format!("/proc/self/fd/{number}")).expect("it is open");
+    let line = format!("{number}: {}", socket.display());
+    common::descriptors().iter().filter(|link| link.contains("[io_uring]")).any(|link| {
+        let ring = link.split(' ').next().expect("a number comes first");
+        let told = std::fs::read_to_string(format!("/proc/self/fdinfo/{ring}"));
+        told.is_ok_and(|told| told.lines().any(|known| known.trim() == line))
+    })
+}
+
+/// Sends so often that the ring takes the descriptor into its table, where it does.
+async fn be_busy(stream: &TcpStream, peer: &mut StdStream) {
+    assert!(!is_registered(stream));
+    for _ in 0..100 {
+        stream.send_all("x").await.expect("connected");
+    }
+    peer.read_exact(&mut [0; 100]).expect("all of it came");
+    assert_eq!(is_registered(stream), common::has("registered descriptors"));
+}
+
+/// 1 a stream sends often; 2 it is dropped, or given away, while its runtime does not turn; 3 its
+/// peer sees the end.
+#[test]
+fn cl19_a_busy_stream_ends_at_once() {
+    common::everywhere(|| async {
+        let (stream, mut peer) = common::pair().await;
+        be_busy(&stream, &mut peer).await;
+        drop(stream);
+        assert_eq!(blocking_read(&mut peer).expect("no reset"), 0);
+
+        let (stream, mut peer) = common::pair().await;
+        be_busy(&stream, &mut peer).await;
+        let (stream, _) = stream.into_std().expect("nothing is on its way");
+        (&stream).write_all(b"y").expect("connected");
+        assert_eq!(blocking_read(&mut peer).expect("connected"), 1);
+        drop(stream);
+        assert_eq!(blocking_read(&mut peer).expect("no reset"), 0);
+    });
+}
+
+/// 1 a stream sends often; 2 its runtime is dropped; 3 the stream is: its peer sees the end.
+#[test]
+fn cl19_a_busy_stream_outlives_its_runtime() {
+    for builder in both() {
+        let runtime = common::build(builder);
+        let (stream, mut peer) = runtime.block_on(async {
+            let (stream, mut peer) = common::pair().await;
+            be_busy(&stream, &mut peer).await;
+            (stream, peer)
+        });
+        drop(runtime);
+        peer.set_nonblocking(true).expect("it is a socket");
+        assert_eq!(blocking_read(&mut peer).expect_err("open").kind(), ErrorKind::WouldBlock);
+        peer.set_nonblocking(false).expect("it is a socket");
+        drop(stream);
+        assert_eq!(blocking_read(&mut peer).expect("no reset"), 0);
+    }
+}
+
+/// 1 two streams send often, and one of them has stalled; 2 the other is dropped: its peer sees the
+/// end; 3 the next stream has its number, and its bytes come to its own peer.
+#[test]
+fn cl19_the_number_of_a_busy_stream_is_used_again() {
+    common::everywhere(|| async {
+        let (stuck, mut stuck_peer) = common::narrow_pair().await;
+        be_busy(&stuck, &mut stuck_peer).await;
+        let stalled = common::start(stuck.send_all(vec![7; STALLING])).await;
+        for round in 0..3 {
+            let (stream, mut peer) = common::pair().await;
+            be_busy(&stream, &mut peer).await;
+            let number = stream.as_fd().as_raw_fd();
+            drop(stream);
+            assert_eq!(blocking_read(&mut peer).expect("no reset"), 0, "round {round}");
+            drop(peer);
+
+            let (stream, mut peer) = common::pair().await;
+            println!("{number}, then {}", stream.as_fd().as_raw_fd());
+            stream.send_all("ours").await.expect("connected");
+            let mut bytes = [0; 4];
+            peer.read_exact(&mut bytes).expect("it came");
+            assert_eq!(&bytes, b"ours");
+        }
+        let rest = common::read_to_end(stuck_peer);
+        stalled.await.expect("it is read now");
+        drop(stuck);
+        let rest = common::join(rest).await.expect("no reset");
+        assert_eq!(rest.len(), STALLING);
+    });
+}

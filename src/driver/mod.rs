@@ -15,6 +15,7 @@ mod epoll;
 mod handshake;
 mod op;
 mod probe;
+mod registered;
 mod ring;
 mod table;
 mod wake;
@@ -337,8 +338,12 @@ impl Driver {
     pub(crate) fn push_op<R: Request>(&self, op: Op<R>, owner: Rc<dyn Owner>, role: Role) -> Token {
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
         self.assert_not_forked();
+        let flags = match role {
+            Role::Send => self.with_ring(|ring| ring.flags_of_send(op.target.fd)),
+            Role::Accept | Role::Connect | Role::Recv => squeue::Flags::empty(),
+        };
         let token = self.table.borrow_mut().insert(owner, role, op.payload);
-        self.push(R::entry(&op.target).user_data(token.to_user_data()));
+        self.push(R::entry(&op.target).flags(flags).user_data(token.to_user_data()));
         token
     }
 
@@ -475,9 +480,13 @@ impl Driver {
 
     /// A descriptor that ops may have been about leaves this runtime.
     pub(crate) fn release(&self, fd: BorrowedFd<'_>) {
-        if let (Some(Engine::Epoll(epoll)), false) = (&*self.engine.borrow(), self.fork.is_child())
-        {
-            epoll.forget(fd);
+        if self.fork.is_child() {
+            return;
+        }
+        match &*self.engine.borrow() {
+            Some(Engine::Ring(ring)) => ring.forget(fd),
+            Some(Engine::Epoll(epoll)) => epoll.forget(fd),
+            None => {}
         }
     }
 
@@ -805,6 +814,9 @@ impl Driver {
         let drained = self.is_in_use() && self.drain(&mut woken);
         self.state.set(State::Gone);
         let engine = self.engine.take();
+        if let Some(Engine::Ring(ring)) = &engine {
+            ring.forget_all();
+        }
         drop((self.sockets.take(), self.eventfd.take()));
         if drained {
             if let Some(Engine::Ring(ring)) = &engine {
