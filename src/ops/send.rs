@@ -32,7 +32,8 @@ pub(crate) fn one(
     Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
 }
 
-/// As much of these bytes as one call takes, for an attempt only: they stay the caller's. send(2).
+/// As much of these bytes as one call takes, for an attempt only: they stay the caller's. Kernel 5.6,
+/// `IORING_OP_SEND`; send(2).
 #[inline]
 pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<Send, &'a [u8]> {
     let len = bytes.len().min(TRANSFER_LEN_MAX);
@@ -42,7 +43,8 @@ pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<Send, &'a 
 }
 
 /// What an attempt at [`borrowed`] bytes has left, which are the caller's no more: `sent` of them
-/// went out. Also says how many there are in all, at most what one call transfers.
+/// went out. Also says how many there are in all, at most what one call transfers. Kernel 5.6,
+/// `IORING_OP_SEND`; send(2).
 pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<Send>, usize) {
     let len = outgoing.len().min(TRANSFER_LEN_MAX);
     let Ok((mut op, _)) = one(fd, outgoing, sent as usize) else {
