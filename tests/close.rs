@@ -1207,7 +1207,7 @@ async fn be_busy(stream: &TcpStream, peer: &mut StdStream) {
         stream.send_all("x").await.expect("connected");
     }
     peer.read_exact(&mut [0; 100]).expect("all of it came");
-    assert_eq!(is_registered(stream), common::has("registered descriptors"));
+    assert_eq!(is_registered(stream), common::has("registered files"));
 }
 
 /// 1 a stream sends often; 2 it is dropped, or given away, while its runtime does not turn; 3 its

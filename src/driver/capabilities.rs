@@ -303,11 +303,11 @@ const LADDER: [Row; 15] = [
         epoll: OnEpoll::Emulated("a wait in epoll never does"),
     },
     Row {
-        name: "registered descriptors",
+        name: "registered files",
         since: (6, 15),
         gives: "a busy connection's sends need no look-up of its descriptor",
         ring: OnRing::IfFound(
-            |found| found.registered_descriptors,
+            |found| found.registered_files,
             "before 6.13 a stuck send would keep other connections from closing",
         ),
         epoll: OnEpoll::Absent(NO_RING),

@@ -23,7 +23,7 @@ pub(super) struct RingFeatures {
     pub(super) no_iowait: bool,
     /// A busy connection's descriptor is registered, see `registered.rs`. It would do from 6.13 on;
     /// the next flag that tells is one of 6.15.
-    pub(super) registered_descriptors: bool,
+    pub(super) registered_files: bool,
     /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
     pub(super) registered_ring: bool,
 }
@@ -368,7 +368,7 @@ pub(super) fn set_up(
                 let found = RingFeatures {
                     no_sqarray,
                     no_iowait,
-                    registered_descriptors: no_iowait,
+                    registered_files: no_iowait,
                     registered_ring: false,
                 };
                 return Ok((ring, found));

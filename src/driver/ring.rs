@@ -87,7 +87,7 @@ impl Ring {
         if found.no_iowait {
             enter_flags |= EnterFlags::NO_IOWAIT.bits();
         }
-        let registered = Registered::new(found.registered_descriptors);
+        let registered = Registered::new(found.registered_files);
         let ring = Ring { ring, enter_fd, enter_flags, found, registered };
         // A filter may let set-up pass and deny this: better known now than at the first wait.
         match ring.enter(0, Sleep::Long) {
