@@ -239,7 +239,7 @@ impl Driver {
     /// How many system calls this runtime's I/O took, as far as the engine makes them.
     pub(crate) fn system_calls(&self) -> u64 {
         let beside = self.try_engine(|engine| match engine {
-            Engine::Ring(_) => 0,
+            Engine::Ring(ring) => ring.calls(),
             Engine::Epoll(epoll) => epoll.calls(),
         });
         self.counters.enters.get() + beside.unwrap_or(0)

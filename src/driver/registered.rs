@@ -13,6 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
 use io_uring::{IoUring, squeue};
 
+use super::count;
 use crate::sys;
 
 /// After so many sends a connection is worth the two system calls.
@@ -27,6 +28,8 @@ pub(super) struct Registered {
     /// By descriptors: how many sends there were, as far as it matters. Empty before the first one.
     sends: RefCell<Vec<u8>>,
     table: Cell<Table>,
+    /// How many system calls were made.
+    calls: Cell<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ enum Table {
 impl Registered {
     pub(super) fn new(is_of_use: bool) -> Registered {
         let table = if is_of_use { Table::Wanted } else { Table::Off };
-        Registered { sends: RefCell::default(), table: Cell::new(table) }
+        Registered { sends: RefCell::default(), table: Cell::new(table), calls: Cell::new(0) }
     }
 
     /// Notes a send; how to name its descriptor.
@@ -70,6 +73,7 @@ impl Registered {
     fn take_in(&self, sends: &mut Vec<u8>, ring: &IoUring, fd: RawFd) -> squeue::Flags {
         let submitter = ring.submitter();
         if self.table.get() == Table::Wanted {
+            count(&self.calls, 1);
             if submitter.register_files_sparse(sends.len() as u32).is_err() {
                 self.table.set(Table::Off);
                 *sends = Vec::new();
@@ -77,6 +81,7 @@ impl Registered {
             }
             self.table.set(Table::Made);
         }
+        count(&self.calls, 1);
         let is_in = submitter.register_files_update(fd as u32, &[fd]).is_ok();
         sends[fd as usize] = if is_in { REGISTERED } else { REFUSED };
         if is_in { squeue::Flags::FIXED_FILE } else { squeue::Flags::empty() }
@@ -86,11 +91,13 @@ impl Registered {
     pub(super) fn forget(&self, ring: &IoUring, fd: BorrowedFd<'_>) {
         let mut sends = self.sends.borrow_mut();
         let Some(sends) = sends.get_mut(fd.as_raw_fd() as usize) else { return };
-        if *sends < REFUSED {
-            *sends = 0;
-        } else if *sends == REFUSED {
-            // Perhaps with another's socket in it, see below.
-        } else if ring.submitter().register_files_update(fd.as_raw_fd() as u32, &[-1]).is_ok() {
+        if *sends != REGISTERED {
+            // Once refused, for good: there may be a socket in the entry, see below.
+            *sends = if *sends == REFUSED { REFUSED } else { 0 };
+            return;
+        }
+        count(&self.calls, 1);
+        if ring.submitter().register_files_update(fd.as_raw_fd() as u32, &[-1]).is_ok() {
             *sends = 0;
         } else {
             // Denied by now. The socket stays open until the ring is closed; its peer is told of the
@@ -98,6 +105,11 @@ impl Registered {
             *sends = REFUSED;
             let _ = sys::shutdown_write(fd);
         }
+    }
+
+    /// How many system calls were made.
+    pub(super) fn calls(&self) -> u64 {
+        self.calls.get()
     }
 
     /// Takes all out: objects may outlive the ring, and are closed when their owners say.

@@ -129,6 +129,11 @@ impl Ring {
         self.registered.forget(&self.ring, fd);
     }
 
+    /// How many system calls were made about descriptors.
+    pub(super) fn calls(&self) -> u64 {
+        self.registered.calls()
+    }
+
     /// Forgets every descriptor: before the ring is closed, which the kernel finishes later.
     pub(super) fn forget_all(&self) {
         self.registered.forget_all(&self.ring);
