@@ -519,6 +519,27 @@ fn g9_accepts_and_sends_have_the_same_budget() {
     });
 }
 
+/// G9. A loop that has used its budget is not polled again before I/O and timers had their turn,
+/// though nobody else is there to be polled; nor is it slowed down by a sleep.
+#[test]
+fn g9_a_turn_has_one_budget_for_a_loop() {
+    common::with_both(Runtime::builder(), || async {
+        let (stream, _peer) = pair().await;
+        turn().await;
+        let (mut most, mut in_this) = (0, 0);
+        let begin = tamam::metrics().turns;
+        let mut last = begin;
+        for _ in 0..20 * UNITS {
+            stream.read(Vec::<u8>::new()).await.expect_err("no room");
+            let turns = tamam::metrics().turns;
+            in_this = if turns == last { in_this + 1 } else { 1 };
+            (last, most) = (turns, most.max(in_this));
+        }
+        assert_eq!(most, UNITS, "answers in a turn");
+        assert!(last - begin <= 21, "{} turns", last - begin);
+    });
+}
+
 /// Floods a std peer's connection until told to stop.
 fn flood(mut peer: StdStream, stop: Arc<AtomicBool>) -> thread::JoinHandle<()> {
     peer.set_write_timeout(Some(Duration::from_millis(10))).expect("not zero");
