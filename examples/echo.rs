@@ -171,10 +171,8 @@ async fn self_test(runtime: &Runtime, listener: TcpListener) -> io::Result<()> {
     let capabilities = runtime.capabilities();
     let native = capabilities.features().iter().filter(|it| it.support == Support::Native);
     println!("engine                 {}", capabilities.backend());
-    println!(
-        "native features        {}",
-        native.map(|feature| feature.name).collect::<Vec<_>>().join(", ")
-    );
+    let native = native.map(|feature| feature.name).collect::<Vec<_>>().join(", ");
+    println!("native features        {}", if native.is_empty() { "none" } else { &native });
     if done == 0 || after.stray_completions > 0 {
         return Err(io::Error::other("the server answered nothing, or something unasked"));
     }

@@ -343,7 +343,7 @@ fn ep2_every_byte_is_an_edge() {
 /// another edge.
 #[test]
 fn ep2_a_receive_that_ends_at_an_urgent_mark() {
-    with_both(Runtime::builder(), || async {
+    let test = || async {
         for waits in [false, true] {
             for is_large in [false, true] {
                 let (stream, mut peer) = common::pair().await;
@@ -376,7 +376,15 @@ fn ep2_a_receive_that_ends_at_an_urgent_mark() {
                 assert_eq!(received, b"beforebehind", "waits: {waits}, is_large: {is_large}");
             }
         }
-    });
+    };
+    for (name, builder) in common::both(&Runtime::builder()) {
+        eprintln!("-- {name}");
+        // The kernel's work for a ring that was dropped on this thread a moment ago would be pending
+        // here like a signal. With one pending, recv(2) at the mark says EAGAIN though there is more
+        // (tcp_recvmsg), and with the next segment it comes.
+        let thread = thread::spawn(move || common::with(builder, test));
+        thread.join().expect("as expected");
+    }
 }
 
 /// Bytes and the end come together, before the engine knows the socket, while a receive waits, or

@@ -103,8 +103,10 @@ impl Executor {
     }
 
     /// Polls up to `budget` tasks from the front of the run queue, after what the inbox brought was
-    /// put at its back. New wakes go behind. `poll_main` is called when it is `main`'s turn; with
-    /// its Break this ends at once, and `main` is complete.
+    /// put at its back. New wakes go behind. The poll that takes its last unit is the last one: else
+    /// `budget` times as many answers could be had before I/O and timers have their turn.
+    /// `poll_main` is called when it is `main`'s turn; with its Break this ends at once, and `main`
+    /// is complete.
     ///
     /// # Panics
     /// With the panic of `poll_main`, everything else being as it was. No task's panic gets here.
@@ -123,6 +125,9 @@ impl Executor {
                 task.run_main(home, poll_main)?;
             } else {
                 task.run(home);
+            }
+            if home.units.get() == 0 {
+                break;
             }
         }
         ControlFlow::Continue(())

@@ -3,7 +3,7 @@
 use core::future::{Future, pending, poll_fn};
 use core::ops::ControlFlow;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind, panic_any, resume_unwind};
@@ -731,6 +731,33 @@ fn g9_units_are_given_to_each_poll() {
     })));
     settle(&executor);
     assert_eq!(spent.get(), 3 * 128, "Pending came with a wake");
+}
+
+#[test]
+fn g9_a_run_ends_with_the_poll_that_takes_the_last_unit() {
+    let executor = Rc::new(executor());
+    let _entered = executor.enter();
+    let main = executor.main_task();
+    let trace = Rc::new(RefCell::new(Vec::new()));
+    for (name, units) in [("all but one", 127), ("all", 128), ("more", 1000), ("none", 0)] {
+        let trace = trace.clone();
+        drop(executor.spawn(poll_fn(move |cx| {
+            trace.borrow_mut().push(name);
+            for _ in 0..units {
+                ready!(spend(cx));
+            }
+            cx.waker().wake_by_ref();
+            Poll::<()>::Pending
+        })));
+    }
+    let run = || {
+        let flow = executor.run_ready(5, &main, &mut |_| ControlFlow::Continue(()));
+        assert!(flow.is_continue());
+        trace.take()
+    };
+    assert_eq!(run(), ["all but one", "all"]);
+    assert_eq!(run(), ["more"]);
+    assert_eq!(run(), ["none", "all but one", "all"], "in order, whoever ended a run");
 }
 
 #[test]
