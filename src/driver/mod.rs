@@ -25,6 +25,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -50,7 +51,7 @@ use ring::{Ring, Sleep};
 use table::Table;
 use wake::Notifier;
 
-use crate::panics::{contain, wake_all};
+use crate::panics::{bury, contain, wake_all};
 use crate::sys;
 use crate::sys::fork::ForkMark;
 
@@ -636,19 +637,21 @@ impl Driver {
 
     /// One completion after the other, straight from the queue: an owner may settle, and so
     /// dispatch, before it returns.
+    ///
+    /// Users' buffers may be dropped by their owners; a panic of theirs must hurt nobody else: the
+    /// next completion is dealt with. It is caught out here, which costs nothing while there is none.
     fn dispatch(&self, woken: &mut Vec<Waker>) {
-        let mut is_done = false;
-        while !is_done {
-            // Users' buffers may be dropped in there; a panic of theirs must hurt nobody else: the
-            // next completion is dealt with.
-            contain(|| {
-                self.dispatch_each(woken);
-                is_done = true;
-            });
+        let is_with_owner = Cell::new(false);
+        let mut each = || self.dispatch_each(woken, &is_with_owner);
+        while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut each)) {
+            if !is_with_owner.take() {
+                resume_unwind(payload); // a mistake of ours
+            }
+            bury(payload);
         }
     }
 
-    fn dispatch_each(&self, woken: &mut Vec<Waker>) {
+    fn dispatch_each(&self, woken: &mut Vec<Waker>, is_with_owner: &Cell<bool>) {
         while let Some((user_data, done)) = self.try_engine(Engine::next_completion).flatten() {
             count(&self.counters.completions, 1);
             self.fruitless.set(0);
@@ -664,7 +667,11 @@ impl Driver {
             let mut payload = Payload::None;
             let found = self.table.borrow_mut().complete(token, done.more(), &mut payload);
             match found {
-                Some((owner, role)) => owner.complete(role, done, payload, woken),
+                Some((owner, role)) => {
+                    is_with_owner.set(true);
+                    owner.complete(role, done, payload, woken);
+                    is_with_owner.set(false);
+                }
                 None => {
                     count(&self.counters.stray_completions, 1);
                     debug_assert!(false, "a completion for {token:?}, which is not in flight");
