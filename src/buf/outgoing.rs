@@ -120,31 +120,44 @@ pub(crate) trait Handed {
     fn into_buf(self) -> Self::Buf;
 }
 
-/// One buffer.
-pub(crate) struct One<B>(pub(crate) B);
+/// One buffer. Where its bytes are is asked once: that is foreign code.
+pub(crate) struct One<B> {
+    buf: B,
+    ptr: *const u8,
+    len: usize,
+}
+
+impl<B: super::IoBuf> One<B> {
+    #[inline]
+    pub(crate) fn new(buf: B) -> One<B> {
+        let (ptr, len) = (buf.ptr(), buf.len());
+        One { buf, ptr, len }
+    }
+}
 
 impl<B: super::IoBuf> Handed for One<B> {
     type Buf = B;
 
     #[inline]
     fn len(&self) -> usize {
-        self.0.len()
+        self.len
     }
 
     #[inline]
     fn as_one(&self) -> Option<&[u8]> {
-        // SAFETY: the contract of `IoBuf`: so many bytes to read.
-        Some(unsafe { std::slice::from_raw_parts(self.0.ptr(), self.0.len()) })
+        // SAFETY: pointer and length are those of `buf`, whose contract keeps the bytes readable and
+        // in place when it moves.
+        Some(unsafe { std::slice::from_raw_parts(self.ptr, self.len) })
     }
 
     #[inline]
     fn into_outgoing(self) -> Outgoing {
-        Outgoing::one(self.0)
+        Outgoing { parts: Parts::One(self.ptr), len: self.len, owner: Erased::new(self.buf) }
     }
 
     #[inline]
     fn into_buf(self) -> B {
-        self.0
+        self.buf
     }
 }
 

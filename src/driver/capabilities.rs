@@ -200,7 +200,7 @@ enum OnEpoll {
 
 const NO_RING: &str = "there is no ring";
 
-const LADDER: [Row; 15] = [
+const LADDER: [Row; 14] = [
     Row {
         name: "batched submission",
         since: (5, 1),
@@ -301,16 +301,6 @@ const LADDER: [Row; 15] = [
         gives: "a sleeping runtime does not count as waiting for a disk",
         ring: OnRing::IfFound(|found| found.no_iowait, "not in this kernel"),
         epoll: OnEpoll::Emulated("a wait in epoll never does"),
-    },
-    Row {
-        name: "registered files",
-        since: (6, 15),
-        gives: "a busy connection's sends need no look-up of its descriptor",
-        ring: OnRing::IfFound(
-            |found| found.registered_files,
-            "before 6.13 a stuck send would keep other connections from closing",
-        ),
-        epoll: OnEpoll::Absent(NO_RING),
     },
 ];
 

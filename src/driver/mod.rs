@@ -15,7 +15,6 @@ mod epoll;
 mod handshake;
 mod op;
 mod probe;
-mod registered;
 mod ring;
 mod table;
 mod wake;
@@ -240,7 +239,7 @@ impl Driver {
     /// How many system calls this runtime's I/O took, as far as the engine makes them.
     pub(crate) fn system_calls(&self) -> u64 {
         let beside = self.try_engine(|engine| match engine {
-            Engine::Ring(ring) => ring.calls(),
+            Engine::Ring(_) => 0,
             Engine::Epoll(epoll) => epoll.calls(),
         });
         self.counters.enters.get() + beside.unwrap_or(0)
@@ -339,12 +338,8 @@ impl Driver {
     pub(crate) fn push_op<R: Request>(&self, op: Op<R>, owner: Rc<dyn Owner>, role: Role) -> Token {
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
         self.assert_not_forked();
-        let flags = match role {
-            Role::Send => self.with_ring(|ring| ring.flags_of_send(op.target.fd)),
-            Role::Accept | Role::Connect | Role::Recv => squeue::Flags::empty(),
-        };
         let token = self.table.borrow_mut().insert(owner, role, op.payload);
-        self.push(R::entry(&op.target).flags(flags).user_data(token.to_user_data()));
+        self.push(R::entry(&op.target).user_data(token.to_user_data()));
         token
     }
 
@@ -481,13 +476,9 @@ impl Driver {
 
     /// A descriptor that ops may have been about leaves this runtime.
     pub(crate) fn release(&self, fd: BorrowedFd<'_>) {
-        if self.fork.is_child() {
-            return;
-        }
-        match &*self.engine.borrow() {
-            Some(Engine::Ring(ring)) => ring.forget(fd),
-            Some(Engine::Epoll(epoll)) => epoll.forget(fd),
-            None => {}
+        if let (Some(Engine::Epoll(epoll)), false) = (&*self.engine.borrow(), self.fork.is_child())
+        {
+            epoll.forget(fd);
         }
     }
 
@@ -821,9 +812,6 @@ impl Driver {
         let drained = self.is_in_use() && self.drain(&mut woken);
         self.state.set(State::Gone);
         let engine = self.engine.take();
-        if let Some(Engine::Ring(ring)) = &engine {
-            ring.forget_all();
-        }
         drop((self.sockets.take(), self.eventfd.take()));
         if drained {
             if let Some(Engine::Ring(ring)) = &engine {

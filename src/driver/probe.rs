@@ -21,9 +21,6 @@ pub(super) struct RingFeatures {
     pub(super) no_sqarray: bool,
     /// `IORING_ENTER_NO_IOWAIT`, 6.15: a sleeping ring is not counted as waiting for a disk.
     pub(super) no_iowait: bool,
-    /// A busy connection's descriptor is registered, see `registered.rs`. It would do from 6.13 on;
-    /// the next flag that tells is one of 6.15.
-    pub(super) registered_files: bool,
     /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
     pub(super) registered_ring: bool,
 }
@@ -365,13 +362,8 @@ pub(super) fn set_up(
         let error = match with_patience(|| build(entries, completions, no_sqarray)) {
             Ok(ring) => {
                 let no_iowait = has(6, 15) && ring.params().is_feature_no_iowait();
-                let found = RingFeatures {
-                    no_sqarray,
-                    no_iowait,
-                    registered_files: no_iowait,
-                    registered_ring: false,
-                };
-                return Ok((ring, found));
+                let registered_ring = false;
+                return Ok((ring, RingFeatures { no_sqarray, no_iowait, registered_ring }));
             }
             Err(error) => error,
         };

@@ -7,14 +7,13 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::ptr;
 
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
 use super::buffer_ring::Pool;
 use super::probe::{self, Kernel, RingFeatures, SetupError};
-use super::registered::Registered;
 use crate::sys;
 
 /// How long an enter may sleep.
@@ -33,7 +32,6 @@ pub(super) struct Ring {
     enter_fd: i32,
     enter_flags: u32,
     found: RingFeatures,
-    registered: Registered,
 }
 
 // io_uring_enter(2) flags and io_uring_register(2) opcodes that the crate does not name.
@@ -87,8 +85,7 @@ impl Ring {
         if found.no_iowait {
             enter_flags |= EnterFlags::NO_IOWAIT.bits();
         }
-        let registered = Registered::new(found.registered_files);
-        let ring = Ring { ring, enter_fd, enter_flags, found, registered };
+        let ring = Ring { ring, enter_fd, enter_flags, found };
         // A filter may let set-up pass and deny this: better known now than at the first wait.
         match ring.enter(0, Sleep::Long) {
             Err(error) if error.raw_os_error().is_some_and(probe::is_denial) => {
@@ -116,27 +113,6 @@ impl Ring {
 
     pub(super) fn unregister_pool(&self, group: u16) -> io::Result<()> {
         self.ring.submitter().unregister_buf_ring(group)
-    }
-
-    /// Notes a send about to be pushed; how its submission names the descriptor.
-    #[inline]
-    pub(super) fn flags_of_send(&self, fd: RawFd) -> squeue::Flags {
-        self.registered.flags(&self.ring, fd)
-    }
-
-    /// Forgets a descriptor that is about to be closed or given away.
-    pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
-        self.registered.forget(&self.ring, fd);
-    }
-
-    /// How many system calls were made about descriptors.
-    pub(super) fn calls(&self) -> u64 {
-        self.registered.calls()
-    }
-
-    /// Forgets every descriptor: before the ring is closed, which the kernel finishes later.
-    pub(super) fn forget_all(&self) {
-        self.registered.forget_all(&self.ring);
     }
 
     /// Writes a submission; false if the queue is full.

@@ -347,7 +347,10 @@ impl Header {
     fn add_home_wakers(&self) {
         let wakers = self.home_wakers.take();
         // Relaxed: the home references stay, and whoever gives back the last of those publishes.
-        self.refs.fetch_add(wakers as isize as usize, Ordering::Relaxed);
+        let refs = self.refs.fetch_add(wakers as isize as usize, Ordering::Relaxed);
+        if wakers > 0 && refs > isize::MAX as usize {
+            std::process::abort(); // as `retain`
+        }
     }
 }
 

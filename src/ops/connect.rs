@@ -39,6 +39,8 @@ impl Request for Connect {
         match result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
             Err(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Attempt::BLOCKED,
             Err(libc::EISCONN) => Attempt::over(Ok(0)),
+            // No word about readiness here, but a want of ports or routes: no edge would follow.
+            Err(libc::EAGAIN) => Attempt::over(Err(libc::EADDRNOTAVAIL)),
             result => Attempt::over(result.map(|()| 0)),
         }
     }

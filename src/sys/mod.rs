@@ -360,11 +360,6 @@ pub(crate) fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// The soft limit of descriptors (RLIMIT_NOFILE).
-pub(crate) fn descriptors_max() -> u64 {
-    limits(Limited::Descriptors).map_or(0, |(soft, _)| soft)
-}
-
 /// The soft limit of locked memory in bytes, for the words of an error.
 pub(crate) fn memlock_limit() -> u64 {
     limits(Limited::LockedMemory).map_or(0, |(soft, _)| soft)

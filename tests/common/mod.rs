@@ -7,7 +7,7 @@ pub mod example;
 pub mod peer;
 pub mod quarantine;
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::future::Future;
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener, TcpStream as StdStream};
@@ -19,7 +19,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use tamam::net::TcpStream;
-use tamam::{Backend, Builder, Capabilities, Runtime, Support};
+use tamam::{Backend, Builder, Runtime};
 
 /// Longer than any test takes; a test that hangs ends here, with its name. An emulated machine needs
 /// longer (`ci/kernels` says how long).
@@ -91,14 +91,12 @@ pub fn backend() -> Backend {
 
 thread_local! {
     static ON_EPOLL: Cell<bool> = const { Cell::new(false) };
-    static CAPABILITIES: RefCell<Option<Capabilities>> = const { RefCell::new(None) };
 }
 
 /// A runtime for tests that keep it themselves; [`on_epoll`] tells its engine.
 pub fn build(builder: Builder) -> Runtime {
     let runtime = builder.build().expect("this engine works on the machines that run these tests");
     ON_EPOLL.set(runtime.backend() == Backend::Epoll);
-    CAPABILITIES.set(Some(runtime.capabilities()));
     runtime
 }
 
@@ -106,14 +104,6 @@ pub fn build(builder: Builder) -> Runtime {
 /// for what may differ (SEMANTICS section 10), and for the ways to bring something about.
 pub fn on_epoll() -> bool {
     ON_EPOLL.get()
-}
-
-/// As [`on_epoll`], whether that runtime has a feature of the kernel's itself.
-pub fn has(feature: &str) -> bool {
-    CAPABILITIES.with_borrow(|told| {
-        let told = told.as_ref().expect("a runtime was made");
-        told.support(feature).expect("there is such a feature") == Support::Native
-    })
 }
 
 /// Runs a test on [`both`] engines with these sizes.

@@ -19,7 +19,7 @@ use crate::driver::{self, Completion, Payload, Role, Submitted, Token, error, is
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
-use crate::panics::wake_all;
+use crate::panics::{contain, wake_all};
 use crate::sys::{self, TRANSFER_LEN_MAX};
 
 /// How many entries go out together at most.
@@ -144,7 +144,7 @@ impl Send {
         self.entries.is_empty() && self.written.is_empty() && !self.held
     }
 
-    /// Makes an entry for a buffer, which is in flight unless the caller puts it there.
+    /// Makes an entry without its buffer, which is in flight, or the caller puts it there.
     #[inline]
     fn enter(&mut self, len: usize, state: EntryState, waker: Option<Waker>) -> &mut Entry {
         let entry = self.entries.push_default();
@@ -414,7 +414,7 @@ impl Connection {
         }
         send.waiters.wake(woken);
         drop(send);
-        drop(spent);
+        drop_contained(spent);
     }
 
     /// What is next: more to send, a shutdown that was waiting, or nothing.
@@ -425,7 +425,7 @@ impl Connection {
         if self.home.check().is_err() && self.send.borrow().flight.is_none() {
             // Teardown: nothing more can be submitted; the entries give their buffers back.
             let spent = self.send.borrow_mut().give_up(woken);
-            drop(spent);
+            drop_contained(spent);
         }
         while self.pump(woken) {}
         if !self.send.borrow().is_idle() {
@@ -613,6 +613,9 @@ impl Connection {
             entry.sent = 0;
             entry.outgoing = Some(Outgoing::one(rest));
             entry.state = EntryState::Abandoned;
+            let waker = entry.waker.take();
+            drop(send);
+            drop(waker);
             return outgoing;
         }
         let entry = send.entries.remove(index);
@@ -700,6 +703,12 @@ impl Connection {
         let waker = self.send.borrow_mut().waiters.remove(id);
         drop(waker);
     }
+}
+
+/// Drops what nobody collects: users' buffers, whose panics must not keep what is queued behind them
+/// from going out.
+fn drop_contained(spent: Vec<Entry>) {
+    spent.into_iter().for_each(|entry| contain(|| drop(entry)));
 }
 
 /// Puts the buffers of an op that ended back into their entries; false if they are lost.

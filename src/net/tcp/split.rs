@@ -86,12 +86,12 @@ impl OwnedWriteHalf {
 
     /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        self.connection().send(One(buf), some_sent)
+        self.connection().send(One::new(buf), some_sent)
     }
 
     /// Sends all of a buffer: [`TcpStream::send_all`], with its errors and cancel safety.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        self.connection().send(One(buf), all_sent)
+        self.connection().send(One::new(buf), all_sent)
     }
 
     /// Sends several buffers: [`TcpStream::sendv`], with its errors and cancel safety.

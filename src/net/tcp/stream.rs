@@ -311,7 +311,7 @@ impl TcpStream {
     /// 5.6, `IORING_OP_SEND`. See send(2).
     #[doc(alias = "write")]
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        self.connection.send(One(buf), some_sent)
+        self.connection.send(One::new(buf), some_sent)
     }
 
     /// Sends all of `buf` and gives it back.
@@ -357,7 +357,7 @@ impl TcpStream {
     /// ```
     #[doc(alias = "write_all")]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        self.connection.send(One(buf), all_sent)
+        self.connection.send(One::new(buf), all_sent)
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
