@@ -1771,3 +1771,27 @@ fn rx20_a_bulk_transfer_comes_in_large_chunks() {
         }
     });
 }
+
+/// RX20. 1 the peer sends message after message, each as long as a pooled buffer, and waits for the
+/// answer; 2 that is no bulk transfer: almost all of them come in pooled buffers.
+#[test]
+fn rx20_messages_of_the_size_of_a_buffer_are_no_bulk_transfer() {
+    let pooled = 4096;
+    common::with_both(Runtime::builder().buffer_size(pooled), || async {
+        let (stream, mut peer) = common::pair().await;
+        let message = pattern(pooled);
+        let mut on_the_heap = 0;
+        for _ in 0..1000 {
+            peer.write_all(&message).expect("open");
+            let mut got = 0;
+            while got < pooled {
+                let chunk = stream.recv().await.expect("no reset").expect("no end");
+                common::assert_same(&chunk, &message[got..got + chunk.len()]);
+                got += chunk.len();
+                on_the_heap += usize::from(!chunk.is_pooled());
+            }
+        }
+        // After 16 messages, 64 more, 256 more; and what was armed by then.
+        assert!((1..=6).contains(&on_the_heap), "{on_the_heap} of 1000 on the heap");
+    });
+}

@@ -4,7 +4,7 @@
 //! - the caller lends a buffer larger than a pooled one and nothing is in flight: one-shot, into
 //!   that buffer;
 //! - the stream keeps filling pooled buffers, a bulk transfer: one-shot, into a large buffer on the
-//!   heap, until one of those brings less than a pooled one holds;
+//!   heap, until one of those brings no more than a pooled one holds;
 //! - the pool has a buffer: multishot over the pool, armed until it ends by itself, by a cancel,
 //!   or for want of buffers;
 //! - else: one-shot, into the heap.
@@ -41,8 +41,11 @@ pub(super) struct Recv {
     op: RecvOp,
     /// The shot was stopped for want of credit.
     stalled: bool,
-    /// How many bytes came in a row that filled their buffers, up to [`BULK_LEN`].
+    /// How many bytes came in a row that filled their buffers, up to `bulk_after`.
     filled: u32,
+    /// How many it takes for a bulk transfer: [`BULK_LEN`], and four times as many after each time
+    /// that it was none.
+    bulk_after: u32,
     /// Nobody will read any more: what still comes is thrown away.
     closed: bool,
     waiters: Waiters,
@@ -109,6 +112,7 @@ impl Recv {
             op: RecvOp::Idle,
             stalled: false,
             filled: 0,
+            bulk_after: BULK_LEN as u32,
             closed: false,
             waiters: Waiters::default(),
         }
@@ -143,14 +147,29 @@ impl Recv {
 
     /// Whether more is coming than pooled buffers are good for.
     fn is_bulk(&self) -> bool {
-        self.filled as usize >= BULK_LEN
+        self.filled >= self.bulk_after
     }
 
     /// Notes that `len` bytes came, where a pooled buffer holds `buffer_len`.
+    #[inline]
     fn note_len(&mut self, len: usize, buffer_len: usize) {
         let has_filled = len >= buffer_len && buffer_len < BULK_LEN;
-        self.filled =
-            if has_filled { (self.filled as usize + len).min(BULK_LEN) as u32 } else { 0 };
+        self.filled = if has_filled {
+            self.filled.saturating_add(len as u32).min(self.bulk_after)
+        } else {
+            0
+        };
+    }
+
+    /// Notes that a receive into a large buffer brought `len` bytes. Messages of just the size of a
+    /// pooled buffer are no bulk transfer: it would have brought more.
+    fn note_bulk(&mut self, len: usize, buffer_len: usize) {
+        if len <= buffer_len {
+            self.filled = 0;
+            self.bulk_after = self.bulk_after.saturating_mul(4);
+        } else {
+            self.bulk_after = BULK_LEN as u32;
+        }
     }
 
     /// Whether no op is in flight.
@@ -389,6 +408,7 @@ impl Connection {
         if let (Some(bid), 1..) = (done.buffer(), len) {
             return self.received_chunk(self.home.pool().lend(bid, len), done.more(), woken);
         }
+        let mut was_bulk = false;
         let segment = match (payload, done.buffer()) {
             (Payload::None, Some(bid)) => Some(Segment::Chunk(self.home.pool().lend(bid, len))),
             (Payload::Fill(fill), _) => {
@@ -396,12 +416,19 @@ impl Connection {
                 Some(Segment::Filled(fill))
             }
             (Payload::Heap(memory), _) => {
+                was_bulk = memory.capacity() >= BULK_LEN;
                 Some(Segment::Chunk(Chunk::from(ops::recv::heap_bytes(memory, len))))
             }
             _ => None,
         };
         match segment {
-            Some(segment) if len > 0 => self.received(segment, len, done.more(), woken),
+            Some(segment) if len > 0 => {
+                self.received(segment, len, done.more(), woken);
+                if was_bulk {
+                    let buffer_len = self.home.pool().buffer_len();
+                    self.recv.borrow_mut().note_bulk(len, buffer_len);
+                }
+            }
             unwanted => {
                 self.received_nothing(done, woken);
                 drop(unwanted);
