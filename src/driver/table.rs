@@ -17,8 +17,8 @@ use std::rc::Rc;
 
 use super::op::{Owner, Payload, Role, Token};
 
-/// A place for an op. It is filled and emptied where it is: moved as a whole it would cost more than
-/// the rest of the account together.
+/// A place for an op. It is filled and emptied where it is: a copy of what was made part by part a
+/// moment before waits for all parts (`docs::kernels`).
 struct Slot {
     /// `None`: vacant.
     owner: Option<Rc<dyn Owner>>,
