@@ -769,13 +769,13 @@ impl Driver {
         self.state.set(State::Broken(errno));
         self.backlog.borrow_mut().clear();
         let ended = self.table.borrow_mut().take_all();
-        for slot in ended {
-            mem::forget(slot.payload);
+        for op in ended {
+            mem::forget(op.payload);
             // The kernel may still use the descriptor's number in submissions it has not taken.
-            mem::forget(slot.owner.clone());
+            mem::forget(op.owner.clone());
             // Those who wait come again, and are told by `check` what has failed.
             let done = Completion::cancelled();
-            contain(|| slot.owner.complete(slot.role, done, Payload::None, &mut woken));
+            contain(|| op.owner.complete(op.role, done, Payload::None, &mut woken));
         }
         self.woken.borrow_mut().append(&mut woken);
     }

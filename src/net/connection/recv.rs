@@ -439,13 +439,12 @@ impl Connection {
     /// Bytes have come in a pooled buffer: the usual case.
     #[inline]
     fn received_chunk(&self, chunk: Chunk, more: bool, woken: &mut Vec<Waker>) {
+        let len = chunk.len();
         let mut recv = self.recv.borrow_mut();
         if recv.closed {
             drop(recv);
-            let len = chunk.len();
             return self.received(Segment::Chunk(chunk), len, more, woken);
         }
-        let len = chunk.len();
         recv.park(Segment::Chunk(chunk));
         self.note_received(&mut recv, len, more, woken);
     }
