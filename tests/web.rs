@@ -616,7 +616,8 @@ async def echoed(ws, message):
         assert "number" in json.loads(answer), answer
 async def main():
     context = ssl.create_default_context(cafile=files[0]) if files else None
-    ws = await connect(url, ssl=context, compression=None, ping_interval=None)
+    ws = await connect(url, ssl=context, compression=None, ping_interval=None,
+                       open_timeout=None, close_timeout=None) # the test has a patience of its own
     try:
         if kind == "talk":
             for number in range(3):
