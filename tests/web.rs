@@ -616,8 +616,9 @@ async def echoed(ws, message):
         assert "number" in json.loads(answer), answer
 async def main():
     context = ssl.create_default_context(cafile=files[0]) if files else None
-    ws = await connect(url, ssl=context, compression=None, ping_interval=None,
-                       open_timeout=None, close_timeout=None) # the test has a patience of its own
+    # The test has a patience of its own. With a full queue a close would not hear the answer.
+    ws = await connect(url, ssl=context, compression=None, ping_interval=None, max_queue=None,
+                       open_timeout=None, close_timeout=None)
     try:
         if kind == "talk":
             for number in range(3):
