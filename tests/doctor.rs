@@ -232,7 +232,7 @@ fn its_answers_are_those_of_a_runtime() {
     match (ring, report.ring()) {
         (Ok(runtime), Ok(told)) => {
             assert_eq!(told.features(), runtime.capabilities().features());
-            assert_eq!(told.support("multishot receive"), Some(Support::Native));
+            assert_eq!(told.support("multishot accept"), Some(Support::Native));
             assert!(report.cause().is_none() && report.denied_calls().next().is_none());
         }
         (Err(_), Err(error)) => println!("skipped: no ring: {error}"),

@@ -1622,16 +1622,19 @@ fn h25_a_pretended_kernel_has_what_it_had() {
     let newest = ring_only(Runtime::builder().pretend_kernel(99, 0));
     let Some(newest) = newest else { return };
     let here = build(newest.clone());
-    for (kernel, sqarray, iowait) in [
-        ((6, 1), false, false),
-        ((6, 5), false, false),
-        ((6, 6), true, false),
-        ((6, 12), true, false),
-        ((6, 15), true, true),
-        ((6, 18), true, true),
+    for (kernel, sqarray, iowait, multishot) in [
+        ((6, 1), false, false, false),
+        ((6, 5), false, false, false),
+        ((6, 6), true, false, false),
+        ((6, 12), true, false, false),
+        ((6, 15), true, true, false),
+        ((6, 18), true, true, false),
+        ((7, 0), true, true, true),
     ] {
         let runtime = build(newest.clone().pretend_kernel(kernel.0, kernel.1));
-        for (feature, had) in [("no sqarray", sqarray), ("no iowait", iowait)] {
+        for (feature, had) in
+            [("no sqarray", sqarray), ("no iowait", iowait), ("multishot receive", multishot)]
+        {
             assert_eq!(has(&runtime, feature), had && has(&here, feature), "{kernel:?}, {feature}");
         }
         runtime.block_on(works());

@@ -74,6 +74,10 @@ impl Capabilities {
                 true => (Support::Native, ""),
                 false => (Support::Absent, note),
             },
+            OnRing::OrEmulated(is_found, note) => match is_found(found) {
+                true => (Support::Native, ""),
+                false => (Support::Emulated, note),
+            },
         };
         Capabilities::new(Backend::Ring, pretended, refused, support)
     }
@@ -189,6 +193,8 @@ enum OnRing {
     Always,
     /// And why not, if not.
     IfFound(fn(RingFeatures) -> bool, &'static str),
+    /// And how else, if not.
+    OrEmulated(fn(RingFeatures) -> bool, &'static str),
 }
 
 enum OnEpoll {
@@ -271,7 +277,10 @@ const LADDER: [Row; 14] = [
         name: "multishot receive",
         since: (6, 0),
         gives: "one submission for each connection",
-        ring: OnRing::Always,
+        ring: OnRing::OrEmulated(
+            |found| found.multishot_recv,
+            "a submission for each chunk: this kernel's own may miss a reset",
+        ),
         epoll: OnEpoll::Emulated("registered once; a recv(2) for each chunk"),
     },
     Row {
@@ -330,7 +339,12 @@ mod tests {
         assert_eq!(told.support("multishot accept"), Some(Support::Native));
         assert_eq!(told.support("no such thing"), None);
         assert!(told.to_string().contains("used as 6.20 (pretended)"), "{told}");
-        assert!(told.features().iter().all(|feature| feature.support != Support::Emulated));
+        let emulated =
+            told.features().iter().filter(|feature| feature.support == Support::Emulated);
+        assert_eq!(emulated.map(|feature| feature.name).collect::<Vec<_>>(), ["multishot receive"]);
+        let told =
+            Capabilities::of_ring(RingFeatures { multishot_recv: true, ..found }, None, None);
+        assert_eq!(told.support("multishot receive"), Some(Support::Native));
     }
 
     #[test]

@@ -129,6 +129,7 @@ pub(crate) struct Driver {
     /// `None` once torn down.
     engine: RefCell<Option<Engine>>,
     is_epoll: bool,
+    has_multishot_recv: bool,
     /// Why it is not the ring, if that was tried.
     refused: Option<SetupError>,
     table: RefCell<Table>,
@@ -177,6 +178,7 @@ impl Driver {
             ForkMark::get().map_err(|error| SetupError::at("marking the process", &error))?;
         Ok(Rc::new(Driver {
             is_epoll: matches!(engine, Engine::Epoll(_)),
+            has_multishot_recv: matches!(&engine, Engine::Ring(ring) if ring.found().multishot_recv),
             // Epoll has it from the start.
             notifier_armed: Cell::new(matches!(engine, Engine::Epoll(_))),
             engine: RefCell::new(Some(engine)),
@@ -200,11 +202,14 @@ impl Driver {
     }
 
     fn ring(settings: &Settings) -> Result<(Engine, Rc<Pool>), SetupError> {
-        let ring = Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
+        let mut ring =
+            Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
         let pool = Pool::for_kernel(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
+        let is_whole = probe::multishot_recv_is_whole(&ring, &pool, settings.pretended);
+        ring.found_multishot_recv(is_whole);
         Ok((Engine::Ring(ring), pool))
     }
 
@@ -387,6 +392,12 @@ impl Driver {
     #[inline]
     pub(crate) fn tries_first(&self) -> bool {
         self.is_epoll
+    }
+
+    /// Whether a receive may stay in flight over many answers.
+    #[inline]
+    pub(crate) fn has_multishot_recv(&self) -> bool {
+        self.has_multishot_recv
     }
 
     /// Takes an op back whose owner wants no answer; false if the kernel has it, or there is an

@@ -6,12 +6,20 @@
 //! Read next: `capabilities.rs`, then `ring.rs`.
 
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd};
+use std::rc::Rc;
+use std::sync::OnceLock;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use io_uring::IoUring;
+use io_uring::{IoUring, opcode, types};
 
+use super::buffer_ring::Pool;
+use super::op::Completion;
+use super::ring::{Ring, Sleep};
+use super::{BUFFER_GROUP, CANCEL};
 use crate::sys;
 
 /// What the kernel offers beyond the floor of 6.1. Told in full by `capabilities.rs`.
@@ -23,6 +31,8 @@ pub(super) struct RingFeatures {
     pub(super) no_iowait: bool,
     /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
     pub(super) registered_ring: bool,
+    /// A multishot receive is told of everything, see [`multishot_recv_is_whole`].
+    pub(super) multishot_recv: bool,
 }
 
 /// A kernel's version. Pretending to an older one hides what came later, so that every rung of the
@@ -362,8 +372,8 @@ pub(super) fn set_up(
         let error = match with_patience(|| build(entries, completions, no_sqarray)) {
             Ok(ring) => {
                 let no_iowait = has(6, 15) && ring.params().is_feature_no_iowait();
-                let registered_ring = false;
-                return Ok((ring, RingFeatures { no_sqarray, no_iowait, registered_ring }));
+                let found = RingFeatures { no_sqarray, no_iowait, ..RingFeatures::default() };
+                return Ok((ring, found));
             }
             Err(error) => error,
         };
@@ -376,6 +386,69 @@ pub(super) fn set_up(
             _ => return Err(SetupError::of_setup(&error, &Machine::look())),
         }
     }
+}
+
+/// Whether a multishot receive is told of a reset that comes right after bytes (SEMANTICS RX11).
+///
+/// Many kernels before 7.0 forget it: two wake-ups come before the receive looks, it takes the bytes,
+/// is done with both, and never completes again. No flag tells, and the fix was carried back to some
+/// series (6.18.15 lacks it, 6.18.44 has it), so it is tried, once in a process. `pretended`: a kernel
+/// that is one without. If it cannot be tried, for want of a loopback device or of descriptors, the
+/// answer is no, and the next ring tries again.
+pub(super) fn multishot_recv_is_whole(
+    ring: &Ring,
+    pool: &Rc<Pool>,
+    pretended: Option<Kernel>,
+) -> bool {
+    static IS_WHOLE: OnceLock<bool> = OnceLock::new();
+    if pretended.is_some_and(|kernel| kernel < Kernel(7, 0)) {
+        return false;
+    }
+    match IS_WHOLE.get() {
+        Some(is_whole) => *is_whole,
+        None => hears_a_reset(ring, pool).is_ok_and(|is_whole| *IS_WHOLE.get_or_init(|| is_whole)),
+    }
+}
+
+/// Has a multishot receive meet a byte and a reset at once; whether it hears of both.
+fn hears_a_reset(ring: &Ring, pool: &Rc<Pool>) -> io::Result<bool> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let ours = TcpStream::connect(listener.local_addr()?)?;
+    let (mut theirs, _) = listener.accept()?;
+    let mut is_over = false;
+    let mut reap = || {
+        while let Some(entry) = ring.next_completion() {
+            let done = Completion::new(&entry);
+            if let Some(bid) = done.buffer() {
+                drop(pool.lend(bid, done.result().unwrap_or(0) as usize));
+            }
+            is_over |= !done.more();
+        }
+        is_over
+    };
+    // Nothing of a runtime is in flight yet: answers under this name that come later are ignored.
+    ring.push(
+        &opcode::RecvMulti::new(types::Fd(ours.as_raw_fd()), BUFFER_GROUP)
+            .build()
+            .user_data(CANCEL),
+    );
+    ring.enter(0, Sleep::Long)?; // finds nothing, and waits
+    theirs.write_all(&[0])?;
+    sys::set_zero_linger(theirs.as_fd())?;
+    drop(theirs);
+    let is_reset = sys::poll_reset(ours.as_fd(), PATIENCE);
+    ring.enter(0, Sleep::Long)?; // now both are there
+    let has_heard = reap();
+    // It ends in any case before there is a runtime.
+    if !has_heard {
+        ring.push(&opcode::AsyncCancel::new(CANCEL).build().user_data(CANCEL));
+        let deadline = Instant::now() + PATIENCE;
+        while !reap() && Instant::now() < deadline {
+            ring.enter(1, Sleep::Until(sys::monotonic_ns() + PATIENCE.as_nanos() as u64))?;
+        }
+    }
+    if is_reset { Ok(has_heard) } else { Err(io::ErrorKind::TimedOut.into()) }
 }
 
 fn build(entries: u32, completions: u32, no_sqarray: bool) -> io::Result<IoUring> {

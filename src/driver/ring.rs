@@ -103,6 +103,11 @@ impl Ring {
         self.ring.params().cq_entries()
     }
 
+    /// Notes what only a trial of the whole ring could tell.
+    pub(super) fn found_multishot_recv(&mut self, is_whole: bool) {
+        self.found.multishot_recv = is_whole;
+    }
+
     /// Makes a pool's buffers the ones of `group`.
     pub(super) fn register_pool(&self, pool: &Pool, group: u16) -> io::Result<()> {
         let (addr, count) = (pool.ring_addr(), pool.count());

@@ -19,19 +19,31 @@ use crate::sys::{self, TRANSFER_LEN_MAX};
 /// Whatever comes, each piece into a pooled buffer. The ring answers until the end, an error, a
 /// cancel, or no buffer; epoll gives one piece. Kernel 6.0, `IORING_OP_RECV` with
 /// `IORING_RECV_MULTISHOT`; recv(2).
-pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvMulti> {
+pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooled<true>> {
     // SAFETY: the request has no pointers: the buffer is picked from the pool, which is
     // unregistered only when nothing is in flight.
     unsafe { Op::new(about(fd), Payload::None) }
 }
 
-pub(crate) enum RecvMulti {}
+/// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring; recv(2).
+pub(crate) fn into_pool(fd: BorrowedFd<'_>) -> Op<RecvPooled<false>> {
+    // SAFETY: as in `multishot`.
+    unsafe { Op::new(about(fd), Payload::None) }
+}
 
-impl Request for RecvMulti {
+pub(crate) enum RecvPooled<const MULTISHOT: bool> {}
+
+impl<const MULTISHOT: bool> Request for RecvPooled<MULTISHOT> {
     const INTEREST: Interest = Interest::Read;
 
     fn entry(target: &Target) -> squeue::Entry {
-        opcode::RecvMulti::new(types::Fd(target.fd), BUFFER_GROUP).build()
+        let fd = types::Fd(target.fd);
+        if MULTISHOT {
+            return opcode::RecvMulti::new(fd, BUFFER_GROUP).build();
+        }
+        // A length of zero is that of the buffer which is picked.
+        let entry = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build();
+        entry.flags(squeue::Flags::BUFFER_SELECT)
     }
 
     unsafe fn attempt(target: &mut Target, pool: &Pool) -> Attempt {

@@ -6,7 +6,7 @@
 //! - the stream keeps filling pooled buffers, a bulk transfer: one-shot, into a large buffer on the
 //!   heap, until one of those brings no more than a pooled one holds;
 //! - the pool has a buffer: multishot over the pool, armed until it ends by itself, by a cancel,
-//!   or for want of buffers;
+//!   or for want of buffers; one-shot where the kernel's multishot may miss a reset;
 //! - else: one-shot, into the heap.
 //!
 //! Whatever comes is parked in order, and whoever asks first takes it. A `read` that got a part of
@@ -25,7 +25,9 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use crate::buf::{Chunk, Fill};
 use crate::context;
-use crate::driver::{Completion, Payload, Role, Submitted, Token, count, error, is_retried};
+use crate::driver::{
+    Completion, Op, Payload, Request, Role, Submitted, Token, count, error, is_retried,
+};
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
@@ -323,14 +325,21 @@ impl Connection {
         recv.stalled = false;
         match lend.is_some() || is_bulk || !self.home.pool().has_free() {
             true => self.arm_one_shot(recv, lend, is_bulk),
-            false => self.arm_multishot(recv),
+            false => self.arm_pooled(recv),
         }
     }
 
     /// Arms the usual op. There is a pooled buffer.
     #[inline]
-    fn arm_multishot(self: &Rc<Self>, mut recv: RefMut<'_, Recv>) -> bool {
-        let mut op = ops::recv::multishot(self.fd());
+    fn arm_pooled(self: &Rc<Self>, recv: RefMut<'_, Recv>) -> bool {
+        match self.home.has_multishot_recv() {
+            true => self.arm_op(recv, ops::recv::multishot(self.fd())),
+            false => self.arm_op(recv, ops::recv::into_pool(self.fd())),
+        }
+    }
+
+    #[inline]
+    fn arm_op<R: Request>(self: &Rc<Self>, mut recv: RefMut<'_, Recv>, mut op: Op<R>) -> bool {
         if let Some(done) = self.home.attempt(&mut op) {
             drop(recv);
             return self.answered(done, Payload::None);
@@ -359,7 +368,7 @@ impl Connection {
         if let (true, Submitted::InFlight(token)) = (bulk, &submitted) {
             if home.withdraw(*token) {
                 if home.pool().has_free() {
-                    return self.arm_multishot(recv);
+                    return self.arm_pooled(recv);
                 }
                 bulk = false;
                 submitted = into_heap(home.pool().buffer_len());
