@@ -208,8 +208,11 @@ impl Driver {
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
-        let is_whole = probe::multishot_recv_is_whole(&ring, &pool, settings.pretended);
-        ring.found_multishot_recv(is_whole);
+        let trial = probe::multishot_recv_is_whole(&ring, &pool, settings.pretended);
+        ring.found_multishot_recv(trial.map_err(|error| {
+            mem::forget(pool.clone()); // something may be in flight
+            SetupError::of_call("io_uring_enter", "trying a receive", &error)
+        })?);
         Ok((Engine::Ring(ring), pool))
     }
 

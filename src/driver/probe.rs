@@ -12,9 +12,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use io_uring::{IoUring, opcode, types};
+use io_uring::{IoUring, opcode, squeue, types};
 
 use super::buffer_ring::Pool;
 use super::op::Completion;
@@ -394,28 +394,47 @@ pub(super) fn set_up(
 /// is done with both, and never completes again. No flag tells, and the fix was carried back to some
 /// series (6.18.15 lacks it, 6.18.44 has it), so it is tried, once in a process. `pretended`: a kernel
 /// that is one without. If it cannot be tried, for want of a loopback device or of descriptors, the
-/// answer is no, and the next ring tries again.
+/// answer is no, and the next ring tries again. With an error something may be in flight.
 pub(super) fn multishot_recv_is_whole(
     ring: &Ring,
     pool: &Rc<Pool>,
     pretended: Option<Kernel>,
-) -> bool {
+) -> io::Result<bool> {
     static IS_WHOLE: OnceLock<bool> = OnceLock::new();
     if pretended.is_some_and(|kernel| kernel < Kernel(7, 0)) {
-        return false;
+        return Ok(false);
     }
-    match IS_WHOLE.get() {
-        Some(is_whole) => *is_whole,
-        None => hears_a_reset(ring, pool).is_ok_and(|is_whole| *IS_WHOLE.get_or_init(|| is_whole)),
+    if let Some(is_whole) = IS_WHOLE.get() {
+        return Ok(*is_whole);
+    }
+    let Ok((ours, theirs)) = loopback_pair() else { return Ok(false) };
+    match hears_a_reset(ring, pool, &ours, theirs)? {
+        Some(is_whole) => Ok(*IS_WHOLE.get_or_init(|| is_whole)),
+        None => Ok(false),
     }
 }
 
-/// Has a multishot receive meet a byte and a reset at once; whether it hears of both.
-fn hears_a_reset(ring: &Ring, pool: &Rc<Pool>) -> io::Result<bool> {
-    const PATIENCE: Duration = Duration::from_secs(1);
+fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let ours = TcpStream::connect(listener.local_addr()?)?;
-    let (mut theirs, _) = listener.accept()?;
+    let (theirs, peer) = listener.accept()?;
+    // Anybody may connect.
+    if peer == ours.local_addr()? {
+        Ok((ours, theirs))
+    } else {
+        Err(io::ErrorKind::AddrInUse.into())
+    }
+}
+
+/// Has a multishot receive meet a byte and a reset at once; whether it hears of both, if that went
+/// as planned. Nothing is in flight afterwards, unless there is an error.
+fn hears_a_reset(
+    ring: &Ring,
+    pool: &Rc<Pool>,
+    ours: &TcpStream,
+    mut theirs: TcpStream,
+) -> io::Result<Option<bool>> {
+    const PATIENCE: Duration = Duration::from_secs(1);
     let mut is_over = false;
     let mut reap = || {
         while let Some(entry) = ring.next_completion() {
@@ -427,28 +446,29 @@ fn hears_a_reset(ring: &Ring, pool: &Rc<Pool>) -> io::Result<bool> {
         }
         is_over
     };
-    // Nothing of a runtime is in flight yet: answers under this name that come later are ignored.
-    ring.push(
-        &opcode::RecvMulti::new(types::Fd(ours.as_raw_fd()), BUFFER_GROUP)
-            .build()
-            .user_data(CANCEL),
-    );
+    let fd = types::Fd(ours.as_raw_fd());
+    ring.push(&opcode::RecvMulti::new(fd, BUFFER_GROUP).build().user_data(CANCEL));
     ring.enter(0, Sleep::Long)?; // finds nothing, and waits
-    theirs.write_all(&[0])?;
-    sys::set_zero_linger(theirs.as_fd())?;
+    let mut is_reset = theirs.write_all(&[0]).and(sys::set_zero_linger(theirs.as_fd())).is_ok();
     drop(theirs);
-    let is_reset = sys::poll_reset(ours.as_fd(), PATIENCE);
+    is_reset &= sys::poll_reset(ours.as_fd(), PATIENCE);
     ring.enter(0, Sleep::Long)?; // now both are there
     let has_heard = reap();
-    // It ends in any case before there is a runtime.
     if !has_heard {
-        ring.push(&opcode::AsyncCancel::new(CANCEL).build().user_data(CANCEL));
-        let deadline = Instant::now() + PATIENCE;
-        while !reap() && Instant::now() < deadline {
-            ring.enter(1, Sleep::Until(sys::monotonic_ns() + PATIENCE.as_nanos() as u64))?;
+        let cancel = opcode::AsyncCancel::new(CANCEL).build().user_data(CANCEL);
+        ring.push(&cancel.flags(squeue::Flags::SKIP_SUCCESS));
+        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
+        while !reap() {
+            if sys::monotonic_ns() >= deadline {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match ring.enter(1, Sleep::Until(deadline)).map_err(|error| error.raw_os_error()) {
+                Ok(_) | Err(Some(libc::EINTR | libc::ETIME)) => {}
+                Err(errno) => return Err(io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO))),
+            }
         }
     }
-    if is_reset { Ok(has_heard) } else { Err(io::ErrorKind::TimedOut.into()) }
+    Ok(is_reset.then_some(has_heard))
 }
 
 fn build(entries: u32, completions: u32, no_sqarray: bool) -> io::Result<IoUring> {
