@@ -214,7 +214,9 @@ fn plainly() {
     ended.says("engine  ring\n");
     ended.says("5.19   multishot accept    native");
     ended.is_silent_about("To change it");
-    ended.is_silent_about("emulated");
+    // Everything is native but what some kernels get wrong.
+    let mut emulated = ended.stdout.lines().filter(|line| line.contains("emulated"));
+    assert!(emulated.all(|line| line.contains("multishot receive")), "{}", ended.stdout);
 }
 
 /// What it tells by methods is what it prints, and what a runtime tells of itself.
