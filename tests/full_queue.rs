@@ -434,6 +434,10 @@ fn g9_a_poll_gets_a_budget_of_ready_answers() {
         peer.write_all(&pattern(64 * 300)).expect("it fits");
         // Epoll reads nothing ahead, and finds each piece at once.
         while !on_epoll() && common::unread(&stream) > 0 {
+            // A receive that is not a shot ended with the first piece.
+            if tamam::metrics().ops == 0 {
+                return eprintln!("skipped: no multishot receive");
+            }
             turn().await;
         }
         let chunks = most_in_one_poll(&counter, async {
