@@ -1386,6 +1386,10 @@ fn cx14_a_refused_ring_says_why() {
             assert_eq!(epoll.ring_refused(), None, "nobody asked for a ring");
         });
     }
+    // What a call says has another reason where the kernel is too old.
+    if ring_only(Runtime::builder()).is_none() {
+        return;
+    }
     for (injection, ..) in REFUSALS {
         let Some(launcher) = child::strace(&[injection]) else { return };
         play_with(NAME, injection, &launcher, None, None);
