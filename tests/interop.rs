@@ -5,8 +5,7 @@ mod common;
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -79,14 +78,14 @@ fn tokio_sync() {
 fn tokio_select() {
     common::everywhere(|| async {
         let (stream, mut peer) = common::pair().await;
-        let ticks = Arc::new(AtomicU32::new(0));
-        let seen = ticks.clone();
+        let mut ticks = 0;
+        let (tick, ticked) = mpsc::channel();
         let writer = thread::spawn(move || {
             for byte in 0..20u8 {
                 thread::sleep(Duration::from_millis(1));
                 // On a slow machine there may be bytes each time.
-                while byte == 10 && seen.load(Ordering::Relaxed) == 0 {
-                    thread::sleep(Duration::from_millis(1));
+                if byte == 10 {
+                    ticked.recv().expect("the reader goes on");
                 }
                 std::io::Write::write_all(&mut peer, &[byte]).expect("it is read");
             }
@@ -99,13 +98,13 @@ fn tokio_select() {
                     None => break,
                 },
                 () = sleep(Duration::from_micros(300)) => {
-                    ticks.fetch_add(1, Ordering::Relaxed);
+                    ticks += 1;
+                    let _ = tick.send(()); // the writer may be done
                 }
             }
         }
         common::join(writer).await;
-        assert_eq!(got, (0..20).collect::<Vec<u8>>());
-        assert!(ticks.load(Ordering::Relaxed) > 0);
+        assert_eq!((got, ticks > 0), ((0..20).collect::<Vec<u8>>(), true));
     });
 }
 

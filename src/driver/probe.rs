@@ -462,9 +462,11 @@ fn hears_a_reset(
             if sys::monotonic_ns() >= deadline {
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            match ring.enter(1, Sleep::Until(deadline)).map_err(|error| error.raw_os_error()) {
-                Ok(_) | Err(Some(libc::EINTR | libc::ETIME)) => {}
-                Err(errno) => return Err(io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO))),
+            match ring.enter(1, Sleep::Until(deadline)) {
+                Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME)) => {
+                    return Err(error);
+                }
+                _ => {}
             }
         }
     }
