@@ -17,6 +17,7 @@ mod op;
 mod probe;
 mod ring;
 mod table;
+mod trial;
 mod wake;
 
 use std::cell::{Cell, RefCell};
@@ -208,7 +209,7 @@ impl Driver {
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
-        let trial = probe::multishot_recv_is_whole(&ring, &pool, settings.pretended);
+        let trial = trial::multishot_recv_is_whole(&ring, &pool, settings.pretended);
         ring.found_multishot_recv(trial.map_err(|error| {
             mem::forget(pool.clone()); // something may be in flight
             SetupError::of_call("io_uring_enter", "trying a receive", &error)
