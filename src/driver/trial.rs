@@ -18,6 +18,9 @@ use super::ring::{Ring, Sleep};
 use super::{BUFFER_GROUP, CANCEL};
 use crate::sys;
 
+/// For what takes microseconds.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Whether a multishot receive is told of a reset that comes right after bytes (SEMANTICS RX11).
 ///
 /// Many kernels before 7.0 forget it: two wake-ups come before the receive looks, it takes the bytes,
@@ -46,7 +49,8 @@ pub(super) fn multishot_recv_is_whole(
 
 fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let ours = TcpStream::connect(listener.local_addr()?)?;
+    // A firewall may drop what goes there.
+    let ours = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
     let (theirs, peer) = listener.accept()?;
     // Anybody may connect.
     if peer == ours.local_addr()? {
@@ -64,7 +68,6 @@ fn hears_a_reset(
     ours: &TcpStream,
     mut theirs: TcpStream,
 ) -> io::Result<Option<bool>> {
-    const PATIENCE: Duration = Duration::from_secs(1);
     let mut is_over = false;
     let mut reap = || {
         while let Some(entry) = ring.next_completion() {
