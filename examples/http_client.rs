@@ -28,6 +28,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let (mut urls, mut ca, mut args) = (Vec::new(), None, std::env::args().skip(1));
     while let Some(argument) = args.next() {
         match argument.as_str() {

@@ -16,6 +16,10 @@ use tamam::tls::{self, TlsAcceptor};
 const USAGE: &str = "usage: tls_echo [--port P] [--tls CERT.pem KEY.pem | --save-cert CERT.pem]";
 
 fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
     let (mut port, mut tls, mut save_cert) = (7443, None, None);
     let mut args = std::env::args().skip(1);
     while let Some(name) = args.next() {

@@ -13,7 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::driver::{
-    Backend, Capabilities, Feature, SetupError, Support, ask_in_vain, io_uring_disabled, is_denial,
+    Backend, Capabilities, Feature, Kernel, SetupError, Support, ask_in_vain, io_uring_disabled,
+    is_denial,
 };
 use crate::net::{TcpListener, TcpStream};
 use crate::runtime::Runtime;
@@ -45,11 +46,11 @@ const TRIAL_MAX: Duration = Duration::from_secs(5);
 pub fn doctor() -> Report {
     let facts = Facts::look();
     let (ring, epoll) = (Trial::of(Backend::Ring), Trial::of(Backend::Epoll));
-    let (choice, choice_error) = match Backend::Auto.or_from_env() {
-        Ok(choice) => (choice, None),
-        Err(error) => (Backend::Auto, Some(error)),
+    let (choice, mistake) = match (Backend::Auto.or_from_env(), Kernel::from_env()) {
+        (Ok(choice), Ok(_)) => (choice, None),
+        (Err(error), _) | (_, Err(error)) => (Backend::Auto, Some(error)),
     };
-    Report { facts, ring, epoll, choice, choice_error }
+    Report { facts, ring, epoll, choice, mistake }
 }
 
 /// What [`doctor`] found. Its `Display` is the whole report, for people.
@@ -60,7 +61,8 @@ pub struct Report {
     epoll: Trial,
     /// What the environment wants.
     choice: Backend,
-    choice_error: Option<io::Error>,
+    /// What the environment says that cannot be.
+    mistake: Option<io::Error>,
 }
 
 /// A limit of the process, getrlimit(2); `None` is no limit.
@@ -89,7 +91,7 @@ impl Report {
     pub fn backend(&self) -> Option<Backend> {
         let may = |backend| self.choice == Backend::Auto || self.choice == backend;
         match () {
-            () if self.choice_error.is_some() => None,
+            () if self.mistake.is_some() => None,
             () if may(Backend::Ring) && self.ring_is_usable() => Some(Backend::Ring),
             () if may(Backend::Epoll) && self.epoll_is_usable() => Some(Backend::Epoll),
             () => None,
@@ -117,8 +119,11 @@ impl Report {
     }
 
     /// What to change, and where: lines for Docker, Kubernetes, systemd, sysctl and the shell.
-    /// Empty if the ring can be used.
+    /// Empty if the ring can be used, and the environment lets a runtime start.
     pub fn advice(&self) -> Vec<String> {
+        if let Some(error) = &self.mistake {
+            return vec![format!("environment: {error}")];
+        }
         let mut lines = match &self.ring.result {
             Ok(_) => Vec::new(),
             Err(error) => advice(&self.facts, error),
@@ -131,8 +136,8 @@ impl Report {
                 }
             }
         }
-        if let Some(error) = &self.choice_error {
-            lines.insert(0, format!("environment: {error}"));
+        if self.backend().is_none() && (self.ring_is_usable() || self.epoll_is_usable()) {
+            lines.push("environment: or unset TAMAM_BACKEND, or set it to auto".to_owned());
         }
         lines
     }
@@ -195,8 +200,13 @@ impl fmt::Display for Report {
             Some(backend) => writeln!(f, "A runtime works here, on {}.", name(backend))?,
             None => writeln!(f, "No runtime works here.")?,
         }
-        if let (Backend::Ring | Backend::Epoll, None) = (self.choice, &self.choice_error) {
-            writeln!(f, "TAMAM_BACKEND={} asks for it.", self.choice)?;
+        match (&self.mistake, self.choice, self.backend()) {
+            (Some(error), _, _) => writeln!(f, "{error}.")?,
+            (None, Backend::Auto, _) => {}
+            (None, choice, Some(_)) => writeln!(f, "TAMAM_BACKEND={choice} asks for it.")?,
+            (None, choice, None) => {
+                writeln!(f, "TAMAM_BACKEND={choice} asks for {}.", name(choice))?
+            }
         }
         writeln!(f)?;
         for (name, trial) in [("io_uring", &self.ring), ("epoll", &self.epoll)] {
@@ -667,7 +677,7 @@ mod tests {
     fn a_kernel_is_old_or_pretends() {
         let old = |release: &str| {
             let release = release.to_owned();
-            told(&facts(), SetupError::OldKernel { release, missing: "for something" })
+            told(&facts(), SetupError::OldKernel { release, missing: "something" })
         };
         assert!(old("5.10.0").contains("Linux 6.1 or later"));
         assert!(old("5.10 (pretended)").contains("unset TAMAM_PRETEND_KERNEL"));

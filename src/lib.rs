@@ -31,7 +31,7 @@ pub use buf::Chunk;
 #[cfg(feature = "hyper")]
 pub use compat::hyper;
 pub use doctor::{Limit, Report, doctor};
-pub use driver::{Backend, Capabilities, Feature, SetupError, Support};
+pub use driver::{Backend, Capabilities, Feature, ParseBackendError, SetupError, Support};
 pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};
 pub use metrics::{Metrics, metrics};
 pub use runtime::{Builder, EnterGuard, Runtime, run, spawn};

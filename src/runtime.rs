@@ -89,9 +89,11 @@ impl Builder {
         self
     }
 
-    /// Uses nothing of the ring that came after this kernel, to try what an older one does; below
-    /// 6.1 that is nothing at all. Without it the environment variable `TAMAM_PRETEND_KERNEL`, such
-    /// as `6.12`, says so.
+    /// Uses nothing that came after this kernel, to try what an older one does: below 6.1 no ring,
+    /// below 5.11 no exact waits on epoll either. A kernel below 7.0 is taken for one whose multishot
+    /// receive misses resets (some do), so that receives are one-shot. A version above the kernel's
+    /// own hides nothing. Without this the environment variable `TAMAM_PRETEND_KERNEL`, such as `6.12`,
+    /// says so.
     pub fn pretend_kernel(mut self, major: u32, minor: u32) -> Builder {
         self.pretended = Some(Kernel(major, minor));
         self
@@ -104,7 +106,7 @@ impl Builder {
         self
     }
 
-    /// Completion queue entries: 4096 unless set, at least as many as `entries`. Have twice as
+    /// Completion queue entries: 4096 unless set; fewer than `entries` are raised to that. Have twice as
     /// many as busy connections; what overflows waits in the kernel, at a cost.
     pub fn completion_entries(mut self, entries: u32) -> Builder {
         self.completion_entries = entries;
@@ -151,7 +153,8 @@ impl Builder {
     /// Starts a runtime on this thread.
     ///
     /// # Errors
-    /// `InvalidInput` if a size is zero or too large. An error around a
+    /// `InvalidInput` if a size is zero or too large, or `TAMAM_BACKEND` or `TAMAM_PRETEND_KERNEL` says
+    /// what cannot be, and it is asked. An error around a
     /// [`SetupError`](crate::SetupError), if the ring was asked for and cannot be used here, or
     /// neither engine starts.
     pub fn build(self) -> io::Result<Runtime> {
@@ -201,7 +204,8 @@ impl Runtime {
     ///
     /// # Errors
     /// An error around a [`SetupError`](crate::SetupError), if the ring was asked for
-    /// (`TAMAM_BACKEND=ring`) and cannot be used here, or neither engine starts.
+    /// (`TAMAM_BACKEND=ring`) and cannot be used here, or neither engine starts. `InvalidInput` if
+    /// that variable or `TAMAM_PRETEND_KERNEL` says what cannot be.
     pub fn new() -> io::Result<Runtime> {
         Builder::default().build()
     }
@@ -220,6 +224,7 @@ impl Runtime {
     /// With the panic of `future`; the runtime can be used again. Inside another `block_on` of
     /// this thread, before anything is polled. In a forked child of the process that made the
     /// runtime.
+    #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let Some(_turning) = context::turn(&self.handle.driver) else {
             panic!(
@@ -390,6 +395,7 @@ impl fmt::Debug for EnterGuard<'_> {
 /// });
 /// assert_eq!(sum, 3);
 /// ```
+#[track_caller]
 pub fn run<F: Future>(future: F) -> F::Output {
     match Runtime::new() {
         Ok(runtime) => runtime.block_on(future),

@@ -17,10 +17,10 @@
 //!     println!("going down");
 //! });
 //! ```
-//!
-//! Within: the handler counts and writes to an eventfd (`sys/signal.rs`), and no more; one thread
-//! for the process, started with the first use, reads that and wakes who waits. A waker must not be
-//! called in a handler (SEMANTICS TK9).
+
+// The handler counts and writes to an eventfd (`sys/signal.rs`), and no more; one thread for the
+// process, started with the first use, reads that and wakes who waits. A waker must not be called in a
+// handler (SEMANTICS TK9).
 
 use std::fmt;
 use std::future::{Future, poll_fn};

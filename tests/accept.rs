@@ -423,6 +423,41 @@ fn ac5_in_the_teardown() {
     });
 }
 
+/// As std's listeners do it; `only_v6` leaves IPv4 to another socket at the same port.
+#[test]
+fn a_listener_at_all_addresses_serves_both_families() {
+    let Ok(bare) = std::net::TcpListener::bind("[::]:0") else {
+        return println!("skipped: no IPv6");
+    };
+    let takes_v4 = |addr: SocketAddr| StdStream::connect(("127.0.0.1", addr.port())).is_ok();
+    let expected = takes_v4(bare.local_addr().expect("bound"));
+    with_both(Runtime::builder(), || async move {
+        let both = TcpListener::bind("[::]:0").expect("there is IPv6");
+        let addr = both.local_addr().expect("bound");
+        assert_eq!(takes_v4(addr), expected);
+        if expected {
+            let (_stream, peer) = accept(&both).await;
+            assert_eq!(peer.ip().to_canonical(), std::net::Ipv4Addr::LOCALHOST);
+        }
+        let v6 = TcpSocket::new_v6().expect("a socket").only_v6(true);
+        let v6 = v6.listen("[::]:0".parse().expect("an address")).expect("there is IPv6");
+        assert!(!takes_v4(v6.local_addr().expect("bound")));
+        let v4 = TcpSocket::new_v4().expect("a socket").only_v6(true);
+        v4.listen("127.0.0.1:0".parse().expect("an address")).expect_err("it is for IPv6");
+    });
+}
+
+#[test]
+fn a_socket_is_bound_once() {
+    with_both(Runtime::builder(), || async {
+        let addr = "127.0.0.1:0".parse().expect("an address");
+        let socket = TcpSocket::new_v4().and_then(|socket| socket.bind(addr)).expect("loopback");
+        let error = socket.listen(addr).map(drop).expect_err("it is bound");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("bound already"), "{error}");
+    });
+}
+
 /// 127.0.0.6 is used by nobody else, so the port stays free between drop and bind.
 #[test]
 fn ac6_the_address_is_free_at_once() {

@@ -332,6 +332,38 @@ fn bf3_a_hundred_receivers_at_once() {
     }
 }
 
+/// BF3. Streams with much to come take what buffers there are, turn after turn; one that found none is
+/// served from the heap in the next turn, not when they are done.
+#[test]
+fn bf3_a_flood_starves_nobody() {
+    for (buffers, flooders) in [(1, 1), (1, 8), (4, 16)] {
+        common::with_both(pool(65_536, buffers), || async {
+            let (mut peers, mut floods) = (Vec::new(), Vec::new());
+            for _ in 0..flooders {
+                let (stream, peer) = pair().await;
+                peer.set_nonblocking(true).expect("a socket");
+                while (&peer).write(&[7; 65_536]).is_ok() {}
+                peers.push(peer);
+                floods.push(tamam::spawn(
+                    async move { while let Ok(Some(_)) = stream.recv().await {} },
+                ));
+            }
+            let (stream, peer) = pair().await;
+            write(&peer, b"x");
+            let before = tamam::metrics().turns;
+            let served =
+                tamam::spawn(async move { stream.recv().await.map(|chunk| chunk.is_some()) });
+            assert!(served.await.expect("no panic").expect("connected"));
+            let turns = tamam::metrics().turns - before;
+            assert!(turns <= 8, "{buffers} buffers, {flooders} in front: {turns} turns");
+            for flood in floods {
+                flood.abort();
+                let _aborted = flood.await;
+            }
+        });
+    }
+}
+
 /// BF4. 1 a hundred streams have data parked that nobody reads; 2 one more goes on; 3 what was
 /// parked is all there.
 #[test]

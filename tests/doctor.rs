@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::borrow::BorrowMut;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -36,7 +37,8 @@ impl Ended {
     }
 }
 
-fn run(mut command: Command) -> Ended {
+fn run(mut command: impl BorrowMut<Command>) -> Ended {
+    let command = command.borrow_mut();
     let output = command.output().expect("the example can be run");
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("it prints text"));
@@ -291,13 +293,24 @@ fn the_environment_asks() {
     assert_eq!(old.code, Some(1));
     old.says("not usable: kernel 5.10 (pretended) is too old");
     old.says("environment: unset TAMAM_PRETEND_KERNEL\n");
+    old.says("5.11   exact waits         absent");
     let epoll = with("TAMAM_BACKEND", "epoll");
     epoll.says("A runtime works here, on epoll.\nTAMAM_BACKEND=epoll asks for it.\n");
     let wrong = with("TAMAM_BACKEND", "rings");
     wrong.says("No runtime works here.\n");
+    wrong.says("No runtime works here.\nTAMAM_BACKEND is `rings`");
     wrong.says("environment: TAMAM_BACKEND is `rings`");
+    let unknown = with("TAMAM_PRETEND_KERNEL", "six");
+    unknown.says("No runtime works here.\nTAMAM_PRETEND_KERNEL is `six`");
+    unknown.says("To change it:\n  environment: TAMAM_PRETEND_KERNEL is `six`");
+    assert_eq!((wrong.code, unknown.code), (Some(2), Some(2)), "no runtime starts");
+    let mut command = free("doctor");
+    let contrary = run(command.env("TAMAM_PRETEND_KERNEL", "5.10").env("TAMAM_BACKEND", "ring"));
+    assert_eq!(contrary.code, Some(2));
+    contrary.says("No runtime works here.\nTAMAM_BACKEND=ring asks for io_uring.\n");
+    contrary.says("environment: or unset TAMAM_BACKEND, or set it to auto\n");
     if has_ring() {
-        assert_eq!((epoll.code, wrong.code), (Some(0), Some(0)), "the ring is usable");
+        assert_eq!(epoll.code, Some(0), "the ring is usable");
         let middle = with("TAMAM_PRETEND_KERNEL", "6.1");
         assert_eq!(middle.code, Some(0));
         middle.says("used as 6.1 (pretended)\n");

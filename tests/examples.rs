@@ -3,7 +3,10 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use common::example::{self, Echo};
@@ -62,7 +65,7 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 /// of one that has its name.
 #[test]
 fn every_example_is_known() {
-    const KNOWN: [&str; 5] = ["compare", "doctor", "echo", "staggered", "tasks"];
+    const KNOWN: [&str; 6] = ["compare", "doctor", "echo", "proxy", "staggered", "tasks"];
     // These are in `tests/web.rs`.
     const WEB: [&str; 5] = ["http_client", "https_server", "tls_echo", "ws_client", "ws_server"];
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -78,7 +81,7 @@ fn every_example_is_known() {
         .map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned())
         .collect();
     assert!(
-        names.iter().eq(&BTreeSet::from_iter([KNOWN, WEB].concat())),
+        names.iter().eq(&BTreeSet::from_iter(KNOWN.into_iter().chain(WEB))),
         "a test for each of {names:?}, please"
     );
     for name in names {
@@ -90,6 +93,64 @@ fn every_example_is_known() {
         assert_eq!(runs[..2], ["cargo", "run"], "{name}");
         assert!(usage.contains(&format!("--example {name}")), "{name}: {usage}");
     }
+}
+
+/// Both directions at once and one after the other, whichever thread has the connection; a reset is
+/// a reset, and nobody at the other side is none.
+#[test]
+fn a_proxy_passes_on_bytes_and_ends() {
+    let server = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let to = server.local_addr().expect("bound").to_string();
+    for engine in common::peer::engines() {
+        println!("-- {engine}");
+        let args = ["--to", &to, "--threads", "2"];
+        let (proxy, addr) = example::serve("proxy", &args, engine);
+        for round in 0..8 {
+            let client = TcpStream::connect(&addr).expect("it listens");
+            let (upstream, _) = server.accept().expect("it connects");
+            let sent: Vec<u8> = (0..1 << 20).map(|at| (at * 31 + round) as u8).collect();
+            thread::scope(|scope| {
+                scope.spawn(|| pass(&client, &upstream, &sent));
+                if round % 2 == 0 {
+                    scope.spawn(|| pass(&upstream, &client, &sent));
+                }
+            });
+            if round % 2 == 1 {
+                pass(&upstream, &client, &sent); // the other direction has ended
+            }
+        }
+        let mut client = TcpStream::connect(&addr).expect("it listens");
+        let (upstream, _) = server.accept().expect("it connects");
+        (&upstream).write_all(b"x").expect("connected");
+        client.read_exact(&mut [0]).expect("it comes through");
+        common::reset(upstream);
+        let error = client.read(&mut [0]).expect_err("it is no end");
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        proxy.signal(libc::SIGTERM);
+        assert_eq!(proxy.end().0.code(), Some(0));
+    }
+    drop(server);
+    let (_proxy, addr) = example::serve("proxy", &["--to", &to], "auto");
+    let error = TcpStream::connect(&addr).expect("it listens").read(&mut [0]);
+    assert_eq!(error.expect_err("nobody is there").kind(), ErrorKind::ConnectionReset);
+    let wrong = run("proxy", &["--to", &to, "--port", "1", "--threads", "0"]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("usage: proxy"), "{}", wrong.stderr);
+}
+
+/// Sends all of it one way, and then an end.
+fn pass(mut from: &TcpStream, to: &TcpStream, sent: &[u8]) {
+    thread::scope(|scope| {
+        let read = scope.spawn(|| {
+            let mut got = Vec::new();
+            let mut to = to;
+            to.read_to_end(&mut got).expect("an end");
+            got
+        });
+        from.write_all(sent).expect("connected");
+        from.shutdown(std::net::Shutdown::Write).expect("connected");
+        assert!(read.join().expect("no panic") == sent, "other bytes came");
+    });
 }
 
 /// Two naps of a second take one second: both start before either is over.

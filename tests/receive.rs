@@ -9,7 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream as StdStream};
+use std::net::{Shutdown, TcpListener as StdListener, TcpStream as StdStream};
 use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
@@ -24,7 +24,7 @@ use common::{
     start, turn,
 };
 use tamam::buf::{BufError, IoBuf, IoBufMut};
-use tamam::net::TcpStream;
+use tamam::net::{TcpSocket, TcpStream};
 use tamam::time::{sleep, timeout};
 use tamam::{Builder, Runtime};
 
@@ -947,6 +947,46 @@ fn rx11_data_then_the_reset_for_ever() {
     });
 }
 
+/// RX11. 1 more bytes than a multishot receive takes in one go, and a reset, wait in the socket; 2 a
+/// receive is armed; 3 everything comes, and then the reset. A shot that finds both does not complete
+/// any more (6.18.44, 7.3.4). The last row has 17 messages of a buffer's size before, after which a
+/// stream is not so soon taken for a bulk transfer.
+#[test]
+fn rx11_many_bytes_and_the_reset_before_the_receive() {
+    let rows = [
+        (64, 256, 3000, 0),
+        (64, 4, 3000, 0),
+        (512, 256, 20_000, 0),
+        (1024, 256, 60_000, 0),
+        (4096, 256, 150_000, 0),
+        (4096, 256, 150_000, 17),
+    ];
+    for (size, count, len, messages) in rows {
+        let builder = Runtime::builder().buffer_size(size).buffer_count(count);
+        common::with_both(builder, || async {
+            let listener = StdListener::bind("127.0.0.1:0").expect("loopback has ports");
+            let socket = TcpSocket::new_v4().expect("a socket").recv_buffer_size(400 << 10);
+            let connected = socket.connect(listener.local_addr().expect("bound")).await;
+            let stream = connected.expect("it listens");
+            let (peer, _) = listener.accept().expect("it is there");
+            for _ in 0..messages {
+                write(&peer, &pattern(size));
+                assert_eq!(next(&stream, size).await, pattern(size));
+            }
+            write(&peer, &pattern(len));
+            while common::unread(&stream) < len {
+                thread::yield_now(); // what is still with the peer would go with the reset
+            }
+            common::reset(peer);
+            common::wait_for(&stream, libc::POLLERR);
+            let (got, end) = until_end(&stream, Way::Recv).await;
+            assert_eq!((got.len(), end), (len, ErrorKind::ConnectionReset), "{size} x {count}");
+            assert!(got == pattern(len));
+            assert_ended(&stream, ErrorKind::ConnectionReset).await;
+        });
+    }
+}
+
 /// RX12. 1 a receive is armed, or is not; 2 a send stalls; 3 the peer sends 100 bytes and resets,
 /// so that the kernel tells one of the two; 4 the receive gives the data, then the reset.
 async fn send_meets_the_reset(stalled: usize, narrow: bool, armed: Option<Way>, send_first: bool) {
@@ -1248,7 +1288,7 @@ fn rx15_many_streams_over_few_buffers() {
 async fn narrow_inbound() -> (TcpStream, StdStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     let addr = listener.local_addr().expect("bound");
-    let socket = tamam::net::TcpSocket::new_v4().expect("a socket").recv_buffer_size(16 * 1024);
+    let socket = TcpSocket::new_v4().expect("a socket").recv_buffer_size(16 * 1024);
     let stream = socket.connect(addr).await.expect("connects");
     let (peer, _) = listener.accept().expect("it is there");
     let len: libc::c_int = 16 * 1024;

@@ -1405,7 +1405,7 @@ fn cx14_a_refused_ring_says_why() {
 #[test]
 fn cx14_a_ring_with_less() {
     const NAME: &str = "cx14_a_ring_with_less";
-    const PARTS: [(&str, Option<&str>); 4] = [
+    const PARTS: [(&str, Option<&str>); 7] = [
         // A kernel without IORING_SETUP_NO_SQARRAY.
         ("io_uring_setup:error=EINVAL:when=1", Some("no sqarray")),
         // A kernel that registers no rings.
@@ -1413,6 +1413,10 @@ fn cx14_a_ring_with_less() {
         // Memory that comes back, and memory for half as many completions only.
         ("io_uring_setup:error=ENOMEM:when=1..3", None),
         ("io_uring_setup:error=ENOMEM:when=1..5", None),
+        // While set-up tries the kernel's receive.
+        ("io_uring_enter:error=EINTR:when=2..5", None),
+        ("io_uring_enter:error=ENOMEM:when=2", None),
+        ("io_uring_enter:error=EBUSY:when=3", None),
     ];
     if let Some(part) = child::part(NAME) {
         let (_, missing) = PARTS.iter().find(|row| row.0 == part).expect("a part");
@@ -1535,7 +1539,7 @@ enum Outcome {
 /// The variables for engine and kernel, the builder's own choices, and what becomes of it.
 type Choice = ([Option<&'static str>; 2], Backend, Option<(u32, u32)>, Outcome);
 
-const CHOICES: [Choice; 29] = {
+const CHOICES: [Choice; 30] = {
     use Backend::{Auto, Epoll, Ring};
     use Outcome::{FallsBack, Invalid, Takes, TooOld};
     [
@@ -1569,7 +1573,8 @@ const CHOICES: [Choice; 29] = {
         ([None, Some("nonsense")], Auto, Some((6, 12)), Takes(Ring)),
         ([None, Some("nonsense")], Auto, None, Invalid("TAMAM_PRETEND_KERNEL is `nonsense`")),
         ([None, Some("6")], Epoll, None, Invalid("a version such as 6.12")),
-        ([None, Some("")], Auto, None, Invalid("TAMAM_PRETEND_KERNEL")),
+        ([None, Some("6,1")], Epoll, None, Invalid("a version such as 6.12")),
+        ([None, Some("")], Auto, None, Takes(Ring)),
     ]
 };
 

@@ -123,7 +123,7 @@ impl Capabilities {
         &self.release
     }
 
-    /// The older kernel that is pretended, if one is.
+    /// The kernel that is pretended, if one is.
     pub fn pretended_kernel(&self) -> Option<(u32, u32)> {
         self.pretended.map(|Kernel(major, minor)| (major, minor))
     }

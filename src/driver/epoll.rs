@@ -57,7 +57,7 @@ pub(super) struct Epoll {
     waiting: Cell<usize>,
     /// How many system calls were made, those that wait apart.
     calls: Cell<u64>,
-    /// There is no epoll_pwait2(2).
+    /// There is no epoll_pwait2(2), or it is not to be used.
     is_coarse: Cell<bool>,
     events: RefCell<Events>,
     /// Answers of cancelled ops; bounded by the ops in flight.
@@ -139,8 +139,9 @@ struct Events {
 }
 
 impl Epoll {
-    /// `notifier`: an eventfd whose writes end a wait; it is never read.
-    pub(super) fn new(pool: Rc<Pool>, notifier: BorrowedFd<'_>) -> io::Result<Epoll> {
+    /// `notifier`: an eventfd whose writes end a wait; it is never read. `exact`: whether epoll_pwait2(2)
+    /// may be tried.
+    pub(super) fn new(pool: Rc<Pool>, notifier: BorrowedFd<'_>, exact: bool) -> io::Result<Epoll> {
         let set = sys::epoll()?;
         let notifier = notifier.as_raw_fd();
         sys::epoll_add(set.as_fd(), notifier, (libc::EPOLLIN | libc::EPOLLET) as u32, NOTIFIED)?;
@@ -152,7 +153,7 @@ impl Epoll {
             places: RefCell::default(),
             waiting: Cell::new(0),
             calls: Cell::new(0),
-            is_coarse: Cell::new(false),
+            is_coarse: Cell::new(!exact),
             events: RefCell::new(Events { list, next: 0, end: 0 }),
             answers: RefCell::default(),
         })

@@ -44,7 +44,7 @@ pub(crate) use op::{
     Attempt, Completion, Interest, Op, Owner, Payload, Request, Role, Submitted, Target, Token,
     error, is_retried,
 };
-pub use probe::{Backend, SetupError};
+pub use probe::{Backend, ParseBackendError, SetupError};
 pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};
 pub(crate) use ring::ask_in_vain;
 use ring::{Ring, Sleep};
@@ -84,6 +84,13 @@ pub(crate) struct Settings {
     pub(crate) buffer_len: usize,
     pub(crate) buffer_count: u16,
     pub(crate) stream_credit: usize,
+}
+
+impl Settings {
+    /// Whether epoll_pwait2(2), 5.11, may be tried.
+    fn may_wait_exactly(&self) -> bool {
+        self.pretended.is_none_or(|kernel| kernel >= Kernel(5, 11))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -223,7 +230,7 @@ impl Driver {
     ) -> Result<(Engine, Rc<Pool>), SetupError> {
         let pool = Pool::for_engine(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
-        let epoll = Epoll::new(pool.clone(), eventfd);
+        let epoll = Epoll::new(pool.clone(), eventfd, settings.may_wait_exactly());
         let epoll = epoll.map_err(|error| SetupError::at("epoll_create1", &error))?;
         Ok((Engine::Epoll(epoll), pool))
     }
@@ -270,6 +277,9 @@ impl Driver {
 
     /// Whether there is epoll_pwait2(2), which a wait may not have tried yet.
     fn waits_exactly(&self) -> bool {
+        if !self.settings.may_wait_exactly() {
+            return false;
+        }
         let eventfd = self.eventfd.borrow();
         let none = libc::epoll_event { events: 0, u64: 0 };
         // An eventfd is no epoll set: a kernel that has the call says EINVAL.

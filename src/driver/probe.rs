@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::io;
+use std::str::FromStr;
 use std::thread;
 use std::time::Duration;
 
@@ -38,20 +39,26 @@ impl Kernel {
 
     /// The version to pretend to, if the environment has one.
     pub(crate) fn from_env() -> io::Result<Option<Kernel>> {
-        let Some(value) = std::env::var_os(Kernel::VARIABLE) else { return Ok(None) };
+        let value = std::env::var_os(Kernel::VARIABLE).unwrap_or_default();
         let value = value.to_string_lossy();
-        let kernel = Kernel::parse(&value);
+        if value.is_empty() {
+            return Ok(None);
+        }
         let complaint = || {
-            let text = format!("{} is `{value}`: it is a version such as 6.12", Kernel::VARIABLE);
+            let text = format!(
+                "{} is `{value}`: it can be a version such as 6.12, or not set",
+                Kernel::VARIABLE
+            );
             io::Error::new(io::ErrorKind::InvalidInput, text)
         };
-        kernel.map(Some).ok_or_else(complaint)
+        Kernel::parse(&value).map(Some).ok_or_else(complaint)
     }
 
     /// The first two numbers of a release such as `6.12.57+deb13-amd64`.
     fn parse(release: &str) -> Option<Kernel> {
-        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-        Some(Kernel(numbers.next()?.ok()?, numbers.next()?.ok()?))
+        let (major, rest) = release.split_once('.')?;
+        let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
+        Some(Kernel(major.parse().ok()?, minor.parse().ok()?))
     }
 }
 
@@ -93,23 +100,51 @@ impl Backend {
     /// A choice of the program's stands; where it has none, the environment's is taken.
     pub(crate) fn or_from_env(self) -> io::Result<Backend> {
         match std::env::var_os(Backend::VARIABLE) {
-            Some(value) if self == Backend::Auto => Backend::parse(&value.to_string_lossy()),
+            Some(value) if self == Backend::Auto && !value.is_empty() => {
+                let value = value.to_string_lossy();
+                value.parse().map_err(|error| {
+                    let text = format!("{} is `{value}`: {error}", Backend::VARIABLE);
+                    io::Error::new(io::ErrorKind::InvalidInput, text)
+                })
+            }
             _ => Ok(self),
         }
     }
+}
 
-    fn parse(value: &str) -> io::Result<Backend> {
+/// From `ring`, `epoll` or `auto`, for a program's own options.
+///
+/// # Examples
+/// ```
+/// use tamam::Backend;
+///
+/// assert_eq!("epoll".parse(), Ok(Backend::Epoll));
+/// assert_eq!("kqueue".parse::<Backend>().unwrap_err().to_string(), "it can be ring, epoll or auto");
+/// ```
+impl FromStr for Backend {
+    type Err = ParseBackendError;
+
+    fn from_str(value: &str) -> Result<Backend, ParseBackendError> {
         match value {
-            "" | "auto" => Ok(Backend::Auto),
+            "auto" => Ok(Backend::Auto),
             "ring" => Ok(Backend::Ring),
             "epoll" => Ok(Backend::Epoll),
-            other => Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("{} is `{other}`: it can be ring, epoll or auto", Backend::VARIABLE),
-            )),
+            _ => Err(ParseBackendError(())),
         }
     }
 }
+
+/// A text is not the name of a [`Backend`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseBackendError(());
+
+impl fmt::Display for ParseBackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("it can be ring, epoll or auto")
+    }
+}
+
+impl std::error::Error for ParseBackendError {}
 
 impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,7 +156,8 @@ impl fmt::Display for Backend {
     }
 }
 
-/// Why a runtime could not start.
+/// Why a runtime could not start, or not with io_uring
+/// ([`Runtime::ring_refused`](crate::Runtime::ring_refused)).
 ///
 /// [`Runtime::new`](crate::Runtime::new) gives it inside an [`io::Error`], whose text is this
 /// one's:
@@ -159,9 +195,9 @@ pub enum SetupError {
     },
     /// The kernel has no io_uring, or lacks what this crate needs.
     OldKernel {
-        /// uname(2)'s release.
+        /// uname(2)'s release; or the version that is pretended, `5.10 (pretended)`.
         release: String,
-        /// What is missing.
+        /// What is missing: `io_uring`, or a flag such as `IORING_SETUP_DEFER_TASKRUN`.
         missing: &'static str,
     },
     /// The limit of locked memory (RLIMIT_MEMLOCK) is too low for the rings, or memory is short.
@@ -206,7 +242,7 @@ impl fmt::Display for SetupError {
                 write!(f, "kernel {release} was built without io_uring (CONFIG_IO_URING)")
             }
             SetupError::OldKernel { release, missing } => {
-                write!(f, "kernel {release} is too old: Linux 6.1 or later is needed, {missing}")
+                write!(f, "kernel {release} is too old: Linux 6.1 or later is needed, for {missing}")
             }
             SetupError::LockedMemory { limit } => write!(
                 f,
@@ -286,8 +322,8 @@ impl SetupError {
                 SetupError::NotBuilt { release: release.clone() }
             }
             (libc::ENOSYS, None) if is_at_least(release, 6, 1) => denied,
-            (libc::ENOSYS, None) => old("for io_uring"),
-            (libc::EINVAL, _) => old("for IORING_SETUP_DEFER_TASKRUN"),
+            (libc::ENOSYS, None) => old("io_uring"),
+            (libc::EINVAL, _) => old(DEFERRED),
             _ => SetupError::at("io_uring_setup", error),
         }
     }
@@ -330,6 +366,9 @@ pub(crate) fn io_uring_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
+/// What makes 6.1 the oldest kernel.
+const DEFERRED: &str = "IORING_SETUP_DEFER_TASKRUN";
+
 /// The smallest completion queue that set-up falls back to when locked memory is short.
 const COMPLETIONS_FLOOR: u32 = 128;
 
@@ -356,7 +395,7 @@ pub(super) fn set_up(
     let has = |major, minor| pretended.is_none_or(|kernel| kernel >= Kernel(major, minor));
     if !has(6, 1) {
         let release = pretended.map_or_else(sys::kernel_release, |kernel| kernel.to_string());
-        return Err(SetupError::OldKernel { release, missing: "for IORING_SETUP_DEFER_TASKRUN" });
+        return Err(SetupError::OldKernel { release, missing: DEFERRED });
     }
     let mut completions = completion_entries.max(entries);
     let mut no_sqarray = has(6, 6);

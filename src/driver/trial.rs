@@ -2,12 +2,14 @@
 //!
 //! Read next: `probe.rs`, which knows the rest.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::sync::OnceLock;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
@@ -18,16 +20,17 @@ use super::ring::{Ring, Sleep};
 use super::{BUFFER_GROUP, CANCEL};
 use crate::sys;
 
-/// For what takes microseconds.
+/// For what takes microseconds, and the pause before it is looked at again.
 const PATIENCE: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_millis(1);
 
 /// Whether a multishot receive is told of a reset that comes right after bytes (SEMANTICS RX11).
 ///
 /// Many kernels before 7.0 forget it: two wake-ups come before the receive looks, it takes the bytes,
 /// is done with both, and never completes again. No flag tells, and the fix was carried back to some
 /// series (6.18.15 lacks it, 6.18.44 has it), so it is tried, once in a process. `pretended`: a kernel
-/// that is one without. If it cannot be tried, for want of a loopback device or of descriptors, the
-/// answer is no, and the next ring tries again. With an error something may be in flight.
+/// that is one without. If it cannot be tried, for want of a loopback device, say, the answer is no;
+/// for want of descriptors, the next ring tries again. With an error something may be in flight.
 pub(super) fn multishot_recv_is_whole(
     ring: &Ring,
     pool: &Rc<Pool>,
@@ -40,17 +43,22 @@ pub(super) fn multishot_recv_is_whole(
     if let Some(is_whole) = IS_WHOLE.get() {
         return Ok(*is_whole);
     }
-    let Ok((ours, theirs)) = loopback_pair() else { return Ok(false) };
-    match hears_a_reset(ring, pool, &ours, theirs)? {
-        Some(is_whole) => Ok(*IS_WHOLE.get_or_init(|| is_whole)),
-        None => Ok(false),
-    }
+    let is_whole = match loopback_pair() {
+        Ok((ours, theirs)) => hears_a_reset(ring, pool, &ours, theirs)?,
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE)) => {
+            return Ok(false);
+        }
+        Err(_) => false,
+    };
+    Ok(*IS_WHOLE.get_or_init(|| is_whole))
 }
 
 fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // A firewall may drop what goes there.
+    // A firewall may drop what goes there, or lead it elsewhere.
     let ours = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
+    sys::poll_readable(listener.as_fd(), Some(PATIENCE));
+    listener.set_nonblocking(true)?;
     let (theirs, peer) = listener.accept()?;
     // Anybody may connect.
     if peer == ours.local_addr()? {
@@ -60,48 +68,79 @@ fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     }
 }
 
-/// Has a multishot receive meet a byte and a reset at once; whether it hears of both, if that went
+/// Has a multishot receive meet a byte and a reset at once; whether it hears of both, and all went
 /// as planned. Nothing is in flight afterwards, unless there is an error.
 fn hears_a_reset(
     ring: &Ring,
     pool: &Rc<Pool>,
     ours: &TcpStream,
     mut theirs: TcpStream,
-) -> io::Result<Option<bool>> {
-    let mut is_over = false;
-    let mut reap = || {
+) -> io::Result<bool> {
+    let (came, is_over) = (Cell::new(0), Cell::new(false));
+    let take = || {
         while let Some(entry) = ring.next_completion() {
             let done = Completion::new(&entry);
             if let Some(bid) = done.buffer() {
                 drop(pool.lend(bid, done.result().unwrap_or(0) as usize));
             }
-            is_over |= !done.more();
+            came.set(came.get() + 1);
+            is_over.set(is_over.get() || !done.more());
         }
-        is_over
+    };
+    let reap = || -> io::Result<()> {
+        enter(ring)?;
+        take();
+        // A queue of one entry: what else there is waits in the kernel.
+        if ring.has_overflow() {
+            enter(ring)?;
+            take();
+        }
+        Ok(())
     };
     let fd = types::Fd(ours.as_raw_fd());
     ring.push(&opcode::RecvMulti::new(fd, BUFFER_GROUP).build().user_data(CANCEL));
-    ring.enter(0, Sleep::Long)?; // finds nothing, and waits
+    submit(ring)?; // finds nothing, and waits
     let mut is_reset = theirs.write_all(&[0]).and(sys::set_zero_linger(theirs.as_fd())).is_ok();
     drop(theirs);
-    is_reset &= sys::poll_reset(ours.as_fd(), PATIENCE);
-    ring.enter(0, Sleep::Long)?; // now both are there
-    let has_heard = reap();
+    is_reset &= sys::poll_hang_up(ours.as_fd(), PATIENCE);
+    if is_reset {
+        within_patience(|| reap().map(|()| came.get() > 0))?; // both are there
+    }
+    let has_heard = is_over.get();
     if !has_heard {
         let cancel = opcode::AsyncCancel::new(CANCEL).build().user_data(CANCEL);
         ring.push(&cancel.flags(squeue::Flags::SKIP_SUCCESS));
-        let deadline = sys::monotonic_ns() + PATIENCE.as_nanos() as u64;
-        while !reap() {
-            if sys::monotonic_ns() >= deadline {
-                return Err(io::ErrorKind::TimedOut.into());
-            }
-            match ring.enter(1, Sleep::Until(deadline)) {
-                Err(error) if !matches!(error.raw_os_error(), Some(libc::EINTR | libc::ETIME)) => {
-                    return Err(error);
-                }
-                _ => {}
-            }
-        }
+        submit(ring)?;
+        within_patience(|| reap().map(|()| is_over.get()))?;
     }
-    Ok(is_reset.then_some(has_heard))
+    Ok(is_reset && has_heard)
+}
+
+/// Enters until what was pushed is with the kernel.
+fn submit(ring: &Ring) -> io::Result<()> {
+    within_patience(|| enter(ring).map(|taken| taken > 0))
+}
+
+/// How many submissions were taken; none also after an error in passing (SEMANTICS CX13).
+fn enter(ring: &Ring) -> io::Result<u32> {
+    match ring.enter(0, Sleep::Long) {
+        Err(error) if is_passing(&error) => Ok(0),
+        result => result,
+    }
+}
+
+fn is_passing(error: &io::Error) -> bool {
+    use libc::{EAGAIN, EBUSY, EINTR, ENOMEM};
+    matches!(error.raw_os_error(), Some(EAGAIN | EBUSY | EINTR | ENOMEM))
+}
+
+fn within_patience(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+    let start = Instant::now();
+    while !step()? {
+        if start.elapsed() >= PATIENCE {
+            return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
+        }
+        thread::sleep(STEP);
+    }
+    Ok(())
 }

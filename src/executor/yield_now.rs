@@ -7,8 +7,11 @@ use core::task::{Context, Poll};
 /// Lets every other ready task run before this one goes on.
 ///
 /// The task goes to the back of the run queue; every task that was ready before it is polled
-/// first. Works under any executor: the future wakes its own waker and is Pending once. When the
-/// turn's budget is used up, I/O and timers are served in between as well.
+/// first. Works under any executor: the future wakes its own waker and is Pending once.
+///
+/// I/O and timers have their turn when every ready task has been polled, or the budget is used up
+/// ([`Builder::budget`](crate::Builder::budget)), not at each yield: a loop that yields until another
+/// task's send is out polls that budget away, on io_uring. Wait for what is awaited instead.
 ///
 /// # Cancel safety
 /// Cancel safe: it holds nothing.

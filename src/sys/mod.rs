@@ -226,12 +226,13 @@ pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) {
     unsafe { libc::poll(&mut entry, 1, timeout_ms) };
 }
 
-/// poll(2) on one descriptor: whether its connection is reset before the time is over.
-pub(crate) fn poll_reset(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+/// poll(2) on one descriptor: whether its connection is reset, or ended in both directions, before the
+/// time is over.
+pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
     // SAFETY: `entry` is one valid pollfd.
     unsafe { libc::poll(&mut entry, 1, milliseconds(timeout)) };
-    entry.revents & libc::POLLERR != 0
+    entry.revents & (libc::POLLERR | libc::POLLHUP) != 0
 }
 
 fn set_option<T: Copy>(

@@ -11,9 +11,9 @@
 //! | [`sleep()`], [`sleep_until`] | wait for a deadline |
 //! | [`timeout()`], [`timeout_at`] | wait for a future, until a deadline at most |
 //! | [`interval()`], [`interval_at`] | wait for one deadline after the other |
-//!
-//! Within: `wheel.rs` decides what is due and knows no clock, `timers.rs` adds the clock, the rest
-//! are futures over it. Read `wheel.rs` next.
+
+// `wheel.rs` decides what is due and knows no clock, `timers.rs` adds the clock, the rest are futures
+// over it. Read `wheel.rs` next.
 
 mod wheel;
 

@@ -18,9 +18,11 @@ use std::any::Any;
 use std::cell::RefMut;
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use super::Connection;
 use crate::buf::{Chunk, Fill};
@@ -31,6 +33,7 @@ use crate::driver::{
 use crate::net::queue::Queue;
 use crate::net::waiters::{WaiterId, Waiters};
 use crate::ops;
+use crate::sys;
 
 /// The receiving side of a connection.
 pub(super) struct Recv {
@@ -43,6 +46,9 @@ pub(super) struct Recv {
     op: RecvOp,
     /// The shot was stopped for want of credit.
     stalled: bool,
+    /// The last receive found no pooled buffer: the next one goes to the heap, whoever has given
+    /// buffers back meanwhile, lest others be faster each time.
+    starved: bool,
     /// How many bytes came in a row that filled their buffers, up to `bulk_after`.
     filled: u32,
     /// How many it takes for a bulk transfer: [`BULK_LEN`], and four times as many after each time
@@ -73,7 +79,20 @@ enum RecvOp {
         lent: bool,
         bulk: bool,
         stopping: bool,
+        shot: Shot,
     },
+}
+
+/// What is known of a multishot receive. One that finds both bytes and a reset as it is armed gives
+/// the bytes, and nothing ever again (docs/kernels.md): so the socket is asked at the first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shot {
+    /// It has brought nothing yet; or it is one.
+    Fresh,
+    /// It will complete as it should. So does a one-shot.
+    Sound,
+    /// It may have missed a reset, and must be armed anew.
+    Deaf,
 }
 
 /// Bytes that came and were not taken.
@@ -113,6 +132,7 @@ impl Recv {
             passing: None,
             op: RecvOp::Idle,
             stalled: false,
+            starved: false,
             filled: 0,
             bulk_after: BULK_LEN as u32,
             closed: false,
@@ -313,9 +333,10 @@ impl Connection {
             {
                 recv.op = RecvOp::Idle;
             }
-            RecvOp::Armed { token, stopping, .. } => {
+            RecvOp::Armed { token, stopping, shot, .. } => {
                 // If the cancel is out already, the terminal completion wakes us to arm again.
-                if *stopping && !is_bulk && self.home.keep(*token) {
+                let is_good = !is_bulk && *shot != Shot::Deaf;
+                if *stopping && is_good && self.home.keep(*token) {
                     *stopping = false;
                     recv.stalled = false;
                 }
@@ -323,7 +344,8 @@ impl Connection {
             }
         }
         recv.stalled = false;
-        match lend.is_some() || is_bulk || !self.home.pool().has_free() {
+        let is_starved = mem::take(&mut recv.starved);
+        match lend.is_some() || is_bulk || is_starved || !self.home.pool().has_free() {
             true => self.arm_one_shot(recv, lend, is_bulk),
             false => self.arm_pooled(recv),
         }
@@ -333,19 +355,24 @@ impl Connection {
     #[inline]
     fn arm_pooled(self: &Rc<Self>, recv: RefMut<'_, Recv>) -> bool {
         match self.home.has_multishot_recv() {
-            true => self.arm_op(recv, ops::recv::multishot(self.fd())),
-            false => self.arm_op(recv, ops::recv::into_pool(self.fd())),
+            true => self.arm_op(recv, ops::recv::multishot(self.fd()), Shot::Fresh),
+            false => self.arm_op(recv, ops::recv::into_pool(self.fd()), Shot::Sound),
         }
     }
 
     #[inline]
-    fn arm_op<R: Request>(self: &Rc<Self>, mut recv: RefMut<'_, Recv>, mut op: Op<R>) -> bool {
+    fn arm_op<R: Request>(
+        self: &Rc<Self>,
+        mut recv: RefMut<'_, Recv>,
+        mut op: Op<R>,
+        shot: Shot,
+    ) -> bool {
         if let Some(done) = self.home.attempt(&mut op) {
             drop(recv);
             return self.answered(done, Payload::None);
         }
         let token = self.home.submit_tried(op, self.clone(), Role::Recv);
-        recv.op = RecvOp::Armed { token, lent: false, bulk: false, stopping: false };
+        recv.op = RecvOp::Armed { token, lent: false, bulk: false, stopping: false, shot };
         false
     }
 
@@ -376,7 +403,8 @@ impl Connection {
         }
         match submitted {
             Submitted::InFlight(token) => {
-                recv.op = RecvOp::Armed { token, lent, bulk, stopping: false };
+                let shot = Shot::Sound;
+                recv.op = RecvOp::Armed { token, lent, bulk, stopping: false, shot };
                 false
             }
             Submitted::Answered(done, payload) => {
@@ -482,6 +510,8 @@ impl Connection {
     fn note_received(&self, recv: &mut Recv, len: usize, more: bool, woken: &mut Vec<Waker>) {
         if !more {
             recv.op = RecvOp::Idle;
+        } else if matches!(recv.op, RecvOp::Armed { shot: Shot::Fresh, .. }) {
+            self.note_first(recv);
         }
         recv.note_len(len, self.home.pool().buffer_len());
         let is_over = recv.pinned >= self.home.settings().stream_credit;
@@ -491,6 +521,19 @@ impl Connection {
             self.stop(recv, false);
         }
         recv.waiters.wake(woken);
+    }
+
+    /// A multishot receive has brought its first bytes. If it found a reset behind them as it was
+    /// armed, that is there now, and it may never complete again.
+    #[cold]
+    fn note_first(&self, recv: &mut Recv) {
+        let has_missed = sys::poll_hang_up(self.fd(), Duration::ZERO);
+        if let RecvOp::Armed { shot, .. } = &mut recv.op {
+            *shot = if has_missed { Shot::Deaf } else { Shot::Sound };
+        }
+        if has_missed {
+            self.stop(recv, false);
+        }
     }
 
     /// The end, an error, or an op that ended for a reason of its own.
@@ -505,7 +548,8 @@ impl Connection {
             // A reset that a send met first shows here as an end that it is not (RX12).
             Ok(_) => _ = recv.end.get_or_insert(cut_by.map_or(End::Eof, End::Error)),
             Err(libc::ENOBUFS) if done.buffer().is_none() => {
-                count(&self.home.counters().pool_empty, 1)
+                recv.starved = true;
+                count(&self.home.counters().pool_empty, 1);
             }
             Err(errno) if is_retried(errno) => {}
             Err(libc::ENOMEM) => recv.passing = Some(libc::ENOMEM),

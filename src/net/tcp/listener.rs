@@ -35,6 +35,8 @@ const FAILED_MAX: u32 = 16;
 ///
 /// The listener owns its accept and parks what arrives, so a dropped or even a forgotten
 /// [`accept`](Self::accept) loses no connection. Any number of tasks may accept from one listener.
+/// Up to 64 connections are accepted ahead of the calls, and reset if the listener is dropped: to limit
+/// how many there are, accept and refuse.
 ///
 /// # Examples
 /// ```
@@ -252,11 +254,13 @@ impl TcpListener {
     }
 
     /// Listens at `addr`, with SO_REUSEADDR and a backlog of 1024 connections. Of several
-    /// addresses the first that can be bound is taken. Port 0 lets the kernel choose.
+    /// addresses the first that can be bound is taken. Port 0 lets the kernel choose. At `[::]` IPv4
+    /// clients are served too, where the system does not say otherwise (ipv6(7)).
     ///
     /// # Errors
     /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`, also for some
-    /// milliseconds after a process that listened with io_uring was killed; `InvalidInput` if `addr`
+    /// milliseconds after a process that listened with io_uring was killed (clients still connect
+    /// to that one meanwhile, and are reset): who starts again at once tries again. `InvalidInput` if `addr`
     /// is no address, or a host name, which only those who can wait look up
     /// ([`lookup_host`](crate::net::lookup_host)); `Other` outside a runtime.
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {

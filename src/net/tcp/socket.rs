@@ -44,6 +44,7 @@ pub struct TcpSocket {
     backlog: u32,
     /// The first option that could not be set; `bind`, `listen` and `connect` report it.
     error: Option<io::Error>,
+    is_bound: bool,
 }
 
 /// When and how often an idle connection is probed; tcp(7). What is `None` stays as the system
@@ -95,7 +96,8 @@ impl TcpSocket {
         TcpSocket::new(false)
     }
 
-    /// A socket for IPv6; it takes no IPv4 connections (IPV6_V6ONLY).
+    /// A socket for IPv6. Listening at `::` it takes IPv4 connections too, whose peers are then
+    /// `::ffff:a.b.c.d`, unless [`only_v6`](Self::only_v6) or the sysctl `net.ipv6.bindv6only` says no.
     ///
     /// # Errors
     /// Those of socket(2), such as EMFILE; `Other` outside a runtime.
@@ -106,8 +108,7 @@ impl TcpSocket {
     fn new(v6: bool) -> io::Result<TcpSocket> {
         let home = context::try_current()?.driver.clone();
         let fd = sys::tcp_socket(v6)?;
-        let socket = TcpSocket { fd, home, backlog: BACKLOG, error: None };
-        Ok(if v6 { socket.set(IntOption::OnlyV6, 1) } else { socket })
+        Ok(TcpSocket { fd, home, backlog: BACKLOG, error: None, is_bound: false })
     }
 
     /// A socket for the family of `addr`.
@@ -130,6 +131,12 @@ impl TcpSocket {
     /// sets it; here it is off at first.
     pub fn reuse_addr(self, on: bool) -> TcpSocket {
         self.set(IntOption::ReuseAddr, on.into())
+    }
+
+    /// IPV6_V6ONLY: an IPv6 socket at `::` leaves IPv4 to another socket, which may have the same
+    /// port. What the system says (ipv6(7)) unless set; an error on an IPv4 socket.
+    pub fn only_v6(self, on: bool) -> TcpSocket {
+        self.set(IntOption::OnlyV6, on.into())
     }
 
     /// SO_REUSEPORT: several sockets listen at one address, and the kernel spreads connections
@@ -169,20 +176,27 @@ impl TcpSocket {
         self
     }
 
-    /// bind(2): the local address to listen at or to connect from.
+    /// bind(2): the local address to connect from. ([`listen`](Self::listen) binds by itself.)
     ///
     /// # Errors
-    /// Those of bind(2), and of an option set before.
+    /// Those of bind(2), and of an option set before; `InvalidInput` if it is bound already.
     pub fn bind(mut self, addr: SocketAddr) -> io::Result<TcpSocket> {
         self.check()?;
+        if self.is_bound {
+            let text =
+                "the socket is bound already (`listen` takes the address and binds by itself)";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
         sys::bind(self.fd.as_fd(), &SockAddr::new(addr))?;
+        self.is_bound = true;
         Ok(self)
     }
 
     /// Binds to `addr` and listens.
     ///
     /// # Errors
-    /// Those of bind(2) and listen(2), and of an option set before.
+    /// Those of bind(2) and listen(2), and of an option set before; `InvalidInput` if it is bound
+    /// already.
     pub fn listen(self, addr: SocketAddr) -> io::Result<TcpListener> {
         let socket = self.bind(addr)?;
         sys::listen(socket.fd.as_fd(), i32::try_from(socket.backlog).unwrap_or(i32::MAX))?;

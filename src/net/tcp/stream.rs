@@ -187,7 +187,8 @@ impl TcpStream {
     }
 
     /// Gives the socket back, with the bytes that were received and not read: they come before
-    /// those still in the socket. The socket stays non-blocking.
+    /// those still in the socket. The socket stays non-blocking. An end or a reset that a receive has met
+    /// is not handed on: after a reset the socket itself shows an end.
     ///
     /// There is no `IntoRawFd`, since it could not give these bytes:
     /// ```compile_fail

@@ -1,0 +1,144 @@
+//! A TCP proxy on several threads: a runtime on each, and the kernel spreads the connections.
+//!
+//!     cargo run --release --example proxy -- --to 127.0.0.1:7000 --port 7001 --threads 2
+//!
+//! The two directions of a connection are two futures over the same two streams, without a split. The
+//! end of one direction is passed on, and the other goes on; a reset is passed on as a reset. Prints
+//! `READY` and its address once it listens. Ctrl-C or SIGTERM ends it, and what it carries.
+
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use futures_util::try_join;
+use tamam::Runtime;
+use tamam::net::{TcpListener, TcpSocket, TcpStream};
+use tamam::time::timeout;
+
+const USAGE: &str = "usage: proxy --to HOST:PORT [--port P] [--threads N]";
+
+/// How long a connection to the other side may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+struct Options {
+    to: String,
+    port: u16,
+    threads: usize,
+}
+
+fn main() -> ExitCode {
+    if std::env::args().any(|arg| arg == "--help") {
+        println!("{USAGE}");
+        return ExitCode::SUCCESS;
+    }
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match start(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let mut options = Options { to: String::new(), port: 7001, threads: 1 };
+    while let Some(name) = args.next() {
+        let mut value = || args.next().ok_or(format!("{name} needs a value"));
+        match name.as_str() {
+            "--to" => options.to = value()?,
+            "--port" => options.port = value()?.parse().map_err(|_| "--port: no port")?,
+            "--threads" => {
+                options.threads = value()?.parse().map_err(|_| "--threads: no number")?
+            }
+            _ => return Err(format!("unknown argument: {name}")),
+        }
+    }
+    match (options.to.is_empty(), options.threads) {
+        (true, _) => Err("--to is missing: where do connections go?".into()),
+        (_, 0) => Err("--threads 0: who is to do it?".into()),
+        _ => Ok(options),
+    }
+}
+
+fn start(Options { to, mut port, threads }: Options) -> io::Result<()> {
+    let (mut running, mut all_listen) = (Vec::new(), true);
+    while all_listen && running.len() < threads {
+        let (to, (ready, listens)) = (to.clone(), mpsc::channel());
+        let thread = thread::spawn(move || Runtime::new()?.block_on(serve(to.into(), port, ready)));
+        running.push(thread);
+        match listens.recv() {
+            Ok(chosen) => port = chosen,  // the first one chooses, if it is 0
+            Err(_) => all_listen = false, // it ends, and says why below
+        }
+    }
+    if all_listen {
+        println!("READY 127.0.0.1:{port}");
+        io::stdout().flush()?;
+    }
+    // Starting with the last one: if one could not start, the others serve for ever.
+    running.into_iter().rev().try_for_each(|thread| thread.join().expect("it does not panic"))
+}
+
+async fn serve(to: Rc<str>, port: u16, ready: mpsc::Sender<u16>) -> io::Result<()> {
+    let listener = TcpSocket::new_v4()?
+        .reuse_addr(true)
+        .reuse_port(true)
+        .nodelay(true) // accepted connections inherit it
+        .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    let (interrupted, terminated) = (tamam::signal::ctrl_c(), tamam::signal::terminate());
+    ready.send(listener.local_addr()?.port()).expect("the main thread waits for it");
+    drop(ready);
+    tokio::select! {
+        never = accept(&listener, &to) => match never {},
+        stopped = interrupted => stopped,
+        stopped = terminated => stopped,
+    }
+}
+
+async fn accept(listener: &TcpListener, to: &Rc<str>) -> std::convert::Infallible {
+    loop {
+        match listener.accept().await {
+            Ok((client, peer)) => {
+                let to = to.clone();
+                tamam::spawn(async move {
+                    if let Err(error) = carry(&client, &to).await {
+                        eprintln!("{peer}: {error}");
+                        let _ = client.set_zero_linger(); // it hears of it by a reset
+                    }
+                });
+            }
+            // Out of descriptors, say: the listener pauses by itself, clients wait.
+            Err(error) => eprintln!("accept: {error}"),
+        }
+    }
+}
+
+/// Until both directions have ended, or one has failed.
+async fn carry(client: &TcpStream, to: &str) -> io::Result<()> {
+    let server = timeout(CONNECT_MAX, TcpStream::connect(to)).await??;
+    server.set_nodelay(true)?;
+    let carried = try_join!(pump(client, &server), pump(&server, client));
+    if carried.is_err() {
+        server.set_zero_linger()?;
+    }
+    carried.map(|_| ())
+}
+
+/// All that `from` brings goes to `to`, and then its end.
+async fn pump(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    while let Some(chunk) = from.recv().await? {
+        to.send_all(chunk).await?;
+    }
+    to.shutdown().await
+}
