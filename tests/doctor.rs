@@ -376,8 +376,9 @@ fn a_filter_and_no_choice() {
     command.env("TAMAM_BACKEND", "ring");
     before(&mut command, || deny(&[SETUP, ENTER, REGISTER], libc::EPERM));
     let ended = run(command);
-    assert_eq!(ended.code, Some(1), "epoll is usable");
-    ended.says("No runtime works here.\nTAMAM_BACKEND=ring asks for it.\n");
+    assert_eq!(ended.code, Some(2), "epoll is usable, and not asked for");
+    ended.says("No runtime works here.\nTAMAM_BACKEND=ring asks for io_uring.\n");
+    ended.says("environment: or unset TAMAM_BACKEND, or set it to auto\n");
 }
 
 /// The calls of neither engine.

@@ -31,6 +31,8 @@ const STEP: Duration = Duration::from_millis(1);
 /// series (6.18.15 lacks it, 6.18.44 has it), so it is tried, once in a process. `pretended`: a kernel
 /// that is one without. If it cannot be tried, for want of a loopback device, say, the answer is no;
 /// for want of descriptors, the next ring tries again. With an error something may be in flight.
+///
+/// What is there already when a receive is armed is another matter: `net/connection/recv.rs`.
 pub(super) fn multishot_recv_is_whole(
     ring: &Ring,
     pool: &Rc<Pool>,

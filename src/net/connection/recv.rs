@@ -87,9 +87,9 @@ enum RecvOp {
 /// the bytes, and nothing ever again (docs/kernels.md): so the socket is asked at the first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shot {
-    /// It has brought nothing yet; or it is one.
+    /// It has brought nothing yet.
     Fresh,
-    /// It will complete as it should. So does a one-shot.
+    /// It will complete as it should, as a one-shot does.
     Sound,
     /// It may have missed a reset, and must be armed anew.
     Deaf,
