@@ -168,7 +168,7 @@ fn wrk_finds_no_error() {
         assert!(!text.contains("Socket errors") && !text.contains("Non-2xx"), "{text}");
         let requests = text.lines().find_map(|line| line.trim().split_once(" requests in "));
         let requests = requests.and_then(|(number, _)| number.parse::<u64>().ok());
-        assert!(requests > Some(50), "{text}");
+        assert!(requests > Some(0), "{text}");
         println!("wrk, {engine}: {} requests", requests.unwrap_or_default());
         idle_again(&server, before);
     });
@@ -185,8 +185,8 @@ fn h2load_finds_no_error() {
         for option in ["--npn-list=h2", "--h1"] {
             let text = run(Command::new("h2load")
                 .args([
-                    "--duration",
-                    "2",
+                    "--requests",
+                    "1000",
                     "--clients",
                     "20",
                     "--max-concurrent-streams",
@@ -201,9 +201,8 @@ fn h2load_finds_no_error() {
                 words[at - 1].parse::<u64>().expect(line)
             };
             assert_eq!(["failed", "errored", "timeout"].map(number), [0, 0, 0], "{text}");
-            assert!(number("succeeded") > 20, "{text}");
+            assert_eq!(number("succeeded"), 1000, "{text}");
             assert!(text.contains("0 4xx, 0 5xx"), "{text}");
-            println!("h2load {option}, {engine}: {} requests", number("succeeded"));
         }
         idle_again(&server, before);
     });
