@@ -703,7 +703,7 @@ fn ws_server_outlives_bad_clients() {
         return;
     }
     on_each_engine("ws_server_bad", |engine, _| {
-        let args = ["--every-ms", "20", "--quiet-ms", "400"];
+        let args = ["--every-ms", "20", "--quiet-ms", "2000"];
         let (server, url) = serve("ws_server", &args, engine);
         let [killed, frozen, good] = [(); 3].map(|()| ws_client_of_python(&url, "wait", &[]));
         let flooding = ws_client_of_python(&url, "flood", &[]);
