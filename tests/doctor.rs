@@ -3,7 +3,6 @@
 
 mod common;
 
-use std::borrow::BorrowMut;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
@@ -37,8 +36,7 @@ impl Ended {
     }
 }
 
-fn run(mut command: impl BorrowMut<Command>) -> Ended {
-    let command = command.borrow_mut();
+fn run(mut command: Command) -> Ended {
     let output = command.output().expect("the example can be run");
     let [stdout, stderr] =
         [output.stdout, output.stderr].map(|text| String::from_utf8(text).expect("it prints text"));
@@ -305,7 +303,8 @@ fn the_environment_asks() {
     unknown.says("To change it:\n  environment: TAMAM_PRETEND_KERNEL is `six`");
     assert_eq!((wrong.code, unknown.code), (Some(2), Some(2)), "no runtime starts");
     let mut command = free("doctor");
-    let contrary = run(command.env("TAMAM_PRETEND_KERNEL", "5.10").env("TAMAM_BACKEND", "ring"));
+    command.env("TAMAM_PRETEND_KERNEL", "5.10").env("TAMAM_BACKEND", "ring");
+    let contrary = run(command);
     assert_eq!(contrary.code, Some(2));
     contrary.says("No runtime works here.\nTAMAM_BACKEND=ring asks for io_uring.\n");
     contrary.says("environment: or unset TAMAM_BACKEND, or set it to auto\n");

@@ -220,19 +220,21 @@ fn milliseconds(time: Duration) -> libc::c_int {
 
 /// poll(2) on one descriptor for input; also returns at a signal.
 pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) {
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    let timeout_ms = timeout.map_or(-1, milliseconds);
-    // SAFETY: `entry` is one valid pollfd.
-    unsafe { libc::poll(&mut entry, 1, timeout_ms) };
+    poll(fd, libc::POLLIN, timeout.map_or(-1, milliseconds));
 }
 
 /// poll(2) on one descriptor: whether its connection is reset, or ended in both directions, before the
 /// time is over.
 pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: 0, revents: 0 };
+    poll(fd, 0, milliseconds(timeout)) & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
+/// What came of `events`; nothing also after an error.
+fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout_ms: libc::c_int) -> libc::c_short {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: `entry` is one valid pollfd.
-    unsafe { libc::poll(&mut entry, 1, milliseconds(timeout)) };
-    entry.revents & (libc::POLLERR | libc::POLLHUP) != 0
+    unsafe { libc::poll(&mut entry, 1, timeout_ms) };
+    entry.revents
 }
 
 fn set_option<T: Copy>(

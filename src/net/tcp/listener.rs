@@ -260,8 +260,8 @@ impl TcpListener {
     /// # Errors
     /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`, also for some
     /// milliseconds after a process that listened with io_uring was killed (clients still connect
-    /// to that one meanwhile, and are reset): who starts again at once tries again. `InvalidInput` if `addr`
-    /// is no address, or a host name, which only those who can wait look up
+    /// to that one meanwhile, and are reset): who starts again at once tries again. `InvalidInput`
+    /// if `addr` is no address, or a host name, which only those who can wait look up
     /// ([`lookup_host`](crate::net::lookup_host)); `Other` outside a runtime.
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
