@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use crate::executor::{self, JoinError, TaskId};
 use crate::panics::contain;
-use crate::sys::signal::spawn_deaf;
+use crate::sys::signal::spawn_without_signals;
 
 /// How many closures of `spawn_blocking` run at once.
 const CLOSURES_MAX: usize = 8;
@@ -264,7 +264,7 @@ impl Pool {
             self.work.notify_one();
             return Ok(());
         }
-        match spawn_deaf(NAME, || POOL.work()) {
+        match spawn_without_signals(NAME, || POOL.work()) {
             Ok(()) => state.threads += 1,
             Err(error) if state.threads == 0 => {
                 let job = state.lanes[lane as usize].jobs.pop_back();

@@ -164,7 +164,7 @@ pub fn signal(kind: SignalKind) -> io::Result<Signal> {
     let mut hub = hub();
     hub.start()?;
     if !hub.handled.contains(&kind.0) {
-        sys::signal::handle(kind.0)?;
+        sys::signal::install_handler(kind.0)?;
         hub.handled.push(kind.0);
     }
     let id = hub.next_id;
@@ -305,8 +305,8 @@ impl Hub {
         }
         let news = Arc::new(sys::eventfd()?);
         let reader = news.clone();
-        sys::signal::spawn_deaf("tamam-signal", move || tell(&reader))?;
-        sys::signal::set_news(news.as_fd());
+        sys::signal::spawn_without_signals("tamam-signal", move || tell(&reader))?;
+        sys::signal::set_eventfd(news.as_fd());
         self.news = Some(news);
         self.process = process;
         Ok(())

@@ -1,11 +1,12 @@
-//! `SocketAddr` to and from the kernel's sockaddr. ip(7), ipv6(7).
+//! `SocketAddr` to and from the kernel's sockaddr; ip(7), ipv6(7). Only IPv4 and IPv6. Read next:
+//! `socket.rs`.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
-/// A socket address as the kernel wants it.
+/// A socket address in the form that system calls take.
 #[derive(Clone)]
 pub(crate) struct SockAddr {
     storage: libc::sockaddr_storage,
@@ -14,7 +15,7 @@ pub(crate) struct SockAddr {
 
 impl SockAddr {
     pub(crate) fn new(addr: SocketAddr) -> SockAddr {
-        // SAFETY: all zeroes is a valid sockaddr_storage.
+        // SAFETY: sockaddr_storage consists of integers, for which all zeroes are valid.
         let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
         let len = match addr {
             SocketAddr::V4(addr) => {
@@ -24,7 +25,7 @@ impl SockAddr {
                     sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(addr.ip().octets()) },
                     sin_zero: [0; 8],
                 };
-                // SAFETY: sockaddr_storage has room and alignment for every sockaddr.
+                // SAFETY: sockaddr_storage is as large and as aligned as any sockaddr.
                 unsafe { (&raw mut storage).cast::<libc::sockaddr_in>().write(raw) };
                 mem::size_of::<libc::sockaddr_in>()
             }
@@ -36,7 +37,7 @@ impl SockAddr {
                     sin6_addr: libc::in6_addr { s6_addr: addr.ip().octets() },
                     sin6_scope_id: addr.scope_id(),
                 };
-                // SAFETY: sockaddr_storage has room and alignment for every sockaddr.
+                // SAFETY: sockaddr_storage is as large and as aligned as any sockaddr.
                 unsafe { (&raw mut storage).cast::<libc::sockaddr_in6>().write(raw) };
                 mem::size_of::<libc::sockaddr_in6>()
             }
@@ -44,11 +45,12 @@ impl SockAddr {
         SockAddr { storage, len: len as libc::socklen_t }
     }
 
-    /// Lets `call` write an address, and reads it back.
-    pub(crate) fn fill(
+    /// The address that `call` writes. It gets zeroed memory with room for any address, and the
+    /// length of that room, which it may change to the length of the address.
+    pub(crate) fn from_kernel(
         call: impl FnOnce(*mut libc::sockaddr, &mut libc::socklen_t) -> io::Result<()>,
     ) -> io::Result<SocketAddr> {
-        // SAFETY: all zeroes is a valid sockaddr_storage.
+        // SAFETY: sockaddr_storage consists of integers, for which all zeroes are valid.
         let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
         let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         call((&raw mut storage).cast(), &mut len)?;
@@ -58,14 +60,15 @@ impl SockAddr {
     fn to_std(&self) -> io::Result<SocketAddr> {
         match i32::from(self.storage.ss_family) {
             libc::AF_INET => {
-                // SAFETY: the family says which sockaddr it is; storage is large and aligned
-                // enough for each, and starts zeroed.
+                // SAFETY: the storage is as large and as aligned as any sockaddr, and all of it is
+                // initialised: it was zeroed before an address was written. Every byte pattern is a
+                // valid sockaddr_in.
                 let raw = unsafe { (&raw const self.storage).cast::<libc::sockaddr_in>().read() };
                 let ip = Ipv4Addr::from(raw.sin_addr.s_addr.to_ne_bytes());
                 Ok(SocketAddrV4::new(ip, u16::from_be(raw.sin_port)).into())
             }
             libc::AF_INET6 => {
-                // SAFETY: as above.
+                // SAFETY: as above, for sockaddr_in6.
                 let raw = unsafe { (&raw const self.storage).cast::<libc::sockaddr_in6>().read() };
                 let ip = Ipv6Addr::from(raw.sin6_addr.s6_addr);
                 let port = u16::from_be(raw.sin6_port);

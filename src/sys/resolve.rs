@@ -1,8 +1,9 @@
-//! getaddrinfo(3): the addresses of a host name, as the system has them (nsswitch.conf(5)).
+//! getaddrinfo(3): the addresses of a host name, as this system is configured to find them
+//! (nsswitch.conf(5)).
 //!
-//! The one call in `sys` that waits, for a name server and for long: it runs on a thread of
-//! `blocking.rs`, never on one that turns a runtime. std has it too, but keeps the code of a failure
-//! to itself, and "there is no such name" could not be told from "nobody answers".
+//! This call may wait seconds for a name server. It runs on a thread of `blocking.rs`, never on one
+//! that runs a runtime. std's `ToSocketAddrs` makes the same call, but hides its error code,
+//! without which "there is no such name" looks like "no name server answered".
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, CString};
@@ -12,47 +13,49 @@ use std::ptr;
 
 use super::addr::SockAddr;
 
-/// What getaddrinfo(3) found, freed when this is dropped.
+/// The list that getaddrinfo(3) returned. Freed on drop.
 struct Found(*mut libc::addrinfo);
 
 impl Drop for Found {
     fn drop(&mut self) {
         if !self.0.is_null() {
-            // SAFETY: the list came from getaddrinfo(3) and is freed once.
+            // SAFETY: getaddrinfo(3) returned this list, and only this drop frees it.
             unsafe { libc::freeaddrinfo(self.0) };
         }
     }
 }
 
-/// The addresses of `host` for TCP, in the order of getaddrinfo(3), all with `port`. Waits.
+/// The TCP addresses of `host`, in the order of getaddrinfo(3), each with `port`. Blocks.
 pub(crate) fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let name = CString::new(host).map_err(|_| {
         io::Error::new(io::ErrorKind::InvalidInput, "a host name contains no zero byte")
     })?;
-    // SAFETY: zeroes are hints that ask for everything.
+    // SAFETY: addrinfo consists of integers and raw pointers, for which zero and null are valid. As
+    // hints they ask for every address.
     let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
-    hints.ai_socktype = libc::SOCK_STREAM; // else each address comes once for every type
+    hints.ai_socktype = libc::SOCK_STREAM; // without it, each address comes once for each type
     let mut found = Found(ptr::null_mut());
-    // SAFETY: `name` ends with a zero, null asks for no service, `hints` is readable and the place
-    // for the list writable.
+    // SAFETY: `name` is a C string, a null service is allowed, and `hints` and `found` live through
+    // the call.
     let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &hints, &mut found.0) };
     if code != 0 {
         return Err(failure(code));
     }
     let mut addrs = Vec::new();
     let mut next: *const libc::addrinfo = found.0;
-    // SAFETY: an entry of the list, which lives as long as `found`, or null at its end.
+    // SAFETY: `next` is null, or an entry of the list, which lives until `found` is dropped.
     while let Some(entry) = unsafe { next.as_ref() } {
         next = entry.ai_next;
-        let addr = SockAddr::fill(|storage, len| {
+        let addr = SockAddr::from_kernel(|storage, len| {
             let bytes = entry.ai_addrlen.min(*len) as usize;
-            // SAFETY: the entry's address has that many bytes, and `fill` gives room for them.
+            // SAFETY: getaddrinfo(3) gave an address of `ai_addrlen` bytes, `from_kernel` gives
+            // room for `len`, and `bytes` is the smaller of both.
             unsafe {
                 ptr::copy_nonoverlapping(entry.ai_addr.cast::<u8>(), storage.cast::<u8>(), bytes);
             }
             Ok(())
         });
-        // A family that is neither of the two cannot be connected to.
+        // An address that is neither IPv4 nor IPv6 is left out: this crate cannot connect to it.
         addrs.extend(addr.ok().map(|mut addr| {
             addr.set_port(port);
             addr
@@ -61,10 +64,9 @@ pub(crate) fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(addrs)
 }
 
-/// The code of getaddrinfo(3) as an error: its words, and the kind nearest to it.
+/// An error with the text of a code of getaddrinfo(3), and the kind that comes nearest.
 fn failure(code: libc::c_int) -> io::Error {
-    // The only address family or the only record that was asked for is missing: no code of POSIX,
-    // but of glibc.
+    // glibc's own code: the name exists, but has no address.
     const EAI_NODATA: libc::c_int = -5;
     let kind = match code {
         libc::EAI_SYSTEM => return io::Error::last_os_error(),
@@ -72,7 +74,7 @@ fn failure(code: libc::c_int) -> io::Error {
         libc::EAI_MEMORY => io::ErrorKind::OutOfMemory,
         _ => io::ErrorKind::Other,
     };
-    // SAFETY: gives a text that ends with a zero and is never freed, for every code.
+    // SAFETY: for every code, gai_strerror(3) returns a C string that is never freed.
     let text = unsafe { CStr::from_ptr(libc::gai_strerror(code)) };
     io::Error::new(kind, text.to_string_lossy().into_owned())
 }

@@ -1,8 +1,9 @@
-//! Signals: a handler that only counts and writes to an eventfd, and threads that get none.
+//! Signals: a handler that counts them and writes to an eventfd, and threads that receive none;
 //! sigaction(2), signal-safety(7).
 //!
-//! No signalfd(2): a signal must be blocked in every thread for that, those that other libraries
-//! start included, and programs that are started would inherit the mask.
+//! `src/signal.rs` reads the eventfd and wakes the tasks that wait. signalfd(2) is not used: it
+//! works only if every thread blocks the signal, also threads of other libraries, and child
+//! processes would inherit that mask.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -12,102 +13,109 @@ use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::thread;
 
-/// One more than the highest signal: SIGRTMAX is 64.
+/// One more than the highest signal, SIGRTMAX, which is 64.
 const SIGNALS: usize = 65;
 
-/// How often each signal came, since its handler is there. It wraps; only a difference says
-/// something.
+/// How often the handler ran for each signal. A count wraps, so only its changes mean anything.
 static COUNTS: [AtomicU32; SIGNALS] = [const { AtomicU32::new(0) }; SIGNALS];
 /// The eventfd that the handler writes to, or -1.
-static NEWS: AtomicI32 = AtomicI32::new(-1);
-/// The process that reads it: a forked child has the handler too, and shares the eventfd.
-static READER: AtomicI32 = AtomicI32::new(0);
+static EVENTFD: AtomicI32 = AtomicI32::new(-1);
+/// The id of the process that reads the eventfd. A forked child inherits the handler and the
+/// eventfd, but not the thread that reads it.
+static READER_PROCESS: AtomicI32 = AtomicI32::new(0);
 
-/// Runs in the midst of anything, on any thread: nothing but atomics and calls of
-/// signal-safety(7).
+/// The handler. It may interrupt any code on any thread, so it uses only atomics and calls that
+/// signal-safety(7) lists.
 extern "C" fn handler(signal: libc::c_int) {
-    // SAFETY: takes no pointers, cannot fail.
-    if unsafe { libc::getpid() } != READER.load(Ordering::Acquire) {
-        // A forked child where nobody listens: it has what it would have without us. The signal
-        // that is raised waits until the handler returns.
-        // SAFETY: both are safe in a handler, and take no pointers.
+    // SAFETY: getpid(2) takes no pointers and cannot fail.
+    if unsafe { libc::getpid() } != READER_PROCESS.load(Ordering::Acquire) {
+        // A forked child, which has no thread to read the eventfd: the signal takes its default
+        // effect. It is blocked while the handler runs, so the raised one is delivered afterwards.
+        // SAFETY: signal-safety(7) lists both calls, and neither takes a pointer to memory.
         unsafe {
             libc::signal(signal, libc::SIG_DFL);
             libc::raise(signal);
         }
         return;
     }
-    // SAFETY: gives the thread's own errno.
+    // The interrupted code may be about to read errno: save it here, restore it below.
+    // SAFETY: it returns the address of this thread's errno, which is valid while the thread lives.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above; what was interrupted may be about to read it.
+    // SAFETY: as above.
     let before = unsafe { *errno };
     if let Some(count) = usize::try_from(signal).ok().and_then(|signal| COUNTS.get(signal)) {
         count.fetch_add(1, Ordering::Release);
     }
     let one = 1u64.to_ne_bytes();
-    // SAFETY: pointer and length come from one array. It does not block: if the counter is full,
-    // it is readable already, which is all that is wanted.
-    unsafe { libc::write(NEWS.load(Ordering::Acquire), one.as_ptr().cast(), one.len()) };
+    // If the counter is full, the write fails with EAGAIN and the eventfd is readable already.
+    // SAFETY: pointer and length are those of one array that lives through the call.
+    unsafe { libc::write(EVENTFD.load(Ordering::Acquire), one.as_ptr().cast(), one.len()) };
     // SAFETY: as above.
     unsafe { *errno = before };
 }
 
-/// How often `signal` came.
+/// How often `signal` came since its handler was installed.
 pub(crate) fn count(signal: i32) -> u32 {
     COUNTS[signal as usize].load(Ordering::Acquire)
 }
 
-/// Whether there can be a handler for this signal. Not for SIGKILL and SIGSTOP, nor for those that
-/// say what the code just did wrong: returning from the handler would do it again. Not for the two
-/// that the C library keeps to itself.
+/// Whether this signal can have our handler. SIGKILL and SIGSTOP cannot have any. A fault, such as
+/// SIGSEGV, would come again as soon as the handler returns. The C library reserves the signals
+/// between 32 and SIGRTMIN.
 pub(crate) fn can_be_handled(signal: i32) -> bool {
-    let own = [libc::SIGILL, libc::SIGFPE, libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP];
+    let faults = [libc::SIGILL, libc::SIGFPE, libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP];
     let reserved = 32..libc::SIGRTMIN();
     (1..SIGNALS as i32).contains(&signal)
         && ![libc::SIGKILL, libc::SIGSTOP].contains(&signal)
-        && !own.contains(&signal)
+        && !faults.contains(&signal)
         && !reserved.contains(&signal)
 }
 
-/// From now on the handler writes to `news`, which must stay open: signals of this process are told
-/// there.
-pub(crate) fn set_news(news: BorrowedFd<'_>) {
-    NEWS.store(news.as_raw_fd(), Ordering::Release);
-    READER.store(std::process::id() as i32, Ordering::Release);
+/// Tells the handler to write to `eventfd`, which must stay open, for signals of this process.
+pub(crate) fn set_eventfd(eventfd: BorrowedFd<'_>) {
+    EVENTFD.store(eventfd.as_raw_fd(), Ordering::Release);
+    READER_PROCESS.store(std::process::id() as i32, Ordering::Release);
 }
 
-/// Puts the handler in the place of what the process does at this signal.
-pub(crate) fn handle(signal: i32) -> io::Result<()> {
-    // SAFETY: zeroes are an empty mask and no flags.
+/// Installs the handler for `signal`, in place of the handler or default that was there.
+pub(crate) fn install_handler(signal: i32) -> io::Result<()> {
+    // SAFETY: sigaction consists of integers, a mask and an optional function pointer, for which
+    // all zeroes are valid: no flags, an empty mask.
     let mut action: libc::sigaction = unsafe { mem::zeroed() };
     action.sa_sigaction = handler as extern "C" fn(libc::c_int) as usize;
-    // A system call goes on after it. On the thread's signal stack, if it has one: those of other
-    // languages may have little else.
+    // SA_RESTART: interrupted system calls go on. SA_ONSTACK: the handler uses the thread's
+    // alternate stack, if it has one; threads of Go, for example, have little room on the other.
     action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
-    // SAFETY: `action` is readable, and its handler is safe at any time; null asks for nothing.
+    // SAFETY: `action` lives through the call, its handler is safe in any code it interrupts, and a
+    // null pointer asks for no copy of the old action.
     super::check(unsafe { libc::sigaction(signal, &action, ptr::null_mut()) }).map(drop)
 }
 
-/// Starts a thread that gets no signals of the process, from its first instruction on: a handler of
-/// the program never runs on it. Those that say what the thread itself did wrong come through.
-pub(crate) fn spawn_deaf(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+/// Starts a thread on which every signal but the faults is blocked, from its first instruction on.
+/// No handler of the program runs on it.
+pub(crate) fn spawn_without_signals(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> io::Result<()> {
     let blocked = all_but_faults();
     let mut before = blocked;
-    // SAFETY: one set is readable, the other writable. A thread inherits the mask of its maker.
+    // A new thread inherits the mask of the thread that starts it.
+    // SAFETY: both sets live through the call, which reads the first and writes the second.
     unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &blocked, &mut before) };
     let started = thread::Builder::new().name(name.to_owned()).spawn(run);
-    // SAFETY: `before` is the mask that was there.
+    // SAFETY: `before` is initialised and lives through the call; null asks for no copy of the old
+    // mask.
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
     started.map(drop)
 }
 
 fn all_but_faults() -> libc::sigset_t {
-    // SAFETY: filled on the next line.
+    // SAFETY: sigset_t consists of integers, for which all zeroes are valid.
     let mut set: libc::sigset_t = unsafe { mem::zeroed() };
-    // SAFETY: `set` is writable.
+    // SAFETY: `set` lives through the call.
     unsafe { libc::sigfillset(&mut set) };
     for signal in [libc::SIGILL, libc::SIGFPE, libc::SIGSEGV, libc::SIGBUS, libc::SIGTRAP] {
-        // SAFETY: `set` is initialised.
+        // SAFETY: `set` is initialised and lives through the call.
         unsafe { libc::sigdelset(&mut set, signal) };
     }
     set

@@ -1,0 +1,75 @@
+//! Options of sockets: getsockopt(2), setsockopt(2).
+#![allow(unsafe_code)]
+
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::check;
+
+/// The options of type `int` that this crate reads and sets; socket(7), tcp(7), ipv6(7).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum IntOption {
+    ReuseAddr,
+    ReusePort,
+    ReceiveBuffer,
+    SendBuffer,
+    KeepAlive,
+    KeepIdle,
+    KeepInterval,
+    KeepCount,
+    NoDelay,
+    OnlyV6,
+}
+
+impl IntOption {
+    fn level_and_name(self) -> (libc::c_int, libc::c_int) {
+        match self {
+            IntOption::ReuseAddr => (libc::SOL_SOCKET, libc::SO_REUSEADDR),
+            IntOption::ReusePort => (libc::SOL_SOCKET, libc::SO_REUSEPORT),
+            IntOption::ReceiveBuffer => (libc::SOL_SOCKET, libc::SO_RCVBUF),
+            IntOption::SendBuffer => (libc::SOL_SOCKET, libc::SO_SNDBUF),
+            IntOption::KeepAlive => (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
+            IntOption::KeepIdle => (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
+            IntOption::KeepInterval => (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
+            IntOption::KeepCount => (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
+            IntOption::NoDelay => (libc::IPPROTO_TCP, libc::TCP_NODELAY),
+            IntOption::OnlyV6 => (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+        }
+    }
+}
+
+/// setsockopt(2) of an int.
+pub(crate) fn set(fd: BorrowedFd<'_>, option: IntOption, value: i32) -> io::Result<()> {
+    let (level, name) = option.level_and_name();
+    set_option(fd, level, name, value)
+}
+
+/// getsockopt(2) of an int.
+pub(crate) fn get(fd: BorrowedFd<'_>, option: IntOption) -> io::Result<i32> {
+    let (level, name) = option.level_and_name();
+    let mut value: libc::c_int = 0;
+    let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
+    let out: *mut libc::c_int = &mut value;
+    // SAFETY: `out` points to `value`, which lives through the call and is `len` bytes long.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out.cast(), &mut len) })?;
+    Ok(value)
+}
+
+/// SO_LINGER with a time of zero: from now on, close(2) resets the connection.
+pub(crate) fn set_zero_linger(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, linger)
+}
+
+fn set_option<T: Copy>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: T,
+) -> io::Result<()> {
+    let len = mem::size_of::<T>() as libc::socklen_t;
+    let value: *const T = &value;
+    // SAFETY: `value` points to the argument, which lives through the call and is `len` bytes long.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.cast(), len) }).map(drop)
+}

@@ -1,0 +1,27 @@
+//! poll(2) on one descriptor, for the places that need no epoll set.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use super::time::milliseconds;
+
+/// Waits until `fd` has something to read, the time is over, or a signal comes; without a timeout,
+/// for as long as it takes.
+pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) {
+    poll(fd, libc::POLLIN, timeout.map_or(-1, milliseconds));
+}
+
+/// Waits until the connection of `fd` is reset or has ended in both directions. False if the time
+/// is over first.
+pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+    poll(fd, 0, milliseconds(timeout)) & (libc::POLLERR | libc::POLLHUP) != 0
+}
+
+/// Returns the events that came; none if poll(2) failed.
+fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout_ms: libc::c_int) -> libc::c_short {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
+    // SAFETY: `entry` is the one pollfd that the count of 1 announces, and lives through the call.
+    unsafe { libc::poll(&mut entry, 1, timeout_ms) };
+    entry.revents
+}
