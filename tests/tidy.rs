@@ -540,7 +540,7 @@ impl File {
 
     /// The code without what is compiled for tests only.
     fn library_code(&self) -> String {
-        match self.name.ends_with("/tests.rs") {
+        match self.name.ends_with("/tests.rs") || self.name.contains("/tests/") {
             true => String::new(),
             false => without_tests(&self.code()),
         }

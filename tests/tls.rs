@@ -1,4 +1,4 @@
-//! TLS over TCP: the engine is tested in memory (`src/tls/tests.rs`); here is what lies between it
+//! TLS over TCP: the engine is tested in memory (`src/tls/tests`); here is what lies between it
 //! and TCP, on every engine of the runtime, and strangers at the other end.
 
 mod common;

@@ -1,0 +1,197 @@
+//! Tests of the engine: two of them in memory, and a wire between them that cuts as it likes.
+//!
+//! This file has what the tests share: keys, configurations, the two ends, and the wire.
+
+mod handshake;
+mod hostile;
+mod transfer;
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+use super::engine::{Engine, Failure};
+
+/// Pseudo-random numbers (xorshift64*), so that a failure can be repeated by its seed.
+struct Random(u64);
+
+impl Random {
+    fn new(seed: u64) -> Random {
+        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        ((self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound as u64) as usize
+    }
+
+    /// At most so many bytes, and one at least.
+    fn some(&mut self, most: usize) -> Vec<u8> {
+        let len = 1 + self.below(most);
+        self.bytes(len)
+    }
+
+    fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.below(256) as u8).collect()
+    }
+}
+
+/// An authority, and what it has signed.
+struct Keys {
+    root: CertificateDer<'static>,
+    server: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
+    client: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
+}
+
+static KEYS: LazyLock<Keys> = LazyLock::new(|| {
+    let root_key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = params.self_signed(&root_key).expect("a certificate").der().clone();
+    let issuer = rcgen::Issuer::new(params, root_key);
+    let sign = |name: &str| {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
+        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
+        let der = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        (vec![certificate.der().clone()], der)
+    };
+    Keys { root, server: sign("server.test"), client: sign("client.test") }
+});
+
+fn roots() -> Arc<RootCertStore> {
+    let mut roots = RootCertStore::empty();
+    roots.add(KEYS.root.clone()).expect("a certificate");
+    Arc::new(roots)
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn client_config(version: &'static SupportedProtocolVersion) -> ClientConfig {
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[version])
+        .expect("known")
+        .with_root_certificates(roots())
+        .with_no_client_auth()
+}
+
+fn server_config(version: &'static SupportedProtocolVersion) -> ServerConfig {
+    let (certificates, key) = &KEYS.server;
+    ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[version])
+        .expect("known")
+        .with_no_client_auth()
+        .with_single_cert(certificates.clone(), key.clone_key())
+        .expect("they belong together")
+}
+
+fn name() -> ServerName<'static> {
+    ServerName::try_from("server.test").expect("a name")
+}
+
+/// A side, what is on its way to it, and what it made of that.
+struct End {
+    engine: Engine,
+    wire: Vec<u8>,
+    received: Vec<u8>,
+    sent: Vec<u8>,
+}
+
+impl End {
+    fn new(engine: Engine) -> End {
+        End { engine, wire: Vec::new(), received: Vec::new(), sent: Vec::new() }
+    }
+
+    /// What this side has to say goes onto the wire of `other`.
+    fn transmit(&mut self, other: &mut End) {
+        other.wire.append(&mut self.engine.take_out());
+    }
+
+    /// The first `len` bytes on the wire arrive.
+    fn arrive(&mut self, len: usize) {
+        let mut bytes: Vec<u8> = self.wire.drain(..len).collect();
+        let range = self.engine.feed(&mut bytes);
+        // What came in pieces is earlier than what came whole.
+        self.received.append(&mut self.engine.take_plain());
+        self.received.extend_from_slice(&bytes[range]);
+    }
+
+    fn arrive_all(&mut self) {
+        self.arrive(self.wire.len());
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        assert!(self.engine.write(bytes), "nothing keeps it from sending");
+        self.sent.extend_from_slice(bytes);
+    }
+
+    fn failure(&self) -> Failure {
+        self.engine.failure().expect("it has failed").clone()
+    }
+}
+
+struct Pair {
+    client: End,
+    server: End,
+}
+
+impl Pair {
+    fn new(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Pair {
+        let client = Engine::client(client, name()).expect("a valid config");
+        let server = Engine::server(server).expect("a valid config");
+        Pair { client: End::new(client), server: End::new(server) }
+    }
+
+    /// With the handshake done.
+    fn connected(version: &'static SupportedProtocolVersion) -> Pair {
+        let mut pair =
+            Pair::new(Arc::new(client_config(version)), Arc::new(server_config(version)));
+        pair.settle();
+        assert!(!pair.client.engine.is_handshaking() && !pair.server.engine.is_handshaking());
+        pair
+    }
+
+    /// Moves what there is to move, to the end.
+    fn settle(&mut self) {
+        let Pair { client, server } = self;
+        loop {
+            client.transmit(server);
+            server.transmit(client);
+            if client.wire.is_empty() && server.wire.is_empty() {
+                return;
+            }
+            client.arrive_all();
+            server.arrive_all();
+        }
+    }
+
+    /// As [`settle`](Self::settle), in pieces.
+    fn settle_in_pieces(&mut self, random: &mut Random, most: usize) {
+        let Pair { client, server } = self;
+        loop {
+            client.transmit(server);
+            server.transmit(client);
+            if client.wire.is_empty() && server.wire.is_empty() {
+                return;
+            }
+            for end in [&mut *client, &mut *server] {
+                let len = end.wire.len().min(1 + random.below(most));
+                end.arrive(len);
+            }
+        }
+    }
+
+    fn assert_all_arrived(&self, seed: u64) {
+        assert!(self.client.received == self.server.sent, "to the client, seed {seed}");
+        assert!(self.server.received == self.client.sent, "to the server, seed {seed}");
+        for end in [&self.client, &self.server] {
+            assert!(end.engine.failure().is_none(), "seed {seed}: {:?}", end.engine.failure());
+            assert_eq!(end.engine.held(), 0, "an idle engine holds no memory, seed {seed}");
+        }
+    }
+}
