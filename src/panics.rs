@@ -1,26 +1,28 @@
-//! Keeping one party's panic from all others.
+//! Keeping a panic in foreign code (a waker, a destructor, a closure) from the code around it.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Runs foreign code; a panic in it ends there, after the panic hook has told of it.
+pub(crate) use drop_payload as bury; // what `driver/mod.rs` calls it
+
+/// Runs foreign code. If it panics, the panic hook reports that, and this returns.
 pub(crate) fn contain(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        bury(payload);
+        drop_payload(payload);
     }
 }
 
-/// Drops a panic payload, which may panic in turn; the payload of that is leaked, or this would
-/// have no end.
+/// Drops a panic payload. If its destructor panics, the new payload is leaked: its destructor might
+/// panic as well, and so on without end.
 #[cold]
-pub(crate) fn bury(payload: Box<dyn Any + Send>) {
+pub(crate) fn drop_payload(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         std::mem::forget(payload);
     }
 }
 
-/// Wakes all, in order, whichever of them panics.
+/// Wakes all, in order, even if some of them panic.
 #[inline]
 pub(crate) fn wake_all(mut wakers: impl Iterator<Item = Waker>) {
     let mut is_done = false;

@@ -7,6 +7,8 @@
 //! on the run queue (`queue.rs`), any other thread on the inbox (`inbox.rs`); `waker.rs` decides
 //! which. Read `state.rs` first, then `task.rs`.
 
+mod cell;
+mod counts;
 mod inbox;
 mod join;
 mod queue;

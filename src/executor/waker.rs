@@ -8,7 +8,7 @@
 //!
 //! Not for signal handlers (TK9): a wake there may free memory, or interrupt a push at home.
 //!
-//! `inbox.rs` has the proof of the remote way, `task.rs` the account of the counts.
+//! `inbox.rs` has the proof of the remote way, `counts.rs` the account of the counts.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -19,8 +19,9 @@ use core::task::{Context, Poll, RawWaker, RawWakerVTable, Waker};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::counts::{release, release_at_home, retain, retain_at_home};
 use super::state::State;
-use super::task::{Header, TaskRef, release, release_at_home, retain, retain_at_home};
+use super::task::{Header, TaskRef};
 use super::{Executor, Home, Shared};
 
 thread_local! {
