@@ -18,22 +18,24 @@ pub struct Metrics {
     /// System calls that submit or wait: io_uring_enter(2); epoll_pwait2(2) and epoll_wait(2).
     pub enters: u64,
     /// All system calls of the engine: `enters`, and under epoll those that receive, send, accept,
-    /// connect and register. What is called directly on either engine (shutdown(2), close(2),
-    /// options of sockets) is not counted.
+    /// connect and register. Calls that bypass the engine on either (shutdown(2), close(2), options
+    /// of sockets) are not counted.
     pub system_calls: u64,
     /// Submissions that the kernel took; under epoll, requests.
     pub submissions: u64,
     /// Completions that were reaped; under epoll, requests that were answered.
     pub completions: u64,
-    /// How often the completion queue had overflowed and the kernel was asked for the rest.
+    /// How often the completion queue overflowed, so that the runtime had to ask the kernel for the
+    /// rest.
     pub overflows: u64,
     /// How often a receive ended because no buffer was free.
     pub pool_empty: u64,
-    /// Accepts that failed: for want of descriptors, or because the client was gone.
+    /// Accepts that failed: because no descriptor was left, or because the client was gone.
     pub accept_errors: u64,
-    /// Answers (bytes, connections) that came while nobody waited for them, and were parked.
+    /// Answers (bytes, connections) that came while no task waited for them, and were parked.
     pub parked: u64,
-    /// Completions that no op in flight explains. Not zero is a bug of this crate: please report.
+    /// Completions that belong to no op in flight. If this is not zero, it is a bug of this crate:
+    /// please report it.
     pub stray_completions: u64,
     /// Polls of tasks, the main future included.
     pub polls: u64,

@@ -1,30 +1,31 @@
-//! The inbox: how other threads hand woken tasks to the home thread. A Treiber stack of borrowed
-//! nodes, pushed by compare-and-swap, taken whole, turned round to the order of arrival.
+//! The inbox: other threads hand woken tasks to the home thread through it.
 //!
-//! There is no pop of a single node, hence no ABA. It owns nothing and dereferences nothing: an
-//! item is an address, its link is handed in next to it. What keeps an item alive meanwhile is
-//! the affair of `waker.rs`, to be read next.
+//! It is a Treiber stack: threads push nodes by compare-and-swap, home takes the whole stack and
+//! reverses it to the order of arrival. No thread pops a single node, so there is no ABA problem.
 //!
-//! It names `std::sync::atomic` once and nothing else of std, so that a test can include it with
-//! `#[path]` and run it under loom: `#![no_std] extern crate loom as std;`.
+//! It owns no item and dereferences none: an item is an address, and the caller passes its link
+//! along with it. `waker.rs`, to be read next, keeps the items alive.
+//!
+//! It uses nothing of std but `std::sync::atomic`, and names that once. So `tests/loom.rs` can
+//! include this file with `#[path]` and run it under loom: `#![no_std] extern crate loom as std;`.
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 /// The part of an item that belongs to the inbox.
 ///
-/// `queued` says who may use `next`: the thread that turned it from false to true, until its push;
-/// then home, from the take until it releases. Everybody else leaves with the wake delivered by
-/// that first thread.
+/// `queued` decides who may use `next`: first the thread that turned `queued` from false to true,
+/// until its push; then home, from `take` until `release`. A thread that finds `queued` true need
+/// do nothing: the push of that first thread delivers its wake as well.
 pub(crate) struct Link<T> {
     next: AtomicPtr<T>,
     queued: AtomicBool,
 }
 
 pub(crate) struct Inbox<T> {
-    /// Null when empty, `closed()` for ever once closed, else the newest item.
+    /// The newest item; null when empty; `closed()` from `close` on, for ever.
     head: AtomicPtr<T>,
 }
 
-/// No item is here: an item is larger than one byte.
+/// The address that stands for "closed". No item can have it: an item is larger than one byte.
 fn closed<T>() -> *mut T {
     core::ptr::without_provenance_mut(usize::MAX)
 }
@@ -34,21 +35,22 @@ impl<T> Link<T> {
         Self { next: AtomicPtr::new(core::ptr::null_mut()), queued: AtomicBool::new(false) }
     }
 
-    /// Any thread: true means that the caller has to push. False means that a push is under way
-    /// or done, and that home, when it releases, sees everything the caller did before: both are
-    /// read-modify-writes of the same flag. (A load first, to spare the swap, would lose that.)
+    /// Any thread. True: the caller has to push. False: another thread pushes or has pushed, and
+    /// home, when it releases the link, sees everything that the caller did before. This holds
+    /// because both swap the same flag; a mere load before the swap, to save it, would break it.
     pub(crate) fn claim(&self) -> bool {
         !self.queued.swap(true, Ordering::AcqRel)
     }
 
-    /// Home: the wake is seen, the next one pushes again. To be called after `next` was read and
-    /// before the task is polled. A swap and not a store, see `claim`.
+    /// Home only. The next wake will push again. Call it after reading `next` and before polling
+    /// the task. It is a swap, not a store: see `claim`.
     pub(crate) fn release(&self) {
         let claimed = self.queued.swap(false, Ordering::AcqRel);
         debug_assert!(claimed, "what is taken from the inbox was claimed");
     }
 
-    /// Home: the item that arrived after this one, or null. Only between take and release.
+    /// Home only: the item that arrived after this one, or null. Valid between `take` and
+    /// `release`.
     pub(crate) fn next(&self) -> *mut T {
         self.next.load(Ordering::Relaxed)
     }
@@ -59,12 +61,13 @@ impl<T> Inbox<T> {
         Self { head: AtomicPtr::new(core::ptr::null_mut()) }
     }
 
-    /// Any thread: adds an item whose link the caller has claimed. False when the inbox is closed:
-    /// the item stays with the caller.
+    /// Any thread: adds an item whose link the caller has claimed. Returns false when the inbox is
+    /// closed; the item then stays with the caller.
     ///
-    /// SeqCst, as is the load in `is_empty`: a pusher stores here and then reads whether home is
-    /// parked, home says that it parks and then reads here; one of the two sees the other, if the
-    /// parked flag is written and read with SeqCst too, or swapped on both sides.
+    /// The store is SeqCst, and so is the load in `is_empty`. A pushing thread stores here and then
+    /// reads whether home is parked. Home writes that it parks and then loads here. If the parked
+    /// flag is written and read with SeqCst too, or swapped by both, then one of them sees the
+    /// other.
     #[must_use]
     pub(crate) fn push(&self, item: *mut T, link: &Link<T>) -> bool {
         let mut head = self.head.load(Ordering::Relaxed);
@@ -80,26 +83,26 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// Home: empty or closed.
+    /// Home only: whether it is empty or closed.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         let head = self.head.load(Ordering::SeqCst);
         head.is_null() || head == closed()
     }
 
-    /// Home: takes all items and gives the oldest; `Link::next` leads to the others.
+    /// Home only: takes all items. Returns the oldest; `Link::next` leads to the others.
     #[inline]
     pub(crate) fn take<'a>(&self, link: impl Fn(*mut T) -> &'a Link<T>) -> *mut T
     where
         T: 'a,
     {
         if self.is_empty() {
-            return core::ptr::null_mut(); // also when closed: a swap would open it again
+            return core::ptr::null_mut(); // also when closed, for the swap would open it again
         }
         oldest_first(self.head.swap(core::ptr::null_mut(), Ordering::Acquire), link)
     }
 
-    /// Home: refuses pushes from now on, and gives what was left, as `take` does.
+    /// Home only: refuses pushes from now on, and returns what was left, as `take` does.
     pub(crate) fn close<'a>(&self, link: impl Fn(*mut T) -> &'a Link<T>) -> *mut T
     where
         T: 'a,

@@ -1,5 +1,8 @@
-//! What a task gives to those who spawned it: `JoinHandle`, `AbortHandle`, `JoinError`, `TaskId`.
-//! All but the error live on the task's home thread. How the output gets here is in `task.rs`.
+//! What `spawn` returns, and what comes with it: `JoinHandle`, `AbortHandle`, `JoinError`,
+//! `TaskId`.
+//!
+//! Both handles stay on the task's home thread. How the output gets from the future to the handle
+//! is in `cell.rs`.
 
 use core::cell::Cell;
 use core::fmt;
@@ -13,12 +16,12 @@ use std::sync::{Mutex, PoisonError};
 use super::task::{TaskRef, TypedTask};
 use crate::panics::contain;
 
-/// A spawned task, as seen by the one who spawned it: a future of its output.
+/// The handle of a spawned task: a future of its output.
 ///
 /// Dropping the handle detaches the task: it runs on, and its output is dropped when it completes.
-/// To stop it, call [`abort`](Self::abort). The handle stays on the thread of its runtime, but any
-/// executor of that thread can poll it, also when the runtime is gone: a task that had finished
-/// gives its output, any other [`JoinError`] (cancelled).
+/// To stop the task, call [`abort`](Self::abort). The handle stays on the thread of its runtime.
+/// Any executor of that thread can poll it, also when the runtime is gone: then it gives the output
+/// of a task that had finished, and [`JoinError`] (cancelled) for any other.
 ///
 /// # Panics
 /// Polling it again after it gave its result panics.
@@ -42,8 +45,8 @@ pub struct JoinHandle<T> {
 
 /// Ends a task, without waiting for it or its output. From [`JoinHandle::abort_handle`].
 ///
-/// Dropping it does nothing. It keeps the memory of the task, but neither its future nor its
-/// output.
+/// Dropping it does nothing. It keeps the task's memory allocated, but does not keep the future or
+/// the output.
 ///
 /// # Examples
 /// ```
@@ -69,8 +72,8 @@ impl<T> JoinHandle<T> {
     ///
     /// Its future is dropped when the run queue comes to it, never inside this call; from then on
     /// [`is_finished`](Self::is_finished) is true and the handle gives [`JoinError`] (cancelled).
-    /// A task that aborts itself, or is aborted while it runs, ends where it next waits; if it
-    /// completes first, its output stands. No effect on a task that has finished.
+    /// A task that aborts itself, or is aborted while it runs, ends where it next waits. If it
+    /// completes first, its output stays. A task that has finished is not affected.
     ///
     /// # Examples
     /// ```
@@ -85,7 +88,7 @@ impl<T> JoinHandle<T> {
         self.task.abort();
     }
 
-    /// Whether the future of the task is gone and its result can be had without waiting.
+    /// Whether the task is over: its future is gone, and its result is there without waiting.
     #[inline]
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
@@ -102,7 +105,7 @@ impl<T> JoinHandle<T> {
         AbortHandle { task: self.task.clone() }
     }
 
-    /// Leaves a waker to be woken at the end. The one that is there stays if it would do the same.
+    /// Stores a waker to be woken at the end. The present one stays if it wakes the same task.
     fn register(&self, waker: &Waker) {
         let before = self.task.join_waker.take();
         match before {
@@ -121,8 +124,8 @@ impl<T> Future for JoinHandle<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if !self.task.is_done() {
             self.register(cx.waker());
-            // Again: cloning a waker is foreign code, and may have dropped the executor, which
-            // ended the task before there was a waker to wake.
+            // Check again. `register` clones and drops wakers, which is foreign code. It may have
+            // dropped the executor, which then ended the task before the waker was in place.
             if !self.task.is_done() {
                 return Poll::Pending;
             }
@@ -175,8 +178,8 @@ impl fmt::Debug for AbortHandle {
 
 /// Names a task among those spawned on its thread.
 ///
-/// Ids are counted per thread, without atomics: two tasks of one thread never share one, tasks of
-/// different threads may.
+/// Each thread counts its own ids, without atomics. Two tasks of one thread never have the same id;
+/// tasks of different threads may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(u64);
 
@@ -223,7 +226,7 @@ enum Cause {
     Panic(Payload),
 }
 
-/// Boxed twice so that a result is small; a mutex, only to be Sync.
+/// Boxed twice so that a `Result` with it is small. The mutex is there only to make it `Sync`.
 struct Payload(Option<Box<Mutex<Box<dyn Any + Send>>>>);
 
 impl JoinError {
@@ -281,7 +284,7 @@ impl JoinError {
     /// Calls `show` with the message of the panic, if it has one.
     fn with_message<R>(&self, show: impl FnOnce(Option<&str>) -> R) -> R {
         let Cause::Panic(Payload(Some(payload))) = &self.cause else { return show(None) };
-        // Locked for a downcast and our own formatting only: no foreign code.
+        // No foreign code runs under the lock, only a downcast and our own formatting.
         let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
         let text = payload.downcast_ref::<&'static str>().copied();
         show(text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)))
@@ -290,7 +293,7 @@ impl JoinError {
 
 impl Drop for Payload {
     fn drop(&mut self) {
-        // Wherever the error is dropped: a destructor of a payload that panics hurts nobody.
+        // The destructor of a payload may panic; the code that drops the error must not.
         if let Some(payload) = self.0.take() {
             contain(|| drop(payload));
         }

@@ -1,11 +1,13 @@
 //! The executor: tasks of one thread, and the order in which they are polled.
 //!
-//! It knows nothing of I/O and time. It is told when to poll (`run_ready`), and it is told of
-//! events by `core::task::Waker` alone; the notifier handed in at its birth is one too.
+//! It knows nothing of I/O or time. `runtime.rs` tells it when to poll (`run_ready`). Events reach
+//! it only as calls of a `core::task::Waker`, and it reaches the driver in the same way: the
+//! notifier that it is given at the start is a `Waker` too.
 //!
-//! A task is one allocation (`task.rs`) with a state (`state.rs`). Whoever wakes it at home puts it
-//! on the run queue (`queue.rs`), any other thread on the inbox (`inbox.rs`); `waker.rs` decides
-//! which. Read `state.rs` first, then `task.rs`.
+//! A task is one allocation (`task.rs`, `cell.rs`) with a state (`state.rs`). Its *home thread* is
+//! the one that runs its executor. A wake at home puts the task on the run queue (`queue.rs`); a
+//! wake from anywhere else puts it on the inbox (`inbox.rs`). `waker.rs` decides which. Read
+//! `state.rs` first, then `task.rs`.
 
 mod cell;
 mod counts;
@@ -33,36 +35,39 @@ use self::queue::{Owned, RunQueue};
 use self::task::{Header, TypedTask};
 use self::waker::Stock;
 
-/// What one poll of a task may take from leaf futures that are ready at once (G9).
+/// The budget of one poll: how often leaf futures may be ready at once in it (G9).
 const UNITS: u32 = 128;
-/// Between polls: a foreign executor may poll our futures then, and nobody would give it units.
+/// Stands for no limit. Outside our own polls, another executor may poll our futures, and it hands
+/// out no units.
 const UNMETERED: u32 = u32::MAX;
 
-/// Runs the tasks of one thread. Dropping it closes it.
+/// Runs the tasks of one thread. Its drop calls [`close`](Self::close).
 pub(crate) struct Executor {
     home: Rc<Home>,
 }
 
-/// The part of an executor that only its thread sees.
+/// The part of an executor that only its home thread uses.
 struct Home {
     queue: RunQueue,
     owned: Owned,
     shared: Stock,
+    /// What is left for the poll in progress, or [`UNMETERED`].
     units: Cell<u32>,
     polls: Cell<u64>,
     closed: Cell<bool>,
 }
 
-/// The part that every waker can reach. Lives as long as a task's memory does.
+/// The part that wakers on any thread use. It lives as long as the memory of any of the tasks.
 struct Shared {
     inbox: Inbox<Header>,
-    /// Rouses the driver, if it is parked, after a push on the inbox.
+    /// Wakes the driver if it is parked. Called after a push on the inbox.
     notifier: Waker,
 }
 
-/// The future of `block_on` as the queue knows it: a task whose future is elsewhere.
+/// The task that stands for the future of `block_on` in the run queue. That future itself is not in
+/// it: `block_on` keeps it on its stack.
 ///
-/// Queued from the start. When it is dropped its wakers mean nothing any more.
+/// It is queued from the start. After its drop, its wakers do nothing.
 pub(crate) struct MainTask {
     task: TypedTask<()>,
     home: Rc<Home>,
@@ -83,7 +88,7 @@ impl Executor {
         Self { home: Rc::new(home) }
     }
 
-    /// A new task, at the back of the run queue. After `close` its future is dropped at once.
+    /// Spawns a task, at the back of the run queue. After `close`, drops the future at once.
     #[inline]
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         let home = &*self.home;
@@ -104,14 +109,18 @@ impl Executor {
         MainTask { task, home: self.home.clone() }
     }
 
-    /// Polls up to `budget` tasks from the front of the run queue, after what the inbox brought was
-    /// put at its back. New wakes go behind. The poll that takes its last unit is the last one: else
-    /// `budget` times as many answers could be had before I/O and timers have their turn.
-    /// `poll_main` is called when it is `main`'s turn; with its Break this ends at once, and `main`
-    /// is complete.
+    /// Moves what is in the inbox to the back of the run queue, then polls up to `budget` tasks
+    /// from its front. Tasks that are woken in the meantime go to its back.
+    ///
+    /// A poll that takes its last unit is the last one of the call. Otherwise tasks could take
+    /// `budget` times as many units before I/O and timers have their turn.
+    ///
+    /// Calls `poll_main` when it is `main`'s turn. If that returns Break, this returns at once, and
+    /// `main` is complete.
     ///
     /// # Panics
-    /// With the panic of `poll_main`, everything else being as it was. No task's panic gets here.
+    /// With a panic of `poll_main`, after which all other tasks are as they were. A task's panic
+    /// does not get here.
     pub(crate) fn run_ready(
         &self,
         budget: u32,
@@ -135,16 +144,17 @@ impl Executor {
         ControlFlow::Continue(())
     }
 
-    /// Whether nothing is to be polled. Pairs with a push by another thread: one that does not see
-    /// an announcement made before this call is seen by this call.
+    /// Whether there is nothing to poll. It is ordered (SeqCst) with the pushes of other threads:
+    /// if home announces that it parks and then calls this, then either this sees the push, or the
+    /// pushing thread sees the announcement. See `Inbox::push`.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.home.queue.is_empty() && self.home.shared.inbox.is_empty()
     }
 
-    /// Ends everything: refuses spawns, drops the futures in spawn order, panics contained, closes
-    /// the inbox. What a future's drop spawns is dropped at once, what it wakes or aborts is dropped
-    /// when its turn comes. A second call finds nothing to do.
+    /// Ends everything: refuses spawns, drops the futures in spawn order, contains their panics,
+    /// and closes the inbox. If the drop of a future spawns a task, that is dropped at once; if it
+    /// wakes or aborts one, that is dropped when its turn comes. A second call has nothing to do.
     pub(crate) fn close(&self) {
         let home = &*self.home;
         home.closed.set(true);
@@ -152,23 +162,23 @@ impl Executor {
             task.close(home);
         }
         while let Some(task) = home.queue.pop() {
-            drop(task); // memory at most, there are no futures left
+            drop(task); // frees memory at most: no futures are left
         }
         waker::close(home);
     }
 
-    /// How many tasks there are that have not ended, the main task not counted.
+    /// How many tasks have not ended, without the main task.
     pub(crate) fn tasks(&self) -> usize {
         self.home.owned.len()
     }
 
-    /// How many polls there were since birth, those of the main task included.
+    /// How many polls there were so far, with those of the main task.
     pub(crate) fn polls(&self) -> u64 {
         self.home.polls.get()
     }
 }
 
-/// Ends the counting of units when the polls are over, also by a panic.
+/// Ends the counting of units on drop: also when `poll_main` panics.
 struct Unmetered<'a>(&'a Home);
 
 impl Drop for Unmetered<'_> {
@@ -193,13 +203,13 @@ impl MainTask {
 
 impl Drop for MainTask {
     fn drop(&mut self) {
-        // It may still be in the queue, which then skips it.
+        // It may still be in the queue, which will then skip it.
         self.task.close(&self.home);
     }
 }
 
 impl Home {
-    /// Whether the poll in progress has a unit left, which is taken.
+    /// Takes a unit of the poll in progress; false if none is left.
     #[inline]
     fn take_unit(&self) -> bool {
         match self.units.get() {

@@ -1,10 +1,10 @@
-//! The two lists of the home thread, both threaded through the task headers: the run queue, and
-//! the list of every task that has not ended, in spawn order.
+//! The two lists of the home thread: the run queue, and the list of all tasks that have not ended,
+//! in spawn order. The links of both are fields of the task headers.
 //!
-//! No call allocates, and none runs foreign code. A list owns one home reference of each task in
-//! it: `head` that of the first, each task's `next` that of the following one; the pointers that
-//! lead backwards (`tail`, `prev`) own nothing. Bounded by the number of tasks. What comes from
-//! other threads is in `inbox.rs`.
+//! No call allocates or runs foreign code. A list owns one home reference to each task in it:
+//! `head` holds that of the first task, and each task's `next` that of the following one. The
+//! pointers that lead backwards (`tail`, `prev`) own nothing. The number of tasks bounds both
+//! lists. Tasks that other threads wake come in through `inbox.rs`, which is to be read next.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 
 use super::task::{Header, TaskRef};
 
-/// The tasks to poll, first in, first out. `State` sees to it that a task is in it once.
+/// The tasks to poll, first in, first out. `State` makes sure that a task is in it at most once.
 pub(super) struct RunQueue {
     head: Cell<Option<TaskRef>>,
     tail: Cell<Option<NonNull<Header>>>,
@@ -28,7 +28,7 @@ impl RunQueue {
         match self.tail.replace(Some(task.as_ptr())) {
             None => self.head.set(Some(task)),
             Some(tail) => {
-                // SAFETY: the tail is in the queue, which owns a reference of it.
+                // SAFETY: the tail is the last task in the queue, whose reference keeps it alive.
                 let tail = unsafe { tail.as_ref() };
                 tail.run_next.set(Some(task));
             }
@@ -52,7 +52,7 @@ impl RunQueue {
     }
 }
 
-/// Every task whose future lives, oldest first.
+/// Every task whose future is not dropped yet, oldest first.
 pub(super) struct Owned {
     head: Cell<Option<TaskRef>>,
     tail: Cell<Option<NonNull<Header>>>,
@@ -62,7 +62,7 @@ pub(super) struct Owned {
 /// A task's place in [`Owned`].
 pub(super) struct Place {
     next: Cell<Option<TaskRef>>,
-    /// The one before; the first one's is itself. None: not in the list.
+    /// The task before this one; in the first task, that task itself. None: not in the list.
     prev: Cell<Option<NonNull<Header>>>,
 }
 
@@ -90,14 +90,14 @@ impl Owned {
         match tail {
             None => self.head.set(Some(task)),
             Some(tail) => {
-                // SAFETY: the tail is in the list, which owns a reference of it.
+                // SAFETY: the tail is the last task in the list, whose reference keeps it alive.
                 let tail = unsafe { tail.as_ref() };
                 tail.place.next.set(Some(task));
             }
         }
     }
 
-    /// Takes out the oldest. `remove` leaves it alone from then on.
+    /// Takes out the oldest task. A later `remove` of it does nothing.
     pub(super) fn pop_front(&self) -> Option<TaskRef> {
         let task = self.head.take()?;
         self.head.set(Some(task.clone()));
@@ -105,7 +105,7 @@ impl Owned {
         Some(task)
     }
 
-    /// Takes a task out; nothing if it is not in the list.
+    /// Takes a task out, if it is in the list.
     #[inline]
     pub(super) fn remove(&self, task: &TaskRef) {
         let Some(prev) = task.place.prev.take() else { return };
@@ -119,7 +119,8 @@ impl Owned {
         let listed = match prev {
             None => self.head.replace(next),
             Some(prev) => {
-                // SAFETY: the one before a listed task is in the list, which owns a reference.
+                // SAFETY: the task before a listed one is in the list, whose reference keeps it
+                // alive.
                 let prev = unsafe { prev.as_ref() };
                 prev.place.next.replace(next)
             }

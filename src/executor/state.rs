@@ -1,7 +1,7 @@
-//! Where a task stands, as its home thread sees it: a small value and its transitions.
+//! The state of a task, and its transitions. Only the home thread uses it.
 //!
-//! Nothing here touches memory, queues or other threads. What other threads want of a task goes
-//! through its link (`inbox.rs`) and becomes a [`State::wake`] at home. Read `task.rs` next.
+//! Nothing here touches memory, queues or other threads. A wake from another thread comes through
+//! the inbox (`inbox.rs`); home then calls [`State::wake`]. Read next: `task.rs`.
 //!
 //! ```text
 //!              1 wake               3 start                4 ready, panicked
@@ -18,23 +18,24 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State {
     phase: Phase,
-    /// Somebody asked for the end. Means nothing in `Ending` and `Done`; never taken back.
+    /// `abort` or `close` asked for the end. It is never reset, and means nothing in `Ending` and
+    /// `Done`.
     aborted: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Waits to be woken. In no run queue.
+    /// Waits to be woken; not in the run queue.
     Idle,
     /// In the run queue, once.
     Queued,
     /// Being polled.
     Running,
-    /// Being polled, and woken meanwhile: goes to the back of the queue after the poll.
+    /// Being polled, and woken during that poll: goes to the back of the queue after it.
     Woken,
     /// The future is being dropped; the output, if any, is not in place yet.
     Ending,
-    /// The future is gone, the output is in place (or was dropped, if nobody can ask for it).
+    /// The future is gone. The output is in place, or was dropped because there is no handle.
     Done,
 }
 
@@ -42,13 +43,13 @@ enum Phase {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
     Poll,
-    /// Aborted while it waited: drop the future, unpolled.
+    /// Aborted while it was queued: drop the future, do not poll it.
     End,
-    /// It ended while it was in the queue (close).
+    /// It ended while it was in the queue, by `close`.
     Skip,
 }
 
-/// What to do with a task after a poll that gave Pending.
+/// What to do with a task after a poll that returned Pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
     Idle,
@@ -59,14 +60,14 @@ pub(super) enum Rest {
 }
 
 impl State {
-    /// A task is born in the run queue; its birth pushes it.
+    /// The first state of a task. `spawn` pushes it on the run queue.
     pub(super) const fn queued() -> Self {
         Self { phase: Phase::Queued, aborted: false }
     }
 
-    /// Transition 1. Says whether the caller has to push the task. However many wakes there are
-    /// between two polls, one of them says so, or `pending` does. In `Ending` and `Done` the wake
-    /// is stray or late, and nothing happens.
+    /// Transition 1. Returns whether the caller has to push the task on the run queue. Of all wakes
+    /// between two polls, exactly one returns true, or else `pending` says `Requeue`. In `Ending`
+    /// and `Done` a wake comes too late and does nothing.
     #[inline]
     pub(super) fn wake(&mut self) -> bool {
         match self.phase {
@@ -82,9 +83,9 @@ impl State {
         }
     }
 
-    /// Transition 2, of the flag only: the end itself comes in `start` or `pending`, in the run
-    /// queue, never inside the call. Says whether a wake is needed to bring the task there. No
-    /// effect on a task that ends or has ended: its output stays.
+    /// Transition 2. It only sets the flag: the task ends later, in `start` or `pending`. Returns
+    /// whether the caller has to wake the task to bring it there. It has no effect on a task in
+    /// `Ending` or `Done`, whose output stays.
     pub(super) fn abort(&mut self) -> bool {
         match self.phase {
             Phase::Idle => {
@@ -99,7 +100,7 @@ impl State {
         }
     }
 
-    /// Transition 3: the run queue gave the task out.
+    /// Transition 3: the task was taken from the run queue.
     #[inline]
     pub(super) fn start(&mut self) -> Start {
         match self.phase {
@@ -118,7 +119,8 @@ impl State {
         }
     }
 
-    /// Transition 4: the poll gave Ready or panicked. Ready wins over an abort in the same poll.
+    /// Transition 4: the poll returned Ready or panicked. Ready wins over an abort in the same
+    /// poll.
     #[inline]
     pub(super) fn end(&mut self) {
         match self.phase {
@@ -129,8 +131,8 @@ impl State {
         }
     }
 
-    /// Transition 5: the poll gave Pending. An abort wins over a wake: the future will not be
-    /// polled again.
+    /// Transition 5: the poll returned Pending. An abort wins over a wake: the future is not polled
+    /// again.
     #[inline]
     pub(super) fn pending(&mut self) -> Rest {
         let (phase, rest) = match self.phase {
@@ -145,7 +147,7 @@ impl State {
         rest
     }
 
-    /// Transition 6: future dropped, output in place. From here on the handle may take it.
+    /// Transition 6: the future is dropped and the output in place. The handle may take it now.
     #[inline]
     pub(super) fn finish(&mut self) {
         match self.phase {
@@ -156,8 +158,9 @@ impl State {
         }
     }
 
-    /// Transition 7: the executor closes. Says whether the caller has to drop the future now. A
-    /// task in whose poll the executor is closed ends at its Pending, like one that is aborted.
+    /// Transition 7: the executor closes. Returns whether the caller has to drop the future now. If
+    /// the task itself closes the executor, in its poll, it ends when that poll returns Pending, as
+    /// if it were aborted.
     pub(super) fn close(&mut self) -> bool {
         match self.phase {
             Phase::Idle | Phase::Queued => {

@@ -1,14 +1,16 @@
-//! Wakers, and the way home: what a `Waker` does on the thread of its task, and on any other.
+//! Wakers: what a `Waker` does on the home thread of its task, and on any other thread.
 //!
-//! At home, which is where `HOME` names the executor of the task, a wake is a step of the state and
-//! a push on the run queue: no read-modify-write, no lock, no system call. Everywhere else (other
-//! threads, but also this one while the executor is not entered) it claims the task's link, pushes
-//! it on the inbox and calls the notifier. Either is valid at any time, also after the task ended
-//! and after the executor is gone: a late wake finds a task that is done, or a closed inbox.
+//! `HOME` holds the executor that is entered on this thread. If that is the task's executor, a wake
+//! changes the state and pushes the task on the run queue: no read-modify-write, no lock, no system
+//! call. Everywhere else a wake claims the task's link, pushes the task on the inbox and calls the
+//! notifier. (Everywhere else means other threads, and the home thread while the executor is not
+//! entered.) Both are valid at any time. After the task ended, a wake finds a task that is done;
+//! after the executor is gone, it finds a closed inbox.
 //!
-//! Not for signal handlers (TK9): a wake there may free memory, or interrupt a push at home.
+//! Wakers must not be used in signal handlers (TK9): a wake there may free memory, or interrupt a
+//! push at home.
 //!
-//! `inbox.rs` has the proof of the remote way, `counts.rs` the account of the counts.
+//! `inbox.rs` proves that a wake from another thread is not lost. `counts.rs` explains the counts.
 #![allow(unsafe_code)]
 
 use core::cell::Cell;
@@ -25,33 +27,34 @@ use super::task::{Header, TaskRef};
 use super::{Executor, Home, Shared};
 
 thread_local! {
-    /// The executor entered on this thread, or null. Const and without Drop glue, so it can be
-    /// used in the destructors of other thread-locals.
+    /// The executor entered on this thread, or null. It owns a reference of the `Rc` it points to.
     ///
-    /// Owns a reference of the `Rc` it points to.
+    /// It is a raw pointer, const and without a destructor, so that destructors of other
+    /// thread-locals can use it.
     static HOME: Cell<*const Home> = const { Cell::new(ptr::null()) };
 }
 
-/// Makes this the executor of the thread, in place of the one before: wakes of its tasks go straight
-/// to its run queue. Without it they take the way of other threads' wakes, and arrive as well.
+/// Enters an executor on this thread, in place of the one before. Wakes of its tasks then go
+/// straight to its run queue. Without this they arrive too, through the inbox, as from another
+/// thread.
 pub(crate) fn set_home(executor: Option<&Executor>) {
     drop(replace_home(executor.map(|executor| executor.home.clone())));
 }
 
 pub(super) fn replace_home(home: Option<Rc<Home>>) -> Option<Rc<Home>> {
     let previous = HOME.replace(home.map_or(ptr::null(), Rc::into_raw));
-    // SAFETY: made by Rc::into_raw above, on this thread; HOME owned that reference, and no longer
-    // does.
+    // SAFETY: a pointer in HOME comes from the `Rc::into_raw` above, on this thread. HOME owned
+    // that reference until the `replace`, so it is taken back once.
     (!previous.is_null()).then(|| unsafe { Rc::from_raw(previous) })
 }
 
-/// For a leaf future that is ready at once: Ready takes one of the units of the poll in progress.
-/// With none left the task is woken, and the future has to be Pending, so that the turn goes on
-/// (G9).
+/// A leaf future that is ready at once calls this first (G9). Ready: it took a unit from the budget
+/// of the poll in progress. Pending: no unit was left, the task is woken, and the future has to
+/// return Pending, so that other tasks and I/O have their turn.
 #[inline]
 pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
-    // SAFETY: null, or HOME owns a reference of it, which only `replace_home` takes away; nothing in
-    // here calls it.
+    // SAFETY: HOME is null, or owns a reference of what it points to. Only `replace_home` gives
+    // that up, and `take_unit` does not call it.
     let has_unit = unsafe { HOME.get().as_ref() }.is_none_or(Home::take_unit);
     if has_unit {
         return Poll::Ready(());
@@ -60,18 +63,19 @@ pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// The executor with this shared part, if it is the one entered on this thread. `then` runs no
-/// foreign code.
+/// Calls `then` with the executor that has this shared part, if it is entered on this thread.
+/// `then` must not run foreign code.
 #[inline]
 fn at_home<R>(shared: *const Shared, then: impl FnOnce(Option<&Home>) -> R) -> R {
     let home = HOME.get();
-    // SAFETY: null, or HOME owns a reference of it, which only `replace_home` takes away; `then` runs
-    // no foreign code, which might.
+    // SAFETY: HOME is null, or owns a reference of what it points to. Only `replace_home` gives
+    // that up, and `then` does not call it: it runs no foreign code.
     let home = unsafe { home.as_ref() };
     then(home.filter(|home| ptr::eq::<Shared>(&*home.shared, shared)))
 }
 
-/// A freed task's reference of the shared part: back to the stock if this is home, else dropped.
+/// Takes the reference of a freed task to the shared part: back to the stock at home, else drops
+/// it.
 pub(super) fn return_shared(shared: Arc<Shared>) {
     let left = at_home(Arc::as_ptr(&shared), |home| match home {
         Some(home) => {
@@ -83,11 +87,13 @@ pub(super) fn return_shared(shared: Arc<Shared>) {
     drop(left); // may be the last, and drop the notifier
 }
 
-/// The shared part of an executor, and references of it for tasks to come, given back by tasks that
-/// went: a task costs no atomic operation unless there were never so many at once.
+/// The shared part of an executor, and spare references to it: a freed task gives its reference
+/// back here, and a new task takes it. So a spawn costs an atomic operation only if there were
+/// never so many tasks at once before.
 pub(super) struct Stock {
     shared: Arc<Shared>,
-    /// References that are owned here, besides `shared`, without an `Arc` that stands for them.
+    /// How many references this owns besides `shared`. They are counted in the `Arc`, but no `Arc`
+    /// value stands for them.
     spare: Cell<usize>,
 }
 
@@ -102,7 +108,8 @@ impl Stock {
         match self.spare.get().checked_sub(1) {
             Some(spare) => {
                 self.spare.set(spare);
-                // SAFETY: `restock` forgot an Arc of this allocation, whose reference this is now.
+                // SAFETY: `spare` was above 0, so `restock` has forgotten an Arc of this
+                // allocation. This takes over its reference, which is no longer counted in `spare`.
                 unsafe { Arc::from_raw(Arc::as_ptr(&self.shared)) }
             }
             None => self.shared.clone(),
@@ -137,13 +144,13 @@ impl Drop for Stock {
 
 static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop_waker);
 
-/// A waker to poll with. It has no count of its own and must not outlive `task`; it has the same
-/// data pointer as its clones, so `will_wake` is true between them.
+/// The waker to poll a task with. It has no count of its own, so it must not outlive `task`. It has
+/// the same data pointer as its clones, so `will_wake` is true between them.
 #[inline]
 pub(super) fn borrowed(task: &TaskRef) -> ManuallyDrop<Waker> {
     let data = task.as_ptr().as_ptr().cast_const().cast();
-    // SAFETY: the functions of VTABLE keep the contract of RawWaker; the reference that the data
-    // pointer stands for is `task`'s, and is not given back, since the waker is not dropped.
+    // SAFETY: the functions of VTABLE keep the contract of RawWaker. The reference behind the data
+    // pointer is that of `task`, and it is not given back: ManuallyDrop never drops the waker.
     ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(data, &VTABLE)) })
 }
 
@@ -152,12 +159,12 @@ fn header(data: *const ()) -> NonNull<Header> {
 }
 
 /// # Safety
-/// RawWakerVTable's: `data` is of a waker that lives during the call.
+/// As RawWakerVTable demands: `data` is that of a waker that lives during the call.
 unsafe fn clone(data: *const ()) -> RawWaker {
     let task = header(data);
-    // SAFETY: the waker that is cloned has a reference, and says whose task it is.
+    // SAFETY: the waker that is cloned holds a reference to this task during the call.
     if unsafe { is_at_home(task) } {
-        // SAFETY: as above, and this is home.
+        // SAFETY: as above, and `is_at_home` says that this is the home thread.
         unsafe { retain_at_home(task) };
     } else {
         // SAFETY: as above.
@@ -167,37 +174,37 @@ unsafe fn clone(data: *const ()) -> RawWaker {
 }
 
 /// # Safety
-/// RawWakerVTable's: `data` is of a waker that ends with this call.
+/// As RawWakerVTable demands: `data` is that of a waker that ends with this call.
 unsafe fn wake(data: *const ()) {
-    // Its unit is not handed to the inbox: the task could then be freed, and the notifier with it,
-    // before `rouse` calls the notifier.
-    // SAFETY: the waker has a reference until the next line.
+    // The waker's unit is not handed to the inbox. Home could then free the task, and the notifier
+    // with it, before `rouse` calls the notifier.
+    // SAFETY: the waker holds a reference to the task until `give_back`.
     unsafe { rouse(header(data)) };
-    // SAFETY: the waker's unit, which is not used again.
+    // SAFETY: the unit is that of the waker, which ends here and does not use the task again.
     unsafe { give_back(header(data)) };
 }
 
 /// # Safety
-/// RawWakerVTable's: `data` is of a waker that lives during the call.
+/// As RawWakerVTable demands: `data` is that of a waker that lives during the call.
 unsafe fn wake_by_ref(data: *const ()) {
-    // SAFETY: the waker has a reference.
+    // SAFETY: the waker holds a reference to the task during the call.
     unsafe { rouse(header(data)) };
 }
 
 /// # Safety
-/// RawWakerVTable's: `data` is of a waker that ends with this call.
+/// As RawWakerVTable demands: `data` is that of a waker that ends with this call.
 unsafe fn drop_waker(data: *const ()) {
-    // SAFETY: the waker's unit, which is not used again.
+    // SAFETY: the unit is that of the waker, which ends here and does not use the task again.
     unsafe { give_back(header(data)) };
 }
 
-/// Whether the executor of this task is the one entered on this thread, which is home then.
+/// Whether the executor of this task is entered on this thread. If so, this is its home thread.
 ///
 /// # Safety
-/// The caller has a reference of the task, of any kind.
+/// The caller has a reference of any kind to the task.
 #[inline]
 unsafe fn is_at_home(task: NonNull<Header>) -> bool {
-    // SAFETY: the caller's reference; `shared` never changes.
+    // SAFETY: the caller's reference keeps the task alive, and `shared` never changes.
     let shared = unsafe { &(*task.as_ptr()).shared };
     at_home(Arc::as_ptr(shared), |home| home.is_some())
 }
@@ -205,49 +212,52 @@ unsafe fn is_at_home(task: NonNull<Header>) -> bool {
 /// Gives back the unit of a waker.
 ///
 /// # Safety
-/// The caller owns that unit and does not use the task afterwards.
+/// The caller owns that unit, and does not use the task afterwards.
 #[inline]
 unsafe fn give_back(task: NonNull<Header>) {
-    // SAFETY: the caller's unit.
+    // SAFETY: the caller's unit keeps the task alive.
     if unsafe { is_at_home(task) } {
-        // SAFETY: the caller's promise, and this is home.
+        // SAFETY: the caller owns the unit and gives it up, and this is the home thread.
         unsafe { release_at_home(task) };
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller owns the unit and gives it up.
         unsafe { release(task) };
     }
 }
 
-/// Makes a task runnable, from wherever this is.
+/// Makes a task runnable, from any thread.
 ///
 /// # Safety
-/// The caller has a reference of the task, of any kind, during the whole call.
+/// The caller has a reference of any kind to the task during the whole call.
 #[inline]
 pub(super) unsafe fn rouse(task: NonNull<Header>) {
-    // SAFETY: the caller's reference; `shared` never changes.
+    // SAFETY: the caller's reference keeps the task alive, and `shared` never changes.
     let shared = unsafe { &(*task.as_ptr()).shared };
     let woken = at_home(Arc::as_ptr(shared), |home| match home {
         Some(home) => {
-            // SAFETY: the task lives, and its executor is entered on this thread: this is home.
+            // SAFETY: the caller's reference keeps the task alive, and this is the home thread, for
+            // its executor is entered here.
             unsafe { rouse_at_home(task, home) };
             true
         }
         None => false,
     });
     if !woken {
-        // SAFETY: the caller's reference.
+        // SAFETY: the caller has a reference to the task during the call.
         unsafe { rouse_remotely(task) };
     }
 }
 
 /// # Safety
-/// The task lives during the call, and this is its home thread.
+/// The task is alive during the call, and this is its home thread.
 #[inline]
 unsafe fn rouse_at_home(task: NonNull<Header>, home: &Home) {
-    // SAFETY: the task lives; this is home, so its cells may be used.
+    // SAFETY: the caller keeps the task alive, and this is the home thread, which may use its
+    // cells.
     let header = unsafe { task.as_ref() };
     if header.step(State::wake) {
-        // SAFETY: this is home, and a task that was Idle is not done.
+        // SAFETY: this is the home thread. The task was Idle, so it is not done, and a home
+        // reference exists.
         home.queue.push(unsafe { TaskRef::from_ptr(task) });
     }
 }
@@ -256,62 +266,69 @@ unsafe fn rouse_at_home(task: NonNull<Header>, home: &Home) {
 /// As `rouse`.
 #[cold]
 unsafe fn rouse_remotely(task: NonNull<Header>) {
-    // SAFETY: the caller's reference; these fields are for any thread.
+    // SAFETY: the caller's reference keeps the task alive, and any thread may use these two fields.
     let (link, shared) = unsafe { (&(*task.as_ptr()).link, &(*task.as_ptr()).shared) };
     if !link.claim() {
         return;
     }
-    // SAFETY: the caller's reference.
+    // SAFETY: the caller has a reference to the task.
     unsafe { retain(task) };
     if shared.inbox.push(task.as_ptr(), link) {
         shared.notifier.wake_by_ref();
     } else {
-        // The executor is gone. The link stays claimed, so later wakes end at once.
-        // SAFETY: the unit taken above, which the inbox refused.
+        // The executor is gone. The link stays claimed, so later wakes return at once.
+        // SAFETY: the unit is the one taken above. The inbox refused the task, so it is still ours.
         unsafe { release(task) };
     }
 }
 
-/// Queues what other threads woke, in the order of arrival.
+/// Moves the tasks that other threads woke to the run queue, in the order of arrival.
 #[inline]
 pub(super) fn receive(home: &Home) {
     let oldest = home.shared.inbox.take(|task| {
-        // SAFETY: the inbox asks for items it was given, each kept alive by a unit.
+        // SAFETY: the inbox asks only for items that were pushed. Each was pushed with a unit,
+        // which keeps it alive.
         unsafe { &(*task).link }
     });
     let queue = |task: NonNull<Header>| {
-        // SAFETY: `drain` still holds the unit the task came with; this is home.
+        // SAFETY: `drain` still holds the unit that came with the task, and this is the home
+        // thread.
         let header = unsafe { task.as_ref() };
         header.link.release();
         // SAFETY: as above.
         unsafe { rouse_at_home(task, home) };
     };
-    // SAFETY: just taken; `queue` gives back no unit.
+    // SAFETY: the items were just taken from the inbox, and `queue` gives back no unit.
     unsafe { drain(oldest, queue) };
 }
 
-/// Closes the inbox. The links of what was in it stay claimed, so later wakes end at once.
+/// Closes the inbox. The links of the tasks in it stay claimed, so later wakes return at once.
 pub(super) fn close(home: &Home) {
     let oldest = home.shared.inbox.close(|task| {
-        // SAFETY: the inbox asks for items it was given, each kept alive by a unit.
+        // SAFETY: the inbox asks only for items that were pushed. Each was pushed with a unit,
+        // which keeps it alive.
         unsafe { &(*task).link }
     });
-    // SAFETY: just taken; nothing is done with the tasks.
+    // SAFETY: the items were just taken from the inbox, and the closure does nothing.
     unsafe { drain(oldest, |_| {}) };
 }
 
-/// Calls `each` for the items, then gives back the unit that each came with.
+/// Calls `each` for each item, then gives back the unit that came with it.
 ///
 /// # Safety
-/// `oldest` is what the inbox gave, not drained before; `each` gives back no unit.
+/// - `oldest` was just taken from the inbox, or is null.
+/// - `each` gives back no unit.
 unsafe fn drain(oldest: *mut Header, each: impl Fn(NonNull<Header>)) {
     let mut rest = NonNull::new(oldest);
     while let Some(task) = rest {
-        // Before `each`: a link that is released belongs to the next thread that claims it.
-        // SAFETY: the unit of the inbox keeps the task alive; taken and not yet released.
+        // Read `next` before `each`, which may release the link: then it belongs to the next thread
+        // that claims it.
+        // SAFETY: the unit that came with the task keeps it alive, and its link is not released
+        // yet.
         rest = NonNull::new(unsafe { (*task.as_ptr()).link.next() });
         each(task);
-        // SAFETY: the unit of the inbox, given back once.
+        // SAFETY: the unit is the one that came with the task, and this is the only place that
+        // gives it back.
         unsafe { release(task) };
     }
 }

@@ -1,4 +1,5 @@
-//! A future that lets the others run first. It knows no executor: it wakes itself and waits.
+//! A future that lets other tasks run first. It works with any executor: it wakes its own waker,
+//! and is Pending once.
 
 use core::future::Future;
 use core::pin::Pin;
@@ -7,11 +8,12 @@ use core::task::{Context, Poll};
 /// Lets every other ready task run before this one goes on.
 ///
 /// The task goes to the back of the run queue; every task that was ready before it is polled
-/// first. Works under any executor: the future wakes its own waker and is Pending once.
+/// first. It works under any executor: the future wakes its own waker and is Pending once.
 ///
-/// I/O and timers have their turn when every ready task has been polled, or the budget is used up
-/// ([`Builder::budget`](crate::Builder::budget)), not at each yield: a loop that yields until another
-/// task's send is out polls that budget away, on io_uring. Wait for what is awaited instead.
+/// A yield does not let I/O and timers run. They have their turn when every ready task has been
+/// polled, or the budget is used up ([`Builder::budget`](crate::Builder::budget)). So do not yield
+/// in a loop until another task's send is out, say: on io_uring that loop uses up the budget first.
+/// Wait for the event itself instead.
 ///
 /// # Cancel safety
 /// Cancel safe: it holds nothing.
