@@ -1,13 +1,14 @@
-//! A few threads for calls that wait where no completion can be had: `spawn_blocking`, and name
-//! lookups. Not for computing in parallel, and never on the way of bytes.
+//! A few threads for calls that block and have no asynchronous form: closures of `spawn_blocking`,
+//! and lookups of host names. They are not for computing in parallel. No I/O of a socket or timer
+//! uses them.
 //!
-//! There is one pool for the process, not one for each runtime. Runtimes are cheap here, one per
-//! core or more, and threads that sleep in getaddrinfo(3) are better shared than multiplied. And a
-//! closure cannot be cancelled: a pool of its own would make the end of a runtime wait for it, or
-//! leave threads behind that are nobody's.
+//! There is one pool for the process, not one for each runtime, for two reasons. A process may have
+//! a runtime for each core or more, and threads that sleep in getaddrinfo(3) are better shared. And
+//! a closure cannot be cancelled: a runtime with its own pool would have to wait for its closures
+//! when it ends, or leave threads behind.
 //!
-//! Two lanes share the threads, each with a cap of its own: closures that never end do not keep
-//! names from being looked up, and dead name servers do not keep closures waiting.
+//! Two lanes share the threads, each with a limit of its own. So closures that never end do not
+//! hold up lookups, and dead name servers do not hold up closures.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -23,32 +24,32 @@ use crate::executor::{self, JoinError, TaskId};
 use crate::panics::contain;
 use crate::sys::signal::spawn_without_signals;
 
-/// How many closures of `spawn_blocking` run at once.
+/// How many closures of `spawn_blocking` run at the same time.
 const CLOSURES_MAX: usize = 8;
-/// How many names are looked up at once.
+/// How many host names are looked up at the same time.
 const LOOKUPS_MAX: usize = 4;
-/// How long a thread with nothing to do stays.
+/// A thread ends when it has had nothing to do for so long.
 const IDLE: Duration = Duration::from_secs(5);
-/// As tools show it; the kernel cuts at 15 bytes.
+/// The name of each thread. (The kernel keeps 15 bytes, one more than this has.)
 const NAME: &str = "tamam-blocking";
 
-/// Runs a closure that blocks on a thread of its own kind, and gives its output.
+/// Runs a closure that blocks, on a thread that is there for such closures, and gives its output.
 ///
-/// For calls that have no asynchronous form: a library that does I/O by itself, a file of a slow
-/// disk. At most 8 closures run at once in a process, on threads that are started when they are
-/// needed and end after 5 seconds without work; more of them wait in order. So a closure must not
-/// wait for another one. For computing in parallel, threads of your own or a library for that serve
-/// better.
+/// Use it for calls that have no asynchronous form: a library that does I/O by itself, a file on a
+/// slow disk. At most 8 closures of a process run at the same time; others wait in order. So a
+/// closure must not wait for another one. Threads start when they are needed, and end after 5
+/// seconds without work. For computing in parallel, use threads of your own or a library that is
+/// made for it.
 ///
-/// Works inside and outside a runtime. The closure begins though the handle is not polled. Nothing
-/// waits for it: not the end of a runtime, and not the end of the process, which cuts it off.
-/// Threads of the pool get no signals.
+/// It works inside and outside a runtime. The closure starts even if the handle is never polled.
+/// The end of a runtime does not wait for it; the end of the process cuts it off. Signals are
+/// blocked on the threads of the pool.
 ///
-/// What waits is bounded by who calls: each closure that waits is memory that somebody handed in,
-/// as with [`spawn`](crate::spawn).
+/// The number of waiting closures has no limit: the caller is responsible for it, as with
+/// [`spawn`](crate::spawn).
 ///
 /// # Panics
-/// If no thread can be started, and there is none.
+/// If the pool has no thread and none can be started.
 /// # Cancel safety
 /// Dropping the handle detaches: the closure runs all the same, and its output is dropped.
 /// # Examples
@@ -73,8 +74,8 @@ where
     }
 }
 
-/// As `spawn_blocking`, in the lane of lookups. One whose handle is dropped before its turn does
-/// not run: nobody wants the answer.
+/// As `spawn_blocking`, in the lane of lookups. If its handle is dropped before its turn, the
+/// closure does not run.
 pub(crate) fn lookup<T, F>(closure: F) -> io::Result<BlockingHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -106,9 +107,8 @@ where
 
 /// A closure on its way through [`spawn_blocking`]: a future of its output.
 ///
-/// The output is an error ([`JoinError`]) if the closure panicked; the pool is not hurt by that.
-/// The handle is `Send`, and any executor can poll it, also after the runtime where it was made is
-/// gone.
+/// The output is an error ([`JoinError`]) if the closure panicked; the pool goes on. The handle is
+/// `Send`, and any executor can poll it, also after the runtime where it was made is gone.
 ///
 /// # Panics
 /// Polling it again after it gave its result panics.
@@ -129,12 +129,12 @@ pub struct BlockingHandle<T> {
 }
 
 impl<T> BlockingHandle<T> {
-    /// Whether the closure has ended, so that its result can be had without waiting.
+    /// Whether the closure has ended, so that its result is there without waiting.
     pub fn is_finished(&self) -> bool {
         !matches!(*self.shared.lock(), Stage::Pending(_))
     }
 
-    /// An id among the tasks and closures of the thread that made it.
+    /// Its id, among those of the tasks and closures that the same thread spawned.
     pub fn id(&self) -> TaskId {
         self.id
     }
@@ -144,7 +144,7 @@ impl<T> Future for BlockingHandle<T> {
     type Output = Result<T, JoinError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let waker = cx.waker().clone(); // foreign code: before the lock
+        let waker = cx.waker().clone(); // foreign code, so before the lock
         let mut stage = self.shared.lock();
         if let Stage::Pending(registered) = &mut *stage {
             let replaced = registered.replace(waker);
@@ -165,7 +165,7 @@ impl<T> Future for BlockingHandle<T> {
 impl<T> Drop for BlockingHandle<T> {
     fn drop(&mut self) {
         let stage = std::mem::replace(&mut *self.shared.lock(), Stage::Gone);
-        drop(stage); // an output or a waker: foreign code, after the lock
+        drop(stage); // an output or a waker: foreign code, so after the lock
     }
 }
 
@@ -176,13 +176,13 @@ impl<T> fmt::Debug for BlockingHandle<T> {
     }
 }
 
-/// Where the closure's thread and the handle meet. The last of them frees it.
+/// What the handle and the thread that runs the closure share.
 struct Shared<T> {
     stage: Mutex<Stage<T>>,
 }
 
 enum Stage<T> {
-    /// It waits or runs; whoever polled last wants to know of its end.
+    /// The closure waits or runs. The waker is that of the last poll of the handle.
     Pending(Option<Waker>),
     Done(Result<T, JoinError>),
     /// The result was taken, or the handle dropped.
@@ -191,7 +191,7 @@ enum Stage<T> {
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, Stage<T>> {
-        // No foreign code runs under it, so nothing panics there.
+        // No foreign code runs under the lock, so it is never poisoned.
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -215,29 +215,30 @@ impl<T> Shared<T> {
     }
 }
 
-// ---- the pool ------------------------------------------------------------------------------------
+// ---- the pool
+// ------------------------------------------------------------------------------------
 
 static POOL: Pool = Pool { state: Mutex::new(State::new(0)), work: Condvar::new() };
 
-/// A job contains the panics of what it runs.
+/// A closure with what follows it. A job does not panic: it contains the panics of the closure.
 type Job = Box<dyn FnOnce() + Send>;
 
 struct Pool {
     state: Mutex<State>,
-    /// Told of each job that a thread which is there may take.
+    /// Notified of each job for which no thread is started, so that an idle thread takes it.
     work: Condvar,
 }
 
 struct State {
-    /// Whose threads these are: a forked child has the counts, and none of the threads.
+    /// The process that started the threads. A forked child inherits the counts, but no threads.
     process: u32,
     lanes: [Queue; 2],
-    /// All that were started and have not ended.
+    /// How many threads were started and have not ended.
     threads: usize,
 }
 
 struct Queue {
-    /// Bounded by who calls: see `spawn_blocking`.
+    /// The callers bound it: see `spawn_blocking`.
     jobs: VecDeque<Job>,
     running: usize,
     running_max: usize,
@@ -260,7 +261,7 @@ impl Pool {
         state.forget_parent();
         state.lanes[lane as usize].jobs.push_back(job);
         if state.threads >= state.wanted() {
-            // So many threads are idle, or about to look, as jobs may be taken.
+            // There is a thread for each job that may run: it is idle, or about to look for a job.
             self.work.notify_one();
             return Ok(());
         }
@@ -269,15 +270,15 @@ impl Pool {
             Err(error) if state.threads == 0 => {
                 let job = state.lanes[lane as usize].jobs.pop_back();
                 drop(state);
-                drop(job); // foreign code
+                drop(job); // foreign code, so after the lock
                 return Err(error);
             }
-            Err(_) => {} // one of those that are there comes to it
+            Err(_) => {} // one of the present threads will take it
         }
         Ok(())
     }
 
-    /// The life of a thread.
+    /// What each thread runs, from its start to its end.
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -308,17 +309,18 @@ impl State {
     fn forget_parent(&mut self) {
         let process = std::process::id();
         if self.process != process {
-            // The parent's jobs are its own: they are not dropped here either.
+            // The jobs belong to the parent, so this child does not even drop them.
             std::mem::forget(std::mem::replace(self, State::new(process)));
         }
     }
 
-    /// How many threads have something to do.
+    /// How many threads could be busy now.
     fn wanted(&self) -> usize {
         self.lanes.iter().map(|lane| lane.running_max.min(lane.running + lane.jobs.len())).sum()
     }
 
-    /// The next job, with the number of its lane, which it now runs in.
+    /// Takes the next job that may run, and counts it as running. Returns the number of its lane
+    /// too.
     fn take(&mut self) -> Option<(usize, Job)> {
         let (number, lane) = self.lanes.iter_mut().enumerate().find(|(_, lane)| lane.has_work())?;
         lane.running += 1;
@@ -331,7 +333,7 @@ impl Queue {
         Queue { jobs: VecDeque::new(), running: 0, running_max }
     }
 
-    /// Whether a job waits that may run.
+    /// Whether a job waits and may run.
     fn has_work(&self) -> bool {
         self.running < self.running_max && !self.jobs.is_empty()
     }

@@ -1,12 +1,12 @@
 //! Signals of the process: Ctrl-C, and what an operator or a supervisor sends.
 //!
-//! The first use of a signal puts a handler in the place of what the process did at it (ending,
-//! mostly), for as long as the process lives: a program that has asked for [`ctrl_c`] once is not
-//! ended by the second Ctrl-C, unless it sees to that itself. Signals that nobody asked for do what
-//! they did.
+//! The first call for a signal installs a handler in place of the signal's default action, which is
+//! mostly to end the process. The handler stays as long as the process: after one call of
+//! [`ctrl_c`], no later Ctrl-C ends the process by itself. Signals that the program does not ask
+//! for keep their action.
 //!
-//! Everybody who waits gets each signal, in every runtime of the process. A signal that comes
-//! several times before somebody looks is one, as it is to the kernel.
+//! Every [`Signal`] of its kind sees a signal, in all runtimes of the process. If a signal comes
+//! several times before a `Signal` looks, it sees one, as it would from the kernel.
 //!
 //! ```no_run
 //! use tamam::signal;
@@ -18,9 +18,9 @@
 //! });
 //! ```
 
-// The handler counts and writes to an eventfd (`sys/signal.rs`), and no more; one thread for the
-// process, started with the first use, reads that and wakes who waits. A waker must not be called in a
-// handler (SEMANTICS TK9).
+// The handler (`sys/signal.rs`) counts the signal and writes to an eventfd. It must not call a
+// waker (SEMANTICS TK9). A thread reads the eventfd and wakes the tasks that wait. There is one
+// such thread in the process, and the first use of a signal starts it.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -49,19 +49,19 @@ pub struct SignalKind(i32);
 impl SignalKind {
     /// SIGINT: Ctrl-C at the terminal.
     pub const INTERRUPT: SignalKind = SignalKind(libc::SIGINT);
-    /// SIGTERM: the polite request to end, of kill(1) and of supervisors.
+    /// SIGTERM: a request to end, from kill(1) or a supervisor.
     pub const TERMINATE: SignalKind = SignalKind(libc::SIGTERM);
-    /// SIGHUP: the terminal is gone; to daemons, "read your configuration again".
+    /// SIGHUP: the terminal is gone. For daemons it means "read your configuration again".
     pub const HANGUP: SignalKind = SignalKind(libc::SIGHUP);
     /// SIGQUIT: Ctrl-\ at the terminal.
     pub const QUIT: SignalKind = SignalKind(libc::SIGQUIT);
-    /// SIGUSR1: of any meaning.
+    /// SIGUSR1: its meaning is up to the program.
     pub const USER1: SignalKind = SignalKind(libc::SIGUSR1);
-    /// SIGUSR2: of any meaning.
+    /// SIGUSR2: its meaning is up to the program.
     pub const USER2: SignalKind = SignalKind(libc::SIGUSR2);
     /// SIGCHLD: a child process has ended or stopped.
     pub const CHILD: SignalKind = SignalKind(libc::SIGCHLD);
-    /// SIGWINCH: the terminal has another size.
+    /// SIGWINCH: the terminal has changed its size.
     pub const WINDOW: SignalKind = SignalKind(libc::SIGWINCH);
 
     /// The signal of this number, such as one above SIGRTMIN.
@@ -94,14 +94,14 @@ impl fmt::Debug for SignalKind {
 
 /// Waits for the next Ctrl-C (SIGINT).
 ///
-/// Next means after this call, not after the first poll: one that comes in between is not missed.
-/// From this call on, Ctrl-C does not end the process by itself: see the [module](self).
+/// "Next" counts from this call, not from the first poll: a signal that comes between them is not
+/// missed. From this call on, Ctrl-C does not end the process by itself: see the [module](self).
 ///
 /// # Errors
 /// As [`signal`].
 /// # Cancel safety
-/// Cancel safe. A signal that comes between the drop and the next `ctrl_c()` is nobody's: to miss
-/// none, keep the future, or use [`signal`].
+/// Cancel safe. A signal that comes between the drop and the next call of `ctrl_c()` is lost: to
+/// miss none, keep the future, or use [`signal`].
 /// # Kernel
 /// sigaction(2), and an eventfd.
 /// # Examples
@@ -139,8 +139,8 @@ pub fn terminate() -> Next {
 /// The signals of one kind, from this call on.
 ///
 /// # Errors
-/// `InvalidInput` for a signal that no handler may have, such as SIGKILL or SIGSEGV; those of
-/// eventfd(2), and of starting a thread.
+/// `InvalidInput` for a signal that cannot have a handler here, such as SIGKILL or SIGSEGV; those
+/// of eventfd(2) and of starting a thread.
 /// # Examples
 /// ```no_run
 /// use tamam::signal::{SignalKind, signal};
@@ -174,18 +174,18 @@ pub fn signal(kind: SignalKind) -> io::Result<Signal> {
 
 /// The signals of one kind; see [`signal`].
 ///
-/// `Send`, and at home nowhere: any executor can poll it.
+/// It is `Send` and belongs to no runtime: any executor can poll it.
 pub struct Signal {
     kind: SignalKind,
-    /// Names its place among those who wait.
+    /// Identifies its entry in `Hub::waiting`.
     id: u64,
-    /// The count when it last looked.
+    /// The count of the signal when this last looked.
     seen: u32,
 }
 
 impl Signal {
-    /// Waits until the signal has come since the last time, or since this was made. Several that
-    /// came meanwhile are one.
+    /// Waits until the signal has come since the last call that was ready, or since this was made.
+    /// If it came several times since then, that counts as one.
     ///
     /// # Cancel safety
     /// Cancel safe: a signal that comes after a drop is seen by the next call.
@@ -193,14 +193,14 @@ impl Signal {
         poll_fn(|cx| self.poll_recv(cx)).await;
     }
 
-    /// As [`recv`](Self::recv), for futures and streams of your own. The waker of the last call is
-    /// the one that is woken.
+    /// As [`recv`](Self::recv), for your own futures and streams. The signal wakes the waker of the
+    /// last call.
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.count() == self.seen {
-            let waker = cx.waker().clone(); // foreign code: before the lock
+            let waker = cx.waker().clone(); // foreign code, so before the lock
             let replaced = hub().register(self, waker);
             drop(replaced);
-            // Again: it may have come before there was a waker to wake.
+            // Look again: the signal may have come before the waker was registered.
             if self.count() == self.seen {
                 return Poll::Pending;
             }
@@ -210,7 +210,7 @@ impl Signal {
         Poll::Ready(())
     }
 
-    /// What it waits for.
+    /// The kind of signal that it waits for.
     pub fn kind(&self) -> SignalKind {
         self.kind
     }
@@ -223,7 +223,7 @@ impl Signal {
 impl Drop for Signal {
     fn drop(&mut self) {
         let waker = hub().unregister(self.id);
-        drop(waker); // foreign code, after the lock
+        drop(waker); // foreign code, so after the lock
     }
 }
 
@@ -248,7 +248,8 @@ impl Future for Next {
             Ok(signal) => signal.poll_recv(cx).map(Ok),
             Err(error) => {
                 ready!(context::spend(cx));
-                let text = error.to_string(); // the first one has the errno, the others its words
+                // The first poll returns the error itself, with its errno; later ones its text.
+                let text = error.to_string();
                 let again = io::Error::new(error.kind(), text);
                 Poll::Ready(Err(std::mem::replace(error, again)))
             }
@@ -256,23 +257,26 @@ impl Future for Next {
     }
 }
 
-// ---- who waits -----------------------------------------------------------------------------------
+// ---- the tasks that wait
+// ---------------------------------------------------------------------------
 
 static HUB: Mutex<Hub> = Mutex::new(Hub {
     process: 0,
-    news: None,
+    eventfd: None,
     handled: Vec::new(),
     waiting: Vec::new(),
     next_id: 0,
 });
 
-/// What the process knows of signals. One for all runtimes, since a signal is the process's.
+/// The handlers that are installed and the tasks that wait: one for the process, since the kernel
+/// sends a signal to the process.
 struct Hub {
-    /// Whose thread it is that reads `news`: a forked child has none.
+    /// The process whose thread reads `eventfd`. A forked child has no such thread.
     process: u32,
-    news: Option<Arc<OwnedFd>>,
+    eventfd: Option<Arc<OwnedFd>>,
+    /// The signals whose handler is installed.
     handled: Vec<i32>,
-    /// At most one entry for each `Signal` there is. A list: few wait.
+    /// At most one entry for each `Signal`. A plain list, for there are few.
     waiting: Vec<Waiting>,
     next_id: u64,
 }
@@ -280,13 +284,13 @@ struct Hub {
 struct Waiting {
     kind: SignalKind,
     id: u64,
-    /// The count when it last looked: with another it is to be woken.
+    /// The count when the `Signal` last looked. When the count changes, the waker is woken.
     seen: u32,
     waker: Waker,
 }
 
 fn hub() -> MutexGuard<'static, Hub> {
-    // No foreign code runs under it, so nothing panics there.
+    // No foreign code runs under the lock, so it is never poisoned.
     HUB.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -294,25 +298,25 @@ impl Hub {
     /// Opens the eventfd and starts the thread that reads it, once in a process.
     fn start(&mut self) -> io::Result<()> {
         let process = std::process::id();
-        if self.process == process && self.news.is_some() {
+        if self.process == process && self.eventfd.is_some() {
             return Ok(());
         }
         if self.process != process {
-            // Those who waited in the parent are its own: not woken here, and not dropped.
+            // A forked child: these tasks belong to the parent. Neither wake nor drop them here.
             std::mem::forget(std::mem::take(&mut self.waiting));
-            // A handler that found nobody listening here has taken itself out.
+            // A handler that ran in this child has reset the signal to its default.
             self.handled.clear();
         }
-        let news = Arc::new(sys::eventfd()?);
-        let reader = news.clone();
-        sys::signal::spawn_without_signals("tamam-signal", move || tell(&reader))?;
-        sys::signal::set_eventfd(news.as_fd());
-        self.news = Some(news);
+        let eventfd = Arc::new(sys::eventfd()?);
+        let reader = eventfd.clone();
+        sys::signal::spawn_without_signals("tamam-signal", move || wake_for_ever(&reader))?;
+        sys::signal::set_eventfd(eventfd.as_fd());
+        self.eventfd = Some(eventfd);
         self.process = process;
         Ok(())
     }
 
-    /// Leaves a waker; gives the one that was there.
+    /// Stores the waker of a `Signal`. Returns the one that it had before.
     fn register(&mut self, signal: &Signal, waker: Waker) -> Option<Waker> {
         let before = self.unregister(signal.id);
         let Signal { kind, id, seen } = *signal;
@@ -325,7 +329,7 @@ impl Hub {
         Some(self.waiting.swap_remove(index).waker)
     }
 
-    /// Takes out those whose signal came.
+    /// Takes out the wakers whose signal has come.
     fn take_woken(&mut self) -> Vec<Waker> {
         let (woken, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
@@ -336,11 +340,11 @@ impl Hub {
     }
 }
 
-/// The life of the thread: as long as the process.
-fn tell(news: &OwnedFd) {
+/// What the thread runs, as long as the process.
+fn wake_for_ever(eventfd: &OwnedFd) {
     loop {
-        sys::poll_readable(news.as_fd(), None);
-        sys::eventfd_clear(news.as_fd());
+        sys::poll_readable(eventfd.as_fd(), None);
+        sys::eventfd_clear(eventfd.as_fd());
         let woken = hub().take_woken();
         wake_all(woken.into_iter());
     }

@@ -1,4 +1,4 @@
-//! Several buffers on their way out as one message: what sendmsg(2) takes.
+//! Several buffers that are sent in one call: the message that sendmsg(2) takes.
 #![allow(unsafe_code)]
 
 use std::cell::UnsafeCell;
@@ -7,20 +7,20 @@ use std::mem;
 use super::Outgoing;
 use crate::sys::TRANSFER_LEN_MAX;
 
-/// How many pieces one call takes (IOV_MAX is 1024; more than this gains nothing).
+/// How many pieces one call gets. (The kernel takes 1024, IOV_MAX; more than this gains nothing.)
 const PIECES_MAX: usize = 256;
 
 /// A message header, the list of pieces it points to, and the buffers those point into.
 pub(crate) struct Batch {
-    // Dropped in this order: what points, then what is pointed to.
+    // Fields are dropped in this order: first what points, then what it points to.
     header: UnsafeCell<libc::msghdr>,
     _pieces: Box<[libc::iovec]>,
     outgoing: Vec<Outgoing>,
 }
 
 impl Batch {
-    /// The bytes of `outgoing` in order, of the first buffer from `offset` on; also says how many
-    /// those are, at most what one call transfers.
+    /// A batch of the bytes of `outgoing` in order, without the first `offset` bytes of the first
+    /// buffer. Returns it with its length, which is at most what one call transfers.
     pub(crate) fn new(outgoing: Vec<Outgoing>, offset: usize) -> (Batch, usize) {
         let mut len = 0;
         let mut pieces: Box<[libc::iovec]> = (outgoing.iter().enumerate())
@@ -34,42 +34,46 @@ impl Batch {
                 (!piece.is_empty()).then_some(iovec)
             })
             .collect();
-        // SAFETY: all zeroes is a valid msghdr: no name, no control data.
+        // SAFETY: msghdr consists of integers and raw pointers, for which zero and null are valid:
+        // no name, no control data.
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
         header.msg_iov = pieces.as_mut_ptr();
         header.msg_iovlen = pieces.len() as _;
         (Batch { header: UnsafeCell::new(header), _pieces: pieces, outgoing }, len)
     }
 
-    /// The header; it and all it points to stay where they are while the batch does.
+    /// The header. It stays where it is as long as the batch does; everything it points to is on
+    /// the heap, and lives as long as the batch.
     pub(crate) fn header(&self) -> *mut libc::msghdr {
         self.header.get()
     }
 
-    /// Takes the first `len` bytes off the list of pieces.
+    /// Removes the first `len` bytes from the list of pieces.
     ///
     /// # Safety
-    /// `header` is a batch's, which lives and is not in use; its pieces have so many bytes.
+    /// - `header` is that of a batch that is alive and that nothing else uses at the moment.
+    /// - The pieces that are left have at least `len` bytes.
     pub(crate) unsafe fn advance(header: *mut libc::msghdr, mut len: usize) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the batch is alive and not in use.
         let header = unsafe { &mut *header };
         while len > 0 {
-            // SAFETY: there are bytes left, so there is a piece; the list is this batch's own.
+            // SAFETY: by the contract the pieces have `len` more bytes, so there is one more piece.
+            // The batch owns the list.
             let piece = unsafe { &mut *header.msg_iov };
             if piece.iov_len > len {
-                // SAFETY: within the piece.
+                // SAFETY: `len` is less than the length of the piece.
                 piece.iov_base = unsafe { piece.iov_base.byte_add(len) };
                 piece.iov_len -= len;
                 return;
             }
             len -= piece.iov_len;
-            // SAFETY: at most one past the end, where nobody reads: the count goes down too.
+            // SAFETY: the piece is in the list, so this points into the list or one past its end.
             header.msg_iov = unsafe { header.msg_iov.add(1) };
             header.msg_iovlen -= 1;
         }
     }
 
-    /// The buffers again, in order.
+    /// Returns the buffers, in order.
     pub(crate) fn into_outgoing(self) -> Vec<Outgoing> {
         self.outgoing
     }

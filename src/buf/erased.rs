@@ -1,7 +1,7 @@
-//! A value whose type is forgotten, in place: no allocation up to four words.
+//! A value of any type, whose type is erased. Up to four words it needs no allocation.
 //!
-//! A stream's queue holds buffers of whatever type its callers hand in. `Box<dyn Any>` would do,
-//! at an allocation for each send; `Vec`, `Box`, `Chunk` and `Bytes` fit in here.
+//! The send queue of a stream holds buffers of all the types that its callers pass. `Box<dyn Any>`
+//! would cost an allocation for each send; `Vec`, `Box`, `Chunk` and `Bytes` fit into four words.
 #![allow(unsafe_code)]
 
 use std::any::TypeId;
@@ -10,7 +10,7 @@ use std::ptr;
 
 type Words = [usize; 4];
 
-/// Any `'static` value, in place or, when it is larger than four words, boxed.
+/// Any `'static` value: in place, or boxed if it does not fit into four words.
 pub(crate) struct Erased {
     words: MaybeUninit<Words>,
     vtable: &'static Vtable,
@@ -28,27 +28,27 @@ impl Vtable {
     }
 }
 
-/// Whether a `T` is held in the words themselves.
+/// Whether the words hold a `T` itself, not a `Box<T>`.
 const fn is_inline<T>() -> bool {
     mem::size_of::<T>() <= mem::size_of::<Words>()
         && mem::align_of::<T>() <= mem::align_of::<Words>()
 }
 
 /// # Safety
-/// `words` holds a `T`, put there by `Erased::new`, that is not used again.
+/// `Erased::new` stored a `T` in `words`. The caller does not use that value again.
 unsafe fn drop_words<T>(words: *mut Words) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises what `read_words` asks for.
     drop(unsafe { read_words::<T>(words) });
 }
 
 /// # Safety
-/// `words` holds a `T`, put there by `Erased::new`, that is not used again.
+/// `Erased::new` stored a `T` in `words`. The caller does not use that value again.
 unsafe fn read_words<T>(words: *const Words) -> T {
     if is_inline::<T>() {
-        // SAFETY: `new` wrote a T here under the same condition.
+        // SAFETY: under the same condition `new` wrote a T here, and the caller gives it up.
         unsafe { words.cast::<T>().read() }
     } else {
-        // SAFETY: `new` wrote a Box<T> here under the same condition.
+        // SAFETY: otherwise `new` wrote a Box<T> here, and the caller gives it up.
         *unsafe { words.cast::<Box<T>>().read() }
     }
 }
@@ -58,32 +58,35 @@ impl Erased {
     pub(crate) fn new<T: 'static>(value: T) -> Erased {
         let mut words = MaybeUninit::<Words>::uninit();
         if is_inline::<T>() {
-            // SAFETY: size and alignment were just checked.
+            // SAFETY: `is_inline` says that size and alignment of a T fit the words.
             unsafe { words.as_mut_ptr().cast::<T>().write(value) };
         } else {
-            // SAFETY: a Box is one word.
+            // SAFETY: a Box is one word, so it fits the words.
             unsafe { words.as_mut_ptr().cast::<Box<T>>().write(Box::new(value)) };
         }
         Erased { words, vtable: Vtable::of::<T>() }
     }
 
-    /// The value again. Asking for another type than was put in is a broken invariant.
+    /// Returns the value. `T` must be the type that was put in, or this panics.
     #[inline]
     pub(crate) fn take<T: 'static>(self) -> T {
-        // Most often it is the very table; there may be copies of it.
+        // Comparing the tables is cheap and nearly always enough. But the compiler may have made
+        // several copies of a table, so compare the types as well.
         assert!(
             ptr::eq(self.vtable, Vtable::of::<T>()) || (self.vtable.type_id)() == TypeId::of::<T>(),
             "an erased value comes back as itself"
         );
         let this = ManuallyDrop::new(self);
-        // SAFETY: the type was just checked; `this` is not dropped, so the value is read once.
+        // SAFETY: the assertion checked the type, and `this` is never dropped, so this is the only
+        // use of the value.
         unsafe { read_words::<T>(this.words.as_ptr()) }
     }
 }
 
 impl Drop for Erased {
     fn drop(&mut self) {
-        // SAFETY: `vtable.drop` belongs to the type that `new` wrote; `take` forgets `self`.
+        // SAFETY: `new` set the vtable of the type that it stored. The value is still there,
+        // because `take` never drops `self`.
         unsafe { (self.vtable.drop)(self.words.as_mut_ptr()) }
     }
 }

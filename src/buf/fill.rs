@@ -1,8 +1,8 @@
-//! A caller's buffer while the kernel may fill it, shared by the waiting future and its stream.
+//! A caller's buffer while the kernel may write to it. The waiting future and its stream share it.
 //!
-//! The bytes that came belong to the stream until a call takes them: `start..end` below. So a
-//! future that is dropped or forgotten takes no byte with it, and its buffer lives as long as
-//! somebody still points to it: the op in flight, the parked bytes, or the future.
+//! Received bytes (`start..end` below) belong to the stream until a call takes them. So no byte is
+//! lost when the future is dropped or forgotten. The buffer lives as long as one of these needs it:
+//! the op in flight, the stream with its parked bytes, or the future.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -10,17 +10,17 @@ use std::cell::{Cell, UnsafeCell};
 
 use super::IoBufMut;
 
-/// A buffer being filled. Type erased as `Rc<Fill<dyn Any>>`.
+/// A buffer that is being filled. `Rc<Fill<dyn Any>>` erases its type.
 pub(crate) struct Fill<B: ?Sized = dyn Any> {
-    /// Start of the spare room, and its length.
+    /// Where the spare room of the buffer starts, and its length.
     room: *mut u8,
     room_len: usize,
-    /// What was received and not taken, as offsets into the room.
+    /// The bytes that were received and not taken, as offsets into the room.
     start: Cell<usize>,
     end: Cell<usize>,
     /// An op points into the room.
     in_flight: Cell<bool>,
-    /// `None` once the owner took the buffer back.
+    /// `None` after `take`.
     buf: UnsafeCell<B>,
 }
 
@@ -29,7 +29,7 @@ impl<B: IoBufMut> Fill<Option<B>> {
     pub(crate) fn new(mut buf: B, max: usize) -> Self {
         let (len, capacity) = (buf.len(), buf.capacity());
         assert!(len <= capacity, "a buffer holds at most its capacity");
-        // SAFETY: `len` is within the `capacity` bytes that `ptr_mut` points to.
+        // SAFETY: `ptr_mut` points to `capacity` bytes, and `len` is at most that (asserted above).
         let room = unsafe { buf.ptr_mut().add(len) };
         Fill {
             room,
@@ -41,25 +41,26 @@ impl<B: IoBufMut> Fill<Option<B>> {
         }
     }
 
-    /// The buffer again, with the received bytes appended, and how many those were.
+    /// Returns the buffer with the received bytes appended, and the number of those bytes.
     pub(crate) fn take(&self) -> (B, usize) {
         assert!(!self.in_flight.get(), "the kernel is done with a buffer that is given back");
         self.compact();
         let received = self.end.replace(0);
-        // SAFETY: `Fill` is `!Sync`, and no other reference into the cell exists: this is the
-        // only place that makes one.
+        // SAFETY: this is the only place that makes a reference into the cell, it ends in this
+        // statement, and `Fill` is `!Sync`, so no other thread is here at the same time.
         let mut buf = unsafe { &mut *self.buf.get() }.take().expect("a buffer is taken once");
         let len = buf.len() + received;
-        // SAFETY: the bytes up to `len` were initialised before, the rest just received.
+        // SAFETY: the buffer held its first bytes before. The `received` bytes behind them were
+        // initialised, as `filled` demands, and `compact` moved them there.
         unsafe { buf.set_len(len) };
         (buf, received)
     }
 }
 
 impl<B: ?Sized> Fill<B> {
-    /// The room behind what was received: where an op may write next.
+    /// The room behind the received bytes, where the next bytes go.
     pub(crate) fn target(&self) -> (*mut u8, usize) {
-        // SAFETY: `end <= room_len` (asserted in `filled`).
+        // SAFETY: `end` is at most `room_len`, which `filled` asserts.
         let next = unsafe { self.room.add(self.end.get()) };
         (next, self.room_len - self.end.get())
     }
@@ -68,55 +69,58 @@ impl<B: ?Sized> Fill<B> {
         self.in_flight.get()
     }
 
-    /// An op starts to point into the room, or has ended.
+    /// To be called when an op that writes to the room starts, and when it has ended.
     pub(crate) fn set_in_flight(&self, in_flight: bool) {
         assert!(in_flight != self.in_flight.get(), "one op fills a buffer at a time");
         self.in_flight.set(in_flight);
     }
 
-    /// Moves what was received to the start of the room.
+    /// Moves the received bytes to the start of the room.
     pub(crate) fn compact(&self) {
         assert!(!self.in_flight.get(), "the kernel is done with a buffer that is moved in");
         let received = self.end.get() - self.start.get();
-        // SAFETY: `start` is within the room.
+        // SAFETY: `start` is at most `end`, which is at most `room_len`.
         let from = unsafe { self.room.add(self.start.get()) };
-        // SAFETY: both ranges lie in the room (`end <= room_len`), and no op points into it.
+        // SAFETY: both ranges lie in the room, for `end` is at most `room_len`. No op writes to the
+        // room, as asserted above.
         unsafe { std::ptr::copy(from, self.room, received) };
         self.start.set(0);
         self.end.set(received);
     }
 
+    /// Adds the first `len` bytes of the target to the received bytes.
+    ///
     /// # Safety
-    /// The `len` bytes at `target` were initialised.
+    /// The first `len` bytes at `target` are initialised.
     pub(crate) unsafe fn filled(&self, len: usize) {
         let end = self.end.get() + len;
         assert!(end <= self.room_len, "the kernel writes no more than it was given");
         self.end.set(end);
     }
 
-    /// Copies as much of `bytes` as fits behind what was received; how many fitted.
+    /// Copies as many of `bytes` as fit behind the received ones. Returns their number.
     pub(crate) fn append(&self, bytes: &[u8]) -> usize {
         assert!(!self.in_flight.get(), "the kernel is done with a buffer that is written to");
         let (target, room) = self.target();
         let len = bytes.len().min(room);
-        // SAFETY: `target` has room for `len` bytes; `bytes` is another memory, as the room is
-        // this buffer's own (`IoBufMut`).
+        // SAFETY: `target` has room for `len` bytes. `bytes` does not overlap it: by the contract
+        // of `IoBufMut` the buffer shares its memory with nothing else.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), target, len) };
-        // SAFETY: just written.
+        // SAFETY: the copy above initialised them.
         unsafe { self.filled(len) };
         len
     }
 
-    /// What was received and not taken.
+    /// The bytes that were received and not taken.
     pub(crate) fn received(&self) -> &[u8] {
         let len = self.end.get() - self.start.get();
-        // SAFETY: `start..end` lies in the room and is initialised; an op in flight writes behind
-        // `end` only; `take` and `consume` move the range but not the bytes while nobody reads
-        // (`Fill` is `!Sync`, and callers copy at once).
+        // SAFETY: `start..end` lies in the room, and its bytes are initialised (`filled`). An op in
+        // flight writes behind `end` only. `compact` and `take` would move the bytes, but `Fill` is
+        // `!Sync`, and callers copy the slice before they call anything else.
         unsafe { std::slice::from_raw_parts(self.room.add(self.start.get()), len) }
     }
 
-    /// Forgets the first `len` received bytes: another call took them.
+    /// Removes the first `len` received bytes: a call has taken them.
     pub(crate) fn consume(&self, len: usize) {
         assert!(len <= self.end.get() - self.start.get(), "only what was received can be taken");
         self.start.set(self.start.get() + len);

@@ -6,13 +6,15 @@ use std::sync::Arc;
 
 use super::{IoBuf, IoBufMut};
 
-/// Implements `IoBuf` for types that lend their bytes as a slice of memory that does not move
-/// with the value.
+/// Implements `IoBuf` for types that dereference to a slice which stays in place when the value is
+/// moved.
 macro_rules! by_slice {
     ($($(#[$attr:meta])* $type:ty => $slice:expr;)*) => {$(
         $(#[$attr])*
-        // SAFETY: the bytes are on the heap or static, owned or kept alive by the value, so they
-        // stay when it moves; pointer and length come from one slice.
+        // SAFETY: the bytes are static or on the heap, and the value keeps them alive, so they stay
+        // where they are when it moves. Pointer and length are those of one slice of initialised
+        // bytes, and bytes that are shared cannot be
+        // changed.
         unsafe impl IoBuf for $type {
             #[inline]
             fn ptr(&self) -> *const u8 {
@@ -47,7 +49,7 @@ by_slice! {
     bytes::Bytes => |b| b;
 }
 
-// SAFETY: the array is static: it never moves and never changes.
+// SAFETY: the array is static, so it never moves and never changes, and it has N bytes.
 unsafe impl<const N: usize> IoBuf for &'static [u8; N] {
     fn ptr(&self) -> *const u8 {
         self.as_ptr()
@@ -58,7 +60,8 @@ unsafe impl<const N: usize> IoBuf for &'static [u8; N] {
     }
 }
 
-// SAFETY: a Vec's heap block stays when the Vec moves, is its own, and is `capacity` bytes long.
+// SAFETY: a Vec owns its block on the heap, which has `capacity` bytes and stays where it is when
+// the Vec moves. `set_len` does not allocate.
 unsafe impl IoBufMut for Vec<u8> {
     #[inline]
     fn ptr_mut(&mut self) -> *mut u8 {
@@ -72,7 +75,7 @@ unsafe impl IoBufMut for Vec<u8> {
 
     #[inline]
     unsafe fn set_len(&mut self, len: usize) {
-        // SAFETY: the caller promises what `Vec::set_len` asks for.
+        // SAFETY: the caller promises the same as `Vec::set_len` demands.
         unsafe { self.set_len(len) }
     }
 }

@@ -1,10 +1,10 @@
 //! Owned buffers: memory that an operation keeps until the kernel is done with it.
 //!
-//! A completion runtime cannot borrow a caller's slice: a future may be dropped or forgotten while
-//! the kernel still writes. So buffers move in, and come back with the answer: in `Ok` beside the
-//! count, or inside the [`BufError`].
+//! A completion runtime cannot borrow a caller's slice: the caller may drop or forget the future
+//! while the kernel still writes to the slice. So a call takes the buffer and returns it with the
+//! answer: in `Ok` beside the count, or inside the [`BufError`].
 //!
-//! No I/O here, and no runtime.
+//! There is no I/O here, and no runtime.
 
 // Read next: `fill.rs`.
 
@@ -31,13 +31,13 @@ pub(crate) use outgoing::{Handed, Many, One, Outgoing};
 )]
 /// An owned buffer with bytes to send.
 ///
-/// Implemented for `Vec<u8>`, `Box<[u8]>`, `String`, `&'static` slices, arrays and `str`,
-/// `Rc` and `Arc` of `[u8]`, `str` and `Vec<u8>`, [`Chunk`] and, with the feature `bytes`, `bytes::Bytes`.
+/// Implemented for `Vec<u8>`, `Box<[u8]>`, `String`, `&'static` slices, arrays and `str`, `Rc` and
+/// `Arc` of `[u8]`, `str` and `Vec<u8>`, [`Chunk`] and, with the feature `bytes`, `bytes::Bytes`.
 ///
 /// # Safety
-/// - `ptr` points to `len` initialised bytes, readable until the value is dropped.
-/// - Neither changes when the value is moved: so never for `[u8; N]` itself.
-/// - Both give the same answer as long as nobody changes the value.
+/// - `ptr` points to `len` initialised bytes, which stay readable until the value is dropped.
+/// - Moving the value changes neither `ptr` nor `len`. (So `[u8; N]` itself cannot be an `IoBuf`.)
+/// - As long as the value is not changed, both return the same each time.
 #[allow(unsafe_code)]
 pub unsafe trait IoBuf: 'static {
     /// Where the bytes start.
@@ -71,24 +71,24 @@ pub unsafe trait IoBufMut: IoBuf {
     /// Where the bytes start, for writing.
     fn ptr_mut(&mut self) -> *mut u8;
 
-    /// How many bytes fit in all.
+    /// How many bytes fit in, with those that are there.
     fn capacity(&self) -> usize;
 
-    /// Says that the first `len` bytes are initialised.
+    /// Makes the first `len` bytes the content of the buffer.
     ///
     /// # Safety
     /// `len` is at most `capacity`, and the first `len` bytes are initialised.
     unsafe fn set_len(&mut self, len: usize);
 }
 
-/// An I/O error that carries the buffer which was handed in.
+/// An I/O error, with the buffer of the call that failed.
 ///
-/// Converts into [`io::Error`], so `?` works where the buffer is of no interest.
+/// It converts into [`io::Error`], so `?` works if you do not need the buffer.
 ///
 /// # Other error types
-/// An error of your own that is made from `io::Error` needs one `impl` more, for all buffers at
-/// once. And a boxed error that must be `Send` cannot carry a buffer that is not, such as a
-/// [`Chunk`]: let the buffer go first, with `.map_err(std::io::Error::from)?`.
+/// If your own error type implements `From<io::Error>`, it needs one more `impl`, for all buffers
+/// at once; see below. A boxed error that must be `Send` cannot carry a buffer that is not `Send`,
+/// such as a [`Chunk`]: drop the buffer first, with `.map_err(std::io::Error::from)?`.
 ///
 /// ```
 /// use tamam::buf::BufError;
@@ -138,7 +138,7 @@ impl<B> BufError<B> {
         self.error.kind()
     }
 
-    /// The buffer, with what had been received into it.
+    /// The buffer, with the bytes that were received into it.
     pub fn buf(&self) -> &B {
         &self.buf
     }

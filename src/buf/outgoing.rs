@@ -1,4 +1,5 @@
-//! Bytes on their way out: a caller's buffer or buffers, type erased, with where the bytes are.
+//! Bytes to be sent: one buffer of a caller, or several, with their type erased, and the addresses
+//! of their bytes.
 #![allow(unsafe_code)]
 
 use std::cell::Cell;
@@ -6,24 +7,24 @@ use std::marker::PhantomData;
 
 use super::Erased;
 
-/// What one `send` hands in. Owns the memory it points to.
+/// What one call to send has passed. It owns the memory that it points to.
 pub(crate) struct Outgoing {
     parts: Parts,
     len: usize,
-    /// Declared last: dropped after the pointers into it are gone.
+    /// Declared last, so that it is dropped after the pointers into it.
     owner: Erased,
 }
 
 enum Parts {
     One(*const u8),
-    /// Boxed: what moves with every send is the usual case.
+    /// Boxed, so that the usual case, one buffer, is cheap to move.
     Many(Box<Pieces>),
 }
 
 struct Pieces {
     parts: Vec<(*const u8, usize)>,
-    /// The part that the last offset lay in, and the bytes before it: offsets only grow, so many
-    /// small parts are walked once.
+    /// The part in which the last offset lay, and the number of bytes before it. Offsets usually
+    /// grow, so the next search starts here.
     reached: Cell<(usize, usize)>,
 }
 
@@ -48,19 +49,20 @@ impl Outgoing {
         self.len
     }
 
-    /// The value handed in: the `B` of [`one`](Self::one), the `Vec<B>` of [`many`](Self::many).
+    /// Returns what was passed: the `B` of [`one`](Self::one), the `Vec<B>` of
+    /// [`many`](Self::many).
     #[inline]
     pub(crate) fn take<T: 'static>(self) -> T {
         self.owner.take()
     }
 
-    /// The bytes from `offset` on, when they are one piece.
+    /// The bytes from `offset` on, if they are one piece.
     #[inline]
     pub(crate) fn as_one(&self, offset: usize) -> Option<&[u8]> {
         match &self.parts {
             Parts::One(ptr) => {
-                // SAFETY: pointer and length are those of the `IoBuf` inside `owner`, whose
-                // contract keeps the bytes readable and in place.
+                // SAFETY: pointer and length are those of the `IoBuf` in `owner`. By its contract
+                // the bytes stay readable and in place as long as it lives, and `self` owns it.
                 let bytes = unsafe { std::slice::from_raw_parts(*ptr, self.len) };
                 Some(&bytes[offset..])
             }
@@ -98,13 +100,13 @@ impl Outgoing {
     }
 
     fn part(&self, &(ptr, len): &(*const u8, usize)) -> &[u8] {
-        // SAFETY: only called with the parts of this value, each of which is pointer and length of
-        // a buffer of the Vec inside `owner`; then as in `as_one`.
+        // SAFETY: this is called only with the parts of this value. Each is pointer and length of
+        // an `IoBuf` in the Vec in `owner`; the rest is as in `as_one`.
         unsafe { std::slice::from_raw_parts(ptr, len) }
     }
 }
 
-/// What a caller hands to one send, as long as nothing has come of it.
+/// What a caller has passed to one call, before it becomes an [`Outgoing`].
 pub(crate) trait Handed {
     /// What the caller gets back.
     type Buf: 'static;
@@ -112,7 +114,7 @@ pub(crate) trait Handed {
     /// How many bytes there are in all.
     fn len(&self) -> usize;
 
-    /// The bytes, when they are one piece.
+    /// The bytes, if they are one piece.
     fn as_one(&self) -> Option<&[u8]>;
 
     fn into_outgoing(self) -> Outgoing;
@@ -120,7 +122,8 @@ pub(crate) trait Handed {
     fn into_buf(self) -> Self::Buf;
 }
 
-/// One buffer. Where its bytes are is asked once: that is foreign code.
+/// One buffer. `new` asks it once for the address and the number of its bytes, since both are
+/// foreign code.
 pub(crate) struct One<B> {
     buf: B,
     ptr: *const u8,
@@ -145,8 +148,8 @@ impl<B: super::IoBuf> Handed for One<B> {
 
     #[inline]
     fn as_one(&self) -> Option<&[u8]> {
-        // SAFETY: pointer and length are those of `buf`, whose contract keeps the bytes readable and
-        // in place when it moves.
+        // SAFETY: pointer and length are those of the `IoBuf` in `buf`. By its contract the bytes
+        // stay readable and in place as long as it lives, also when it moves.
         Some(unsafe { std::slice::from_raw_parts(self.ptr, self.len) })
     }
 

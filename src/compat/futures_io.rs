@@ -13,8 +13,8 @@ use crate::tls::{TlsReadHalf, TlsStream, TlsWriteHalf};
 
 macro_rules! reading {
     ($door:ident: $($stream:ty),*) => {$(
-        /// Received bytes are copied out as far as there is room; `recv` and `fill_buf` copy none.
-        /// One task at a time: the last one that polled is woken.
+        /// Copies received bytes to the buffer, as many as fit. (`recv` and `fill_buf` do not
+        /// copy.) Only one task at a time can wait: the last one that polled is woken.
         impl AsyncRead for $stream {
             fn poll_read(
                 self: Pin<&mut Self>,
@@ -30,14 +30,14 @@ macro_rules! reading {
             }
         }
 
-        /// Lends the received bytes where they are.
+        /// Lends the received bytes without copying them.
         impl AsyncBufRead for $stream {
             fn poll_fill_buf(
                 self: Pin<&mut Self>,
                 cx: &mut Context<'_>,
             ) -> Poll<io::Result<&[u8]>> {
-                // SAFETY: the slice borrows the only handle of this direction, so nobody receives,
-                // and the handle stays, while it lives.
+                // SAFETY: the slice borrows the only handle of this direction. As long as the slice
+                // lives, the handle lives too, and no call can receive with it.
                 unsafe { self.get_mut().$door().poll_fill(cx) }
             }
 
@@ -50,8 +50,8 @@ macro_rules! reading {
 
 macro_rules! writing {
     ($door:ident: $($stream:ty),*) => {$(
-        /// Bytes are copied into the stream's send buffer and go out at once; a failure shows at
-        /// the next call. `poll_close` waits until all is out, and ends sending.
+        /// Copies the bytes to the stream's send buffer, which goes out at once. The next call
+        /// returns the error if that fails. `poll_close` waits until all is out, then ends sending.
         impl AsyncWrite for $stream {
             super::write_and_close!($door, poll_close);
 

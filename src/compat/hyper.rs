@@ -69,14 +69,14 @@ macro_rules! stream {
         impl Write for $stream {
             super::write_and_close!($door, poll_shutdown);
 
-            /// hyper then copies its pieces once, into the stream's buffer, and not before that into
-            /// one of its own.
+            /// True lets hyper copy its pieces once, into the stream's buffer. Otherwise it would
+            /// copy them into a buffer of its own first.
             fn is_write_vectored(&self) -> bool {
                 true
             }
 
-            /// Ready when everything is on its way: hyper does not wait for a flush, and would be
-            /// woken for nothing.
+            /// Ready as soon as all bytes are handed to the stream's send queue, not when they are
+            /// out: hyper does not wait for that, and a later wake would be for nothing.
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 self.$door().poll_hand_over(cx)
             }
@@ -88,14 +88,14 @@ stream!(connection: TcpStream);
 #[cfg(feature = "tls")]
 stream!(session: TlsStream);
 
-/// Runs hyper's background futures as tasks of the runtime entered on this thread; they need not be
-/// `Send`. For `http2::Builder::new` and hyper-util's `auto::Builder::new`.
+/// Runs hyper's background futures as tasks of the runtime that is entered on this thread. They
+/// need not be `Send`. Pass it to `http2::Builder::new` or hyper-util's `auto::Builder::new`.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Executor;
 
 impl Executor {
-    /// An executor for whatever runtime is entered when it is used.
+    /// An executor that uses the runtime entered at the time of each spawn.
     pub fn new() -> Executor {
         Executor
     }
@@ -110,13 +110,14 @@ where
     }
 }
 
-/// Lets hyper's timeouts work: for `Builder::timer`. Without one, hyper panics when a timeout is set.
+/// The timer for hyper's timeouts: pass it to `Builder::timer`. Without one, hyper panics when a
+/// timeout is set.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Timer;
 
 impl Timer {
-    /// A timer for whatever runtime is entered when it is polled.
+    /// A timer that uses the runtime entered at the time of each poll.
     pub fn new() -> Timer {
         Timer
     }
@@ -132,11 +133,12 @@ impl rt::Timer for Timer {
     }
 }
 
-/// A sleep that is `Send` and `Sync`, as hyper asks: it knows its runtime and its timer by plain
-/// numbers, and looks them up on the thread where it is polled.
+/// A sleep that is `Send` and `Sync`, as hyper demands. It keeps its runtime and its timer as plain
+/// numbers, and looks them up on the thread that polls it.
 struct Sleep {
     deadline: Instant,
-    /// Which runtime's wheel, and where in it. The timer may have fired, and then the key is stale.
+    /// The serial of the runtime's timers, and the key of its timer there. The key is stale if the
+    /// timer has fired.
     place: Option<(u64, TimerKey)>,
 }
 
@@ -154,7 +156,8 @@ impl Sleep {
                     return Poll::Ready(());
                 }
             }
-            // Of another runtime, where it stays until it fires and wakes nobody who cares.
+            // The timer is in another runtime, out of reach. It stays there until it fires, and
+            // that wake does no harm.
             _ => self.place = None,
         }
         if Instant::now() >= self.deadline {
@@ -185,14 +188,14 @@ impl Drop for Sleep {
     }
 }
 
-/// A stream that hyper may upgrade, to WebSocket say: `with_upgrades` asks for `Send`, which the
-/// streams of this crate are not.
+/// A stream that hyper may upgrade, for example to WebSocket. hyper's `with_upgrades` demands
+/// `Send`, which the streams of this crate are not, and this is.
 ///
-/// It may be moved to another thread, but not used there. Dropped there, it leaks the stream: what
-/// belongs to one thread's runtime cannot be ended by another's.
+/// You may move it to another thread, but not use it there. If it is dropped there, it leaks the
+/// stream, because only the thread of a runtime can close its streams.
 ///
 /// # Panics
-/// When used on another thread than the one it was made on.
+/// When it is used on another thread than the one it was made on.
 /// # Examples
 /// ```
 /// # use tamam::net::TcpStream;
@@ -210,8 +213,8 @@ pub struct Upgradeable<T> {
     home: ThreadId,
 }
 
-// SAFETY: `stream` is reached, by reference, by value or to be dropped, only after a look that this
-// is the thread it was made on.
+// SAFETY: every access to `stream` (by reference, by value, to drop it) first checks that this is
+// the thread it was made on. So no other thread ever touches it.
 unsafe impl<T> Send for Upgradeable<T> {}
 
 impl<T> Upgradeable<T> {
@@ -220,14 +223,14 @@ impl<T> Upgradeable<T> {
         Upgradeable { stream: ManuallyDrop::new(stream), home: thread::current().id() }
     }
 
-    /// The stream again.
+    /// Returns the stream.
     ///
     /// # Panics
     /// On another thread than the one it was made on.
     pub fn into_inner(self) -> T {
         self.assert_at_home();
         let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is not dropped and not used again, so the stream is taken once.
+        // SAFETY: `this` is never dropped and not used again, so the stream is taken once.
         unsafe { ManuallyDrop::take(&mut this.stream) }
     }
 
@@ -253,7 +256,7 @@ impl<T> Unpin for Upgradeable<T> {}
 impl<T> Drop for Upgradeable<T> {
     fn drop(&mut self) {
         if thread::current().id() == self.home {
-            // SAFETY: dropped once, here; `into_inner` forgets `self`.
+            // SAFETY: this is the only drop of the stream: after `into_inner`, this does not run.
             unsafe { ManuallyDrop::drop(&mut self.stream) };
         }
     }

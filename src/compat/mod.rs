@@ -1,10 +1,11 @@
-//! The streams as other crates want them: one file and one feature for each family of traits.
+//! The traits of other crates on our streams: one file and one feature for each family of traits.
 //!
-//! Nothing is decided here. What the traits ask for stands in `net/connection/poll.rs`, and for TLS
-//! in `tls/`, under the same names; an adapter only changes the shape of the arguments. No future is
-//! boxed, and a stream nobody reads from holds no buffer.
+//! Nothing is decided here. `net/connection/poll.rs`, and for TLS `tls/`, have methods for all that
+//! the traits demand; an adapter only converts the arguments. No future is boxed, and a stream that
+//! is not read from holds no buffer.
 
-/// What the three writing traits have alike, down to the types; only the last method has two names.
+/// The methods that are the same in all three traits for writing, except that the last one has two
+/// names.
 macro_rules! write_and_close {
     ($door:ident, $close:ident) => {
         fn poll_write(

@@ -1,4 +1,5 @@
-//! `Interval`: one deadline after the other, and what to do when some were missed.
+//! `Interval`: one deadline after the other, and what happens when ticks are missed. The last file
+//! of this folder.
 
 use std::fmt;
 use std::pin::Pin;
@@ -52,21 +53,21 @@ pub fn interval_at(start: Instant, period: Duration) -> Interval {
     Interval { sleep: sleep_until(start), period, missed: MissedTickBehavior::default() }
 }
 
-/// Ticks of [`interval()`] and [`interval_at`].
+/// Ticks at a fixed period; from [`interval()`] and [`interval_at`].
 pub struct Interval {
-    /// Its deadline is that of the next tick.
+    /// Its deadline is the time of the next tick.
     sleep: Sleep,
     period: Duration,
     missed: MissedTickBehavior,
 }
 
 impl Interval {
-    /// Waits for the next tick, and returns the time it was due.
+    /// Waits for the next tick, and returns the time when it was due.
     ///
     /// # Panics
     /// When polled outside a runtime.
     /// # Cancel safety
-    /// Cancel safe: a tick is taken only by a future that returns it.
+    /// Cancel safe: only a future that returns a tick takes it.
     /// # Examples
     /// ```
     /// use std::time::Duration;
@@ -84,7 +85,7 @@ impl Interval {
         Tick(self)
     }
 
-    /// [`tick`](Self::tick) as a poll: the task of the latest call is woken.
+    /// [`tick`](Self::tick) as a poll. It wakes the task of the latest call.
     ///
     /// # Panics
     /// Outside a runtime.
@@ -96,7 +97,7 @@ impl Interval {
         Poll::Ready(due)
     }
 
-    /// Lets the next tick be one period from now, and those after it follow from there.
+    /// Moves the next tick to one period from now. Later ticks follow from there.
     pub fn reset(&mut self) {
         self.sleep.reset(saturating_add(Instant::now(), self.period));
     }
@@ -106,7 +107,7 @@ impl Interval {
         self.period
     }
 
-    /// What happens when ticks are missed; `Burst` if it was not set.
+    /// What happens when ticks are missed. The default is `Burst`.
     pub fn missed_tick_behavior(&self) -> MissedTickBehavior {
         self.missed
     }
@@ -127,7 +128,7 @@ impl fmt::Debug for Interval {
     }
 }
 
-/// Not an `async fn`, so that the panic outside a runtime names the line of the `await`.
+/// This is not an `async fn`, so that a panic outside a runtime names the line of the `await`.
 #[must_use = "futures do nothing unless awaited"]
 struct Tick<'a>(&'a mut Interval);
 
@@ -140,24 +141,24 @@ impl Future for Tick<'_> {
     }
 }
 
-/// What an [`Interval`] does after ticks nobody was there to take.
+/// What an [`Interval`] does after ticks that were due and not taken.
 ///
 /// With a period of 10 ms, when the tick due at 20 is taken at 45, the next are due at:
 ///
 /// | | |
 /// |---|---|
-/// | `Burst` | 30, 40, 50, 60: two at once, then as planned |
-/// | `Delay` | 55, 65, 75: a period from now on |
+/// | `Burst` | 30, 40, 50, 60: two of them at once, then as planned |
+/// | `Delay` | 55, 65, 75: a period after it was taken |
 /// | `Skip` | 50, 60, 70: as planned, without those that were missed |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissedTickBehavior {
-    /// Keeps the number of ticks: makes up for the missed ones as fast as they are taken.
+    /// Keeps the number of ticks: the missed ones come as fast as they are taken.
     #[default]
     Burst,
-    /// Keeps the distance: a tick taken late (by 5 ms, or by a period if that is shorter) moves
-    /// all later ones.
+    /// Keeps the distance between ticks: a tick that is taken late moves all later ones. Late means
+    /// by 5 ms, or by a period if that is shorter.
     Delay,
-    /// Keeps the pace: the next tick is the first one planned after now.
+    /// Keeps the plan: the next tick is the first planned one after now.
     Skip,
 }
 
@@ -171,8 +172,8 @@ impl MissedTickBehavior {
     }
 }
 
-/// What every wake-up is late by is no missed tick: it must not add up. Tokio draws the line at
-/// 5 ms as well.
+/// A tick that is late by less is not missed. Every wake-up is a little late, and that must not add
+/// up. Tokio has the same limit.
 const LATE: Duration = Duration::from_millis(5);
 
 fn next_delayed(due: Instant, period: Duration, now: Instant) -> Instant {
@@ -184,7 +185,7 @@ fn next_delayed(due: Instant, period: Duration, now: Instant) -> Instant {
 fn next_planned(due: Instant, period: Duration, now: Instant) -> Instant {
     let past = now.saturating_duration_since(due).as_nanos() % period.as_nanos();
     let past = Duration::new((past / 1_000_000_000) as u64, (past % 1_000_000_000) as u32);
-    let latest = now.checked_sub(past).unwrap_or(due); // planned, and not after `now`
+    let latest = now.checked_sub(past).unwrap_or(due); // the last planned tick up to `now`
     saturating_add(latest.max(due), period)
 }
 

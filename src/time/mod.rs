@@ -1,10 +1,10 @@
 //! Time: sleep until a deadline, limit a future, tick at a period.
 //!
-//! Deadlines are [`std::time::Instant`]s (`CLOCK_MONOTONIC`: time spent suspended does not count),
-//! fixed when a future is made, and nothing here fires before them. What lies too far ahead to be
-//! represented never fires; [`Duration::MAX`](std::time::Duration::MAX) is fine everywhere. These
-//! futures are made anywhere and polled inside a runtime; they register with the one that polls
-//! them, and dropping them unregisters at once.
+//! Deadlines are [`std::time::Instant`]s (`CLOCK_MONOTONIC`: time spent suspended does not count).
+//! A future fixes its deadline when it is made, and never fires before it. A deadline too far ahead
+//! to be represented never fires; [`Duration::MAX`](std::time::Duration::MAX) is fine everywhere.
+//! You can make these futures anywhere, and poll them inside a runtime. A future registers with the
+//! runtime that polls it, and unregisters when it is dropped.
 //!
 //! | | |
 //! |---|---|
@@ -12,8 +12,8 @@
 //! | [`timeout()`], [`timeout_at`] | wait for a future, until a deadline at most |
 //! | [`interval()`], [`interval_at`] | wait for one deadline after the other |
 
-// `wheel.rs` decides what is due and knows no clock, `timers.rs` adds the clock, the rest are futures
-// over it. Read `wheel.rs` next.
+// `wheel.rs` decides what is due, and knows no clock. `timers.rs` adds the clock. The other files
+// are futures on top. Read next: `wheel.rs`.
 
 mod wheel;
 
@@ -34,10 +34,10 @@ pub(crate) use wheel::TimerKey;
 
 pub use std::time::{Duration, Instant};
 
-/// `at + by`; where that cannot be represented, an `Instant` so late that it is never.
+/// `at + by`; if that cannot be represented, an `Instant` so late that it never comes.
 pub(crate) fn saturating_add(at: Instant, by: Duration) -> Instant {
     at.checked_add(by).unwrap_or_else(|| {
-        // std does not name the last `Instant`; steps of halving length come within a second.
+        // std does not tell the last `Instant`. Steps of halving length end within a second of it.
         let steps = (0..u64::BITS).rev().map(|bit| Duration::from_secs(1 << bit));
         steps.fold(at, |latest, step| latest.checked_add(step).unwrap_or(latest))
     })

@@ -1,7 +1,8 @@
 //! `Sleep`: a deadline, and a place in the wheel of the runtime that polls it.
 //!
-//! The deadline is an `Instant` and means the same in every runtime; the place is found at the
-//! first poll, left at drop, and changed when another runtime polls. Read `timeout.rs` next.
+//! The deadline is an `Instant`, which means the same in every runtime. A poll takes the place in
+//! the wheel, and moves to another wheel if another runtime polls; the drop gives it up. Read next:
+//! `timeout.rs`.
 
 use std::fmt;
 use std::pin::Pin;
@@ -15,8 +16,8 @@ use crate::context;
 
 /// Waits for a length of time.
 ///
-/// The deadline is fixed now, not when the future is first polled. A `duration` of zero is over at
-/// the first poll; one too long to be represented never ends.
+/// The deadline is fixed by this call, not by the first poll. A `duration` of zero is over at the
+/// first poll. A `duration` too long to be represented never ends.
 ///
 /// # Panics
 /// When polled outside a runtime. Calling `sleep` itself is fine anywhere.
@@ -36,7 +37,7 @@ pub fn sleep(duration: Duration) -> Sleep {
     sleep_until(saturating_add(Instant::now(), duration))
 }
 
-/// Waits for a point in time; one in the past is over at the first poll.
+/// Waits for a point in time. A `deadline` in the past is over at the first poll.
 ///
 /// # Panics
 /// When polled outside a runtime. Calling `sleep_until` itself is fine anywhere.
@@ -58,7 +59,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 
 /// Future of [`sleep()`] and [`sleep_until`].
 ///
-/// It may be polled again after it was ready, and by one runtime after another: it registers with
+/// You may poll it again after it was ready, and in one runtime after another: it registers with
 /// the one that polls it.
 ///
 /// # Panics
@@ -72,13 +73,14 @@ pub struct Sleep {
 enum Place {
     /// Not registered: not polled yet, or ready.
     Nowhere,
-    /// Put into this wheel by a poll. The runtime may be gone; the timer may have fired, and then
-    /// the key is stale. (The `Weak` keeps the address taken, so it identifies the runtime.)
+    /// A poll registered it in this wheel. Since then the runtime may have ended, or the timer may
+    /// have fired, so that the key is stale. The `Weak` keeps the allocation, so its address
+    /// identifies the runtime.
     Wheel(Weak<Timers>, TimerKey),
 }
 
 impl Sleep {
-    /// When it is over. For a sleep that never ends, an `Instant` in the far future.
+    /// When the sleep is over. For one that never ends, an `Instant` in the far future.
     pub fn deadline(&self) -> Instant {
         self.deadline
     }
@@ -90,7 +92,7 @@ impl Sleep {
 
     /// Moves the deadline, whether it has passed or not.
     ///
-    /// A task that already waits on this future is woken at the new deadline instead of the old.
+    /// A task that already waits on this future is woken at the new deadline, not at the old one.
     ///
     /// # Examples
     /// ```
@@ -113,7 +115,8 @@ impl Sleep {
         }
     }
 
-    /// Like `poll`, but spends none of the task's budget. `Ready` says whether it waited for that.
+    /// Like `poll`, but takes nothing from the budget of the task. `Ready` tells whether the task
+    /// had to wait.
     #[track_caller]
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Waited> {
         let Some(current) = context::timers() else { panic!("{}", context::missing()) };
@@ -123,8 +126,8 @@ impl Sleep {
                     return Poll::Pending;
                 }
                 self.place = Place::Nowhere;
-                // The key is stale also after a `reset` of a timer that had fired, and after the
-                // runtime cleared its wheel: neither may end the sleep early.
+                // The key is stale, but that does not mean that the deadline has passed: a timer
+                // that had fired may have been reset since, or the runtime has cleared its wheel.
                 if current.has_reached(current.to_ns(self.deadline)) {
                     return Poll::Ready(Waited::Yes);
                 }
@@ -142,13 +145,13 @@ impl Sleep {
 
     fn unregister(&mut self) {
         if let Place::Wheel(timers, key) = std::mem::replace(&mut self.place, Place::Nowhere) {
-            // The waker is dropped here, when the wheel is no longer borrowed.
+            // The wheel is not borrowed any more when this drops the waker.
             drop(timers.upgrade().and_then(|timers| timers.remove(key)));
         }
     }
 }
 
-/// Whether a sleep that is over made its task wait.
+/// Whether a sleep that is over has made its task wait.
 pub(super) enum Waited {
     Yes,
     No,

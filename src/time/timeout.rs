@@ -1,7 +1,7 @@
-//! `Timeout`: a future beside a `Sleep`, and `Elapsed`, the error when the sleep is over first.
+//! `Timeout`: a future and a `Sleep`; and `Elapsed`, the error when the sleep is over first.
 //!
-//! The future may have to stay where it is and the sleep does not care, so this file projects a
-//! pin, in one function: the only unsafe code of this folder. Read `interval.rs` next.
+//! The future must stay pinned, the sleep need not. So one function here projects the pin; it has
+//! the only unsafe code of this folder. Read next: `interval.rs`.
 
 #![allow(unsafe_code)]
 
@@ -17,15 +17,16 @@ use crate::context;
 
 /// Waits for `future`, for a length of time at most.
 ///
-/// The deadline is fixed now, not at the first poll. The future is polled before the deadline is
-/// looked at: if both are ready, its value wins, also with a `duration` of zero. With one too long
-/// to be represented this is just the future.
+/// The deadline is fixed by this call, not by the first poll. Each poll polls the future first,
+/// then looks at the deadline: if both are ready, the value of the future wins, also with a
+/// `duration` of zero. A `duration` too long to be represented sets no limit.
 ///
 /// # Errors
-/// [`Elapsed`], when the deadline has passed and the future is not ready. The future is dropped
-/// together with the `Timeout`; what that means is said under "Cancel safety" of each.
+/// [`Elapsed`], when the deadline has passed and the future is not ready. The drop of the `Timeout`
+/// drops the future; what that means stands under "Cancel safety" of that future.
 /// # Panics
-/// When it has to wait outside a runtime. Calling `timeout` itself is fine anywhere.
+/// When it is polled outside a runtime and the future is not ready. Calling `timeout` itself is
+/// fine anywhere.
 /// # Cancel safety
 /// As cancel safe as `future`.
 /// # Examples
@@ -44,12 +45,13 @@ pub fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Timeout<F::IntoF
 
 /// Waits for `future`, until a point in time at most.
 ///
-/// Like [`timeout()`], for several steps under one deadline.
+/// Like [`timeout()`], for several futures that share one deadline.
 ///
 /// # Errors
 /// [`Elapsed`], when the deadline has passed and the future is not ready.
 /// # Panics
-/// When it has to wait outside a runtime. Calling `timeout_at` itself is fine anywhere.
+/// When it is polled outside a runtime and the future is not ready. Calling `timeout_at` itself is
+/// fine anywhere.
 /// # Cancel safety
 /// As cancel safe as `future`.
 /// # Examples
@@ -74,21 +76,21 @@ pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::Int
 /// Future of [`timeout()`] and [`timeout_at`].
 #[must_use = "futures do nothing unless awaited"]
 pub struct Timeout<F> {
-    /// Pinned whenever the `Timeout` is.
+    /// Pinned if the `Timeout` is.
     future: F,
     sleep: Sleep,
-    /// The deadline has passed, and one more poll was given to the future.
+    /// The deadline has passed, and the future will be polled once more.
     put_off: bool,
 }
 
 impl<F> Timeout<F> {
     fn project(self: Pin<&mut Self>) -> (Pin<&mut F>, &mut Sleep, &mut bool) {
-        // SAFETY: nothing is moved out of `this`: `future` is pinned again at once, the other two
-        // are `Unpin`.
+        // SAFETY: nothing is moved out of `this`. `future` is pinned again on the next line, and
+        // the other two fields are `Unpin`.
         let this = unsafe { self.get_unchecked_mut() };
-        // SAFETY: `future` is pinned structurally. It is inside a pinned `Timeout`, and this is
-        // the only way to it from there; `Timeout` is `Unpin` only if `F` is (auto trait), is not
-        // `repr(packed)`, and has no `Drop` that could move it.
+        // SAFETY: `future` lies in a pinned `Timeout`, and cannot be moved out of it: this function
+        // is the only access to it, `Timeout` has no `Drop` and is not `repr(packed)`, and it is
+        // `Unpin` only if `F` is, since `Unpin` is an auto trait.
         let future = unsafe { Pin::new_unchecked(&mut this.future) };
         (future, &mut this.sleep, &mut this.put_off)
     }
@@ -104,9 +106,9 @@ impl<F: Future> Future for Timeout<F> {
             return Poll::Ready(Ok(value));
         }
         ready!(sleep.poll_deadline(cx));
-        // A future that is Pending because the task's budget is spent may be ready: it gets one
-        // poll more, with a fresh budget. Only one, or one that always spends it all (a loop that
-        // receives from a flooding peer) would never time out.
+        // The future may be ready, and Pending only because the budget of the task is used up. So
+        // it gets one more poll, with a fresh budget. It gets only one: a future that always uses
+        // up the budget (a loop that receives from a flooding peer) would never time out.
         if !*put_off {
             *put_off = true;
             ready!(context::spend(cx));
@@ -121,9 +123,9 @@ impl<F> fmt::Debug for Timeout<F> {
     }
 }
 
-/// The deadline of a [`timeout()`] passed before its future was ready.
+/// The error of [`timeout()`]: the deadline passed before the future was ready.
 ///
-/// Becomes an [`io::Error`] of kind `TimedOut`, so `?` works where those are returned.
+/// It converts to an [`io::Error`] of kind `TimedOut`, so `?` works in functions that return those.
 ///
 /// # Examples
 /// ```

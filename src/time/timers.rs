@@ -1,7 +1,8 @@
-//! The wheel of one runtime with its clock: what futures register with and the turn expires.
+//! The timer wheel of one runtime, with its clock. Futures register with it; the turn
+//! (`runtime.rs`) asks it what is due.
 //!
-//! Everything goes through `&self`, and no waker is cloned, woken or dropped while the wheel is
-//! borrowed (invariant 3): foreign code in a waker may come back here. Read `sleep.rs` next.
+//! Every method takes `&self`. No waker is cloned, woken or dropped while the wheel is borrowed
+//! (invariant 3), because foreign code in a waker may call back into it. Read next: `sleep.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::task::Waker;
@@ -9,7 +10,7 @@ use std::time::Instant;
 
 use super::wheel::{NEVER, TimerKey, Wheel};
 
-/// How many there ever were.
+/// How many `Timers` this process has made.
 #[cfg(feature = "hyper")]
 static MADE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
 
@@ -34,7 +35,7 @@ impl Timers {
         }
     }
 
-    /// Names these timers among those of all runtimes that ever were.
+    /// A number that no other `Timers` of this process has or had.
     #[cfg(feature = "hyper")]
     pub(crate) fn serial(&self) -> u64 {
         self.serial
@@ -44,13 +45,14 @@ impl Timers {
         self.to_ns(Instant::now())
     }
 
-    /// Nanoseconds from `start`: 0 before it, `u64::MAX` (never) from 584 years on. Exact in
-    /// between, for an `Instant` counts whole nanoseconds; so nothing can fire early by rounding.
+    /// Nanoseconds since `start`: 0 before it, `u64::MAX` (never) from 584 years on. In between it
+    /// is exact, because an `Instant` counts whole nanoseconds. So no timer fires early by
+    /// rounding.
     pub(crate) fn to_ns(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.start).as_nanos()).unwrap_or(NEVER)
     }
 
-    /// Whether `expire` has already taken out what is due at `deadline_ns`.
+    /// Whether `expire` has been called for `deadline_ns` or later.
     pub(crate) fn has_reached(&self, deadline_ns: u64) -> bool {
         deadline_ns <= self.reached.get()
     }
@@ -59,14 +61,14 @@ impl Timers {
         self.wheel.borrow_mut().insert(deadline_ns, waker)
     }
 
-    /// Makes the timer wake `waker`. `false` if it fired or was removed.
+    /// Makes the timer wake `waker`. Returns false if it fired or was removed.
     pub(crate) fn update(&self, key: TimerKey, waker: &Waker) -> bool {
         let known = self.wheel.borrow().will_wake(key, waker);
         match known {
             None => false,
             Some(true) => true,
             Some(false) => {
-                // Clone and drop are foreign code: before and after the borrow, never within.
+                // Clone and drop are foreign code, so they run before and after the borrow.
                 let clone = waker.clone();
                 let unneeded = self.wheel.borrow_mut().replace(key, clone);
                 drop(unneeded);
@@ -75,7 +77,8 @@ impl Timers {
         }
     }
 
-    /// Unregisters a timer. The caller drops the waker; `None` if it fired or was removed.
+    /// Unregisters a timer, and returns its waker for the caller to drop; `None` if it fired or was
+    /// removed.
     pub(crate) fn remove(&self, key: TimerKey) -> Option<Waker> {
         self.wheel.borrow_mut().remove(key)
     }
@@ -84,14 +87,14 @@ impl Timers {
         self.wheel.borrow().is_pending(key)
     }
 
-    /// Takes out what is due at `now_ns` and appends the wakers to `woken`, for the caller to
-    /// wake: in order of deadline, then of registration. Returns at once if nothing is due.
+    /// Takes out every timer that is due at `now_ns`, and appends its waker to `woken` for the
+    /// caller to wake: in order of deadline, then of registration.
     pub(crate) fn expire(&self, now_ns: u64, woken: &mut Vec<Waker>) {
         self.reached.set(now_ns.max(self.reached.get()));
         self.wheel.borrow_mut().expire(now_ns, woken);
     }
 
-    /// When to call `expire` next; see [`Wheel::next_deadline`]. May lie in the past.
+    /// When to call `expire` next; see [`Wheel::next_deadline`]. It may be in the past.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.wheel.borrow().next_deadline()
     }
@@ -101,7 +104,7 @@ impl Timers {
         self.wheel.borrow().len()
     }
 
-    /// Takes out every timer, for the caller to drop the wakers.
+    /// Takes out every timer, and returns their wakers for the caller to drop.
     pub(crate) fn clear(&self) -> Vec<Waker> {
         self.wheel.borrow_mut().clear()
     }

@@ -1,47 +1,48 @@
 //! The timer wheel: which wakers are due at a given time, and when the next one will be.
 //!
-//! It knows no clock and wakes nobody: `now` is an argument and due wakers are handed out, for the
-//! caller to wake once no borrow is held (invariant 3). Times are nanoseconds since the runtime
-//! started; `u64::MAX` means never. Read `timers.rs` next, then `sleep.rs`.
+//! It knows no clock: `now` is an argument. It wakes no waker: it hands out those that are due, and
+//! the caller wakes them when it holds no borrow (invariant 3). Times are nanoseconds since the
+//! runtime started; `u64::MAX` means never. Read next: `timers.rs`, then `sleep.rs`.
 //!
 //! # How it works
 //! A time is read as 8 digits of 6 bits above a remainder of 16 bits (65 us). Level 7 stands for
-//! the topmost digit, level 0 for the lowest. A timer lives at the level of the highest digit in
-//! which its deadline differs from the *cursor*, in the slot of its deadline's digit there; so
+//! the highest digit, level 0 for the lowest. A timer is filed at the level of the highest digit in
+//! which its deadline differs from the *cursor*, in the slot that this digit of the deadline names.
+//! From this follows:
 //!
 //! - at a level, only slots after the cursor's own digit are in use (at level 0 that one too),
 //! - every timer at a level is due before every timer at the levels above it, and
 //! - the earliest slot is found by two `trailing_zeros`, with no wrap-around to think of.
 //!
-//! Only `expire` moves the cursor, and only when something may be due: it empties every slot that
-//! begins at or before `now`, and files again, now at a lower level, what is not due yet. A timer
-//! is filed at most once per level, so this costs O(1) per timer in its life.
+//! Only `expire` moves the cursor, and only when something may be due. It empties every slot that
+//! begins at or before `now`. Timers of those slots that are not due yet are filed again, at a
+//! lower level. A timer is filed at most once per level, so this costs O(1) per timer in its life.
 //!
-//! Slots say roughly when, entries exactly. Each slot keeps a lower bound of its deadlines, exact
-//! until its nearest timer is removed, so `next_deadline` names a deadline and not the edge of a
-//! slot: a lone `sleep(10 s)` wakes the thread once. Don't search for the new minimum in `remove`:
-//! one wake-up for nothing is cheaper than a scan for each cancelled timeout.
+//! A slot tells roughly when a timer is due, its entry exactly. Each slot keeps a lower bound of its
+//! deadlines, exact until its nearest timer is removed. So `next_deadline` is a deadline and not the
+//! edge of a slot: a lone `sleep(10 s)` wakes the thread once. Do not search for the new minimum in
+//! `remove`: one wake-up for nothing is cheaper than a scan for each cancelled timeout.
 
 use std::task::Waker;
 
 use slab::Slab;
 
-/// The deadline that never comes.
+/// A deadline that never comes.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// What level 0 does not tell apart: 2^16 ns, about 65 us.
+/// Level 0 does not tell times apart that differ by less than this: 2^16 ns, about 65 us.
 const GRAIN_BITS: u32 = 16;
 const DIGIT_BITS: u32 = 6;
 const DIGITS: usize = 1 << DIGIT_BITS;
 const LEVELS: usize = 8;
-/// Where timers for [`NEVER`] are listed. It has no bit in `occupied`, so nothing ever fires it.
+/// The slot of timers for [`NEVER`]. It has no bit in `occupied`, so `expire` does not see it.
 const NEVER_SLOT: usize = LEVELS * DIGITS;
 
 const _: () = assert!(GRAIN_BITS + DIGIT_BITS * LEVELS as u32 == u64::BITS);
 
 /// Hierarchical timer wheel with exact deadlines.
 pub(crate) struct Wheel {
-    /// All timers. Bounded by the futures alive: each has at most one.
+    /// All timers. Their number is bounded by that of the futures: each has at most one.
     entries: Slab<Entry>,
     /// `level * DIGITS + digit`, then [`NEVER_SLOT`].
     slots: [Slot; NEVER_SLOT + 1],
@@ -54,11 +55,11 @@ pub(crate) struct Wheel {
     /// The bound of the earliest slot, or [`NEVER`]: nothing is due before it.
     soonest: u64,
     next_seq: u64,
-    /// Scratch of `expire`: deadline, seq, index. As long as the largest burst so far.
+    /// Used by `expire` only: deadline, seq and index of what is due. Kept for its capacity.
     due: Vec<(u64, u64, u32)>,
 }
 
-/// Names one timer, for ever: a key whose timer is gone never matches a later one.
+/// Names one timer. A key whose timer is gone never matches a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TimerKey {
     index: u32,
@@ -67,7 +68,7 @@ pub(crate) struct TimerKey {
 
 struct Entry {
     deadline: u64,
-    /// Order of registration, and what makes the key unique.
+    /// The order of registration. It also makes the key unique.
     seq: u64,
     waker: Waker,
     prev: Option<u32>,
@@ -78,7 +79,7 @@ struct Entry {
 #[derive(Clone, Copy)]
 struct Slot {
     head: Option<u32>,
-    /// No deadline in the list is before it. Meaningless while the list is empty.
+    /// No deadline in the list is earlier. Meaningless while the list is empty.
     bound: u64,
 }
 
@@ -96,7 +97,7 @@ impl Wheel {
         }
     }
 
-    /// Registers `waker` for `deadline`. One in the past fires in the next `expire`.
+    /// Registers `waker` for `deadline`. A deadline in the past is due in the next `expire`.
     pub(crate) fn insert(&mut self, deadline: u64, waker: Waker) -> TimerKey {
         let seq = self.next_seq;
         self.next_seq += 1;
@@ -112,8 +113,8 @@ impl Wheel {
         self.entry(key).map(|entry| entry.waker.will_wake(waker))
     }
 
-    /// Gives the timer another waker. Returns the one no longer needed, to be dropped by the
-    /// caller: the old one, or `waker` itself if the timer fired or was removed.
+    /// Gives the timer another waker. Returns the waker that is no longer needed, for the caller to
+    /// drop: the old one, or `waker` itself if the timer fired or was removed.
     pub(crate) fn replace(&mut self, key: TimerKey, waker: Waker) -> Waker {
         match self.entries.get_mut(key.index as usize) {
             Some(entry) if entry.seq == key.seq => std::mem::replace(&mut entry.waker, waker),
@@ -141,9 +142,9 @@ impl Wheel {
         if now < self.soonest {
             return;
         }
-        // A `now` from before the cursor must not move it back: what is filed would be misread.
+        // A `now` before the cursor must not move it back: filed timers are relative to it.
         let reached = now.max(self.cursor);
-        let mut later = None; // timers to file again, a list linked by `next`
+        let mut later = None; // timers to file again: a list, linked by `next`
         while let Some(slot) = self.first_slot() {
             if self.begin(slot) > reached {
                 break;
@@ -159,7 +160,7 @@ impl Wheel {
                 }
             }
         }
-        // Every slot still in use begins after `reached`, so it is filed right for both cursors.
+        // Slots still in use begin after `reached`: their timers are filed rightly for it as well.
         self.cursor = reached;
         while let Some(index) = later {
             later = self.entries[index as usize].next;
@@ -174,10 +175,10 @@ impl Wheel {
         }
     }
 
-    /// When `expire` has to be called next; `None` if nothing will ever be due.
+    /// When `expire` has to be called next; `None` if no timer will ever be due.
     ///
-    /// The nearest deadline; or a time before it, if a nearer timer in its slot was removed. Then
-    /// an `expire` at that time finds nothing and makes it exact.
+    /// This is the nearest deadline, or an earlier time if a nearer timer in its slot was removed.
+    /// An `expire` at that earlier time finds nothing due, and makes this exact.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         (self.soonest != NEVER).then_some(self.soonest)
     }
@@ -187,7 +188,7 @@ impl Wheel {
         self.entries.len()
     }
 
-    /// Takes out every timer. Keys of before stay stale.
+    /// Takes out every timer. Their keys stay stale.
     pub(crate) fn clear(&mut self) -> Vec<Waker> {
         let wakers = self.entries.drain().map(|entry| entry.waker).collect();
         self.slots = [Slot { head: None, bound: NEVER }; NEVER_SLOT + 1];
@@ -201,7 +202,7 @@ impl Wheel {
         self.entries.get(key.index as usize).filter(|entry| entry.seq == key.seq)
     }
 
-    /// The slot of a deadline, seen from the cursor. One in the past goes into the cursor's own.
+    /// The slot of a deadline, relative to the cursor. The past is in the cursor's own slot.
     fn slot_for(&self, deadline: u64) -> usize {
         if deadline == NEVER {
             return NEVER_SLOT;
@@ -212,7 +213,7 @@ impl Wheel {
         level * DIGITS + (time >> shift(level)) as usize % DIGITS
     }
 
-    /// The earliest time that is filed in `slot`, seen from the cursor.
+    /// The earliest time that is filed in `slot`, relative to the cursor.
     fn begin(&self, slot: usize) -> u64 {
         let (level, digit) = (slot / DIGITS, slot % DIGITS);
         let above = (self.cursor >> shift(level)) & !(DIGITS as u64 - 1);
@@ -231,7 +232,7 @@ impl Wheel {
         self.first_slot().map_or(NEVER, |slot| self.slots[slot].bound)
     }
 
-    /// Makes `index` the head of its slot's list. Returns the slot, and the head of before.
+    /// Makes `index` the head of its slot's list. Returns the slot, and the previous head.
     fn push(&mut self, index: u32, deadline: u64) -> (u16, Option<u32>) {
         let at = self.slot_for(deadline);
         let slot = &mut self.slots[at];
@@ -291,7 +292,7 @@ impl Wheel {
     }
 }
 
-/// Where a level's digit begins in a time.
+/// The lowest bit of a level's digit in a time.
 fn shift(level: usize) -> u32 {
     GRAIN_BITS + DIGIT_BITS * level as u32
 }
