@@ -346,8 +346,8 @@ mod tests {
 
     use super::*;
 
-    /// With all threads of the lane taken, a lookup that nobody wants any more never begins, while
-    /// closures run.
+    /// While all threads of the lane are busy, a lookup whose handle is dropped never starts, and
+    /// closures do.
     #[test]
     fn an_unwanted_lookup_does_not_begin() {
         let ran = Arc::new(AtomicUsize::new(0));

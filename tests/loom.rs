@@ -165,7 +165,7 @@ fn world() -> Arc<World> {
 }
 
 impl World {
-    /// As `rouse_remotely`; the data is what the woken task is to see.
+    /// As `schedule_remotely`; the data is what the woken task is to see.
     fn wake(&self, item: usize, who: usize) -> bool {
         let item = &self.items[item];
         item.data[who].store(1, Ordering::Relaxed);

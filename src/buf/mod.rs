@@ -25,9 +25,9 @@ pub(crate) use outgoing::{Handed, Many, One, Outgoing};
 
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no buffer that can be sent",
-    note = "the kernel keeps the buffer meanwhile, so it moves in and comes back: `Vec<u8>`, \
-            `Box<[u8]>`, `String`, `&'static [u8]`, `Rc<[u8]>`, `Arc<[u8]>`, `Chunk`; of a borrowed \
-            slice, `.to_vec()`"
+    note = "the kernel uses the buffer until the operation ends, so a call takes it by value and \
+            returns it: `Vec<u8>`, `Box<[u8]>`, `String`, `&'static [u8]`, `Rc<[u8]>`, \
+            `Arc<[u8]>`, `Chunk`; of a borrowed slice, `.to_vec()`"
 )]
 /// An owned buffer with bytes to send.
 ///
@@ -54,8 +54,8 @@ pub unsafe trait IoBuf: 'static {
 
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no buffer that can be received into",
-    note = "the kernel keeps the buffer meanwhile, so it moves in and comes back: \
-            `Vec::with_capacity(n)`"
+    note = "the kernel uses the buffer until the operation ends, so a call takes it by value and \
+            returns it: `Vec::with_capacity(n)`"
 )]
 /// An owned buffer with spare room to receive into. Implemented for `Vec<u8>`.
 ///

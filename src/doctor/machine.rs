@@ -32,7 +32,7 @@ pub(super) struct Facts {
 
 impl Facts {
     /// Asks all questions.
-    pub(super) fn look() -> Facts {
+    pub(super) fn gather() -> Facts {
         let group = fs::read_to_string("/proc/sys/kernel/io_uring_group").ok();
         Facts {
             release: sys::kernel_release(),

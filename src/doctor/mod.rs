@@ -44,7 +44,7 @@ use self::trial::Trial;
 /// }
 /// ```
 pub fn doctor() -> Report {
-    let facts = Facts::look();
+    let facts = Facts::gather();
     let (ring, epoll) = (Trial::of(Backend::Ring), Trial::of(Backend::Epoll));
     let (choice, mistake) = match (Backend::Auto.or_from_env(), Kernel::from_env()) {
         (Ok(choice), Ok(_)) => (choice, None),

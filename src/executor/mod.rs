@@ -129,7 +129,7 @@ impl Executor {
     ) -> ControlFlow<()> {
         let home = &*self.home;
         let _unmetered = Unmetered(home);
-        waker::receive(home);
+        waker::empty_inbox(home);
         for _ in 0..budget {
             let Some(task) = home.queue.pop() else { break };
             if task.as_ptr() == main.task.as_ptr() {

@@ -95,7 +95,7 @@ impl TaskRef {
                 // its home thread, and `start` has made it Running.
                 let polled = unsafe { (self.vtable.poll)(self.header, &mut cx) };
                 match polled {
-                    Poll::Pending => self.rest(home),
+                    Poll::Pending => self.after_pending(home),
                     Poll::Ready(()) => self.finish(home),
                 }
             }
@@ -129,7 +129,7 @@ impl TaskRef {
             return ControlFlow::Break(()); // `end` does the rest
         }
         core::mem::forget(end);
-        self.rest(home);
+        self.after_pending(home);
         ControlFlow::Continue(())
     }
 
@@ -146,7 +146,7 @@ impl TaskRef {
     pub(super) fn abort(&self) {
         if self.step(State::abort) {
             // SAFETY: `self` keeps the task alive during the call.
-            unsafe { waker::rouse(self.header) };
+            unsafe { waker::schedule(self.header) };
         }
     }
 
@@ -167,9 +167,9 @@ impl TaskRef {
         contain(|| drop(waker));
     }
 
-    /// After a poll that gave Pending.
+    /// After a poll that returned Pending: leaves the task idle, queues it again or ends it.
     #[inline]
-    fn rest(self, home: &Home) {
+    fn after_pending(self, home: &Home) {
         match self.step(State::pending) {
             Rest::Idle => {}
             Rest::Requeue => home.queue.push(self),

@@ -177,9 +177,9 @@ unsafe fn clone(data: *const ()) -> RawWaker {
 /// As RawWakerVTable demands: `data` is that of a waker that ends with this call.
 unsafe fn wake(data: *const ()) {
     // The waker's unit is not handed to the inbox. Home could then free the task, and the notifier
-    // with it, before `rouse` calls the notifier.
+    // with it, before `schedule` calls the notifier.
     // SAFETY: the waker holds a reference to the task until `give_back`.
-    unsafe { rouse(header(data)) };
+    unsafe { schedule(header(data)) };
     // SAFETY: the unit is that of the waker, which ends here and does not use the task again.
     unsafe { give_back(header(data)) };
 }
@@ -188,7 +188,7 @@ unsafe fn wake(data: *const ()) {
 /// As RawWakerVTable demands: `data` is that of a waker that lives during the call.
 unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: the waker holds a reference to the task during the call.
-    unsafe { rouse(header(data)) };
+    unsafe { schedule(header(data)) };
 }
 
 /// # Safety
@@ -230,28 +230,28 @@ unsafe fn give_back(task: NonNull<Header>) {
 /// # Safety
 /// The caller has a reference of any kind to the task during the whole call.
 #[inline]
-pub(super) unsafe fn rouse(task: NonNull<Header>) {
+pub(super) unsafe fn schedule(task: NonNull<Header>) {
     // SAFETY: the caller's reference keeps the task alive, and `shared` never changes.
     let shared = unsafe { &(*task.as_ptr()).shared };
     let woken = at_home(Arc::as_ptr(shared), |home| match home {
         Some(home) => {
             // SAFETY: the caller's reference keeps the task alive, and this is the home thread, for
             // its executor is entered here.
-            unsafe { rouse_at_home(task, home) };
+            unsafe { schedule_at_home(task, home) };
             true
         }
         None => false,
     });
     if !woken {
         // SAFETY: the caller has a reference to the task during the call.
-        unsafe { rouse_remotely(task) };
+        unsafe { schedule_remotely(task) };
     }
 }
 
 /// # Safety
 /// The task is alive during the call, and this is its home thread.
 #[inline]
-unsafe fn rouse_at_home(task: NonNull<Header>, home: &Home) {
+unsafe fn schedule_at_home(task: NonNull<Header>, home: &Home) {
     // SAFETY: the caller keeps the task alive, and this is the home thread, which may use its
     // cells.
     let header = unsafe { task.as_ref() };
@@ -263,9 +263,9 @@ unsafe fn rouse_at_home(task: NonNull<Header>, home: &Home) {
 }
 
 /// # Safety
-/// As `rouse`.
+/// As `schedule`.
 #[cold]
-unsafe fn rouse_remotely(task: NonNull<Header>) {
+unsafe fn schedule_remotely(task: NonNull<Header>) {
     // SAFETY: the caller's reference keeps the task alive, and any thread may use these two fields.
     let (link, shared) = unsafe { (&(*task.as_ptr()).link, &(*task.as_ptr()).shared) };
     if !link.claim() {
@@ -284,7 +284,7 @@ unsafe fn rouse_remotely(task: NonNull<Header>) {
 
 /// Moves the tasks that other threads woke to the run queue, in the order of arrival.
 #[inline]
-pub(super) fn receive(home: &Home) {
+pub(super) fn empty_inbox(home: &Home) {
     let oldest = home.shared.inbox.take(|task| {
         // SAFETY: the inbox asks only for items that were pushed. Each was pushed with a unit,
         // which keeps it alive.
@@ -296,7 +296,7 @@ pub(super) fn receive(home: &Home) {
         let header = unsafe { task.as_ref() };
         header.link.release();
         // SAFETY: as above.
-        unsafe { rouse_at_home(task, home) };
+        unsafe { schedule_at_home(task, home) };
     };
     // SAFETY: the items were just taken from the inbox, and `queue` gives back no unit.
     unsafe { drain(oldest, queue) };
