@@ -9,8 +9,9 @@ use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
+use crate::deferred::Deferred;
 use crate::driver::Driver;
 use crate::executor::{self, Executor};
 use crate::net::resolver::Shared;
@@ -24,8 +25,8 @@ pub(crate) struct Handle {
     /// Who is asked for host names; the system unless set.
     pub(crate) resolver: Option<Shared>,
     pub(crate) turns: Cell<u64>,
-    /// Wakers on their way from a completion to their tasks: reused, empty between turns.
-    pub(crate) woken: RefCell<Vec<Waker>>,
+    /// What a turn leaves to be done at its end: reused, empty between turns.
+    pub(crate) deferred: RefCell<Deferred>,
 }
 
 /// The runtimes entered on this thread, the current one last. A guard removes its own entry, in
@@ -106,6 +107,15 @@ pub(crate) fn current() -> Option<Rc<Handle>> {
     let handle = stack.last().map(|(_, handle)| handle.clone());
     STACK.set(stack);
     handle
+}
+
+#[cfg(feature = "tls")]
+/// The runtime of `driver`, if it is entered on this thread.
+pub(crate) fn handle_of(driver: &Rc<Driver>) -> Option<Rc<Handle>> {
+    with_stack(|stack| {
+        let mut handles = stack.iter().rev().map(|(_, handle)| handle);
+        handles.find(|handle| Rc::ptr_eq(&handle.driver, driver)).cloned()
+    })
 }
 
 /// As `current`, for calls that have no way to return an error.

@@ -11,14 +11,15 @@ use std::ops::ControlFlow;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use crate::context::{self, Entered, Handle};
+use crate::deferred::Deferred;
 use crate::driver::{Backend, Capabilities, Driver, Kernel, Settings, SetupError, Wait};
 use crate::executor::{Executor, JoinHandle, MainTask};
 use crate::metrics::Metrics;
 use crate::net::resolver::{Resolver, Shared};
-use crate::panics::{contain, wake_all};
+use crate::panics::contain;
 use crate::sys;
 use crate::time::Timers;
 
@@ -193,7 +194,7 @@ impl Builder {
             driver,
             resolver: self.resolver,
             turns: Cell::new(0),
-            woken: Default::default(),
+            deferred: Default::default(),
         };
         Ok(Runtime { handle: Rc::new(handle), budget: self.budget, clock_base_ns })
     }
@@ -277,22 +278,22 @@ impl Runtime {
 
     /// Wakes what is due, and what the driver brings.
     fn park(&self, wait: Wait) {
-        let Handle { driver, timers, woken: reused, .. } = &*self.handle;
-        let mut woken = reused.take();
-        self.expire(&mut woken);
-        let wait = if woken.is_empty() { wait } else { Wait::No };
-        driver.park(wait, &mut woken);
-        if timers.next_deadline().is_some() && woken.is_empty() {
-            self.expire(&mut woken); // slept until the deadline, most likely
+        let Handle { driver, timers, deferred: reused, .. } = &*self.handle;
+        let mut deferred = reused.take();
+        self.expire(&mut deferred);
+        let wait = if deferred.is_empty() { wait } else { Wait::No };
+        driver.park(wait, &mut deferred);
+        if timers.next_deadline().is_some() && deferred.is_empty() {
+            self.expire(&mut deferred); // slept until the deadline, most likely
         }
-        wake_all(woken.drain(..)); // no borrow is held here
-        reused.replace(woken);
+        deferred.run(); // no borrow is held here
+        reused.replace(deferred);
     }
 
-    fn expire(&self, woken: &mut Vec<Waker>) {
+    fn expire(&self, deferred: &mut Deferred) {
         let timers = &self.handle.timers;
         if timers.next_deadline().is_some() {
-            timers.expire(timers.now_ns(), woken);
+            timers.expire(timers.now_ns(), deferred.wakers());
         }
     }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
 
 use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+use crate::stream::poll::PollReceive;
 #[cfg(feature = "tls")]
 use crate::tls::{TlsReadHalf, TlsStream, TlsWriteHalf};
 

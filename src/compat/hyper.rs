@@ -49,6 +49,7 @@ use ::hyper::rt::{self, Read, ReadBufCursor, Write};
 
 use crate::context;
 use crate::net::TcpStream;
+use crate::stream::poll::PollReceive;
 use crate::time::{TimerKey, Timers, saturating_add};
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;

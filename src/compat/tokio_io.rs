@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+use crate::stream::poll::PollReceive;
 #[cfg(feature = "tls")]
 use crate::tls::{TlsReadHalf, TlsStream, TlsWriteHalf};
 

@@ -1,23 +1,151 @@
 //! The far side of the seam: an engine that completes requests.
 //!
-//! There are two. [`Ring`] hands submissions to the kernel and collects completions; [`Epoll`] makes
-//! the system calls itself when a descriptor is ready, and completes them alike. Which one a
-//! runtime has is decided when it starts. All that they have to provide stands here, each once.
+//! There are two. [`Ring`] hands submissions to the kernel and collects completions. [`Epoll`] makes
+//! the system calls itself when a descriptor is ready, and completes them alike. Which one a runtime
+//! has is decided when it starts. All that an engine has to provide stands here, each once:
 //!
-//! Read next: `ring.rs`, then `epoll.rs`.
+//! | | ring | epoll |
+//! |---|---|---|
+//! | [`attempt`](Engine::attempt) a request | no: the kernel answers later | the system call, if the descriptor may be ready |
+//! | [`start`](Engine::start) it | writes a submission; there may be no room | waits for the descriptor's next edge |
+//! | [`cancel`](Engine::cancel) it | writes a submission | takes it out; the answer is at hand |
+//! | [`withdraw`](Engine::withdraw) it, without an answer | no: the kernel has it | takes it out |
+//! | [`enter`](Engine::enter) | io_uring_enter(2) | epoll_pwait2(2) |
+//! | [`next_completion`](Engine::next_completion) | from the completion queue | tries what an event is about |
+//! | [`forget`](Engine::forget) a descriptor | nothing to do | takes it out of the set |
+//!
+//! An engine knows tokens and descriptors, not objects. Read next: `submissions.rs`, then `ring.rs`
+//! and `epoll.rs`.
 
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 
+use io_uring::{opcode, squeue};
+
+use super::buffer_ring::Pool;
 use super::epoll::Epoll;
-use super::op::Completion;
+use super::op::{Completion, Op, Request, Token};
+use super::probe::{self, SetupError};
 use super::ring::{Ring, Sleep};
+use super::{BUFFER_GROUP, CANCEL, Settings, trial};
+
+const REGISTERING: &str = "registering the receive buffers";
+const MAPPING: &str = "mapping the receive buffers (buffer_size times buffer_count)";
 
 pub(super) enum Engine {
     Ring(Ring),
     Epoll(Epoll),
 }
 
+/// What became of something that the ring is to be told.
+pub(super) enum Told {
+    Yes,
+    /// There is no room: it is to be pushed again, in order.
+    Full(squeue::Entry),
+}
+
 impl Engine {
+    /// A ring, and the pool that its receives pick from.
+    pub(super) fn ring(settings: &Settings) -> Result<(Engine, Rc<Pool>), SetupError> {
+        let mut ring =
+            Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
+        let pool = Pool::for_kernel(settings.buffer_len, settings.buffer_count);
+        let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
+        probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
+            .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
+        let trial = trial::multishot_recv_is_whole(&ring, &pool, settings.pretended);
+        ring.found_multishot_recv(trial.map_err(|error| {
+            std::mem::forget(pool.clone()); // something may be in flight
+            SetupError::of_call("io_uring_enter", "trying a receive", &error)
+        })?);
+        Ok((Engine::Ring(ring), pool))
+    }
+
+    /// An epoll set that `eventfd` can end the wait of, and the pool that its receives pick from.
+    pub(super) fn epoll(
+        settings: &Settings,
+        eventfd: BorrowedFd<'_>,
+    ) -> Result<(Engine, Rc<Pool>), SetupError> {
+        let pool = Pool::for_engine(settings.buffer_len, settings.buffer_count);
+        let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
+        let epoll = Epoll::new(pool.clone(), eventfd, settings.may_wait_exactly());
+        let epoll = epoll.map_err(|error| SetupError::at("epoll_create1", &error))?;
+        Ok((Engine::Epoll(epoll), pool))
+    }
+
+    // ---- requests ---------------------------------------------------------------------------
+
+    /// Tries a request; the answer, if it need not wait. What it has done of it is noted in `op`.
+    #[inline]
+    pub(super) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
+        match self {
+            Engine::Ring(_) => None,
+            Engine::Epoll(epoll) => epoll.begin::<R>(&mut op.target, &mut op.sent),
+        }
+    }
+
+    /// Takes a request over that has to wait.
+    #[inline]
+    pub(super) fn start<R: Request, P>(&self, op: &Op<R, P>, token: Token) -> Told {
+        match self {
+            Engine::Ring(_) => self.push(R::entry(&op.target).user_data(token.to_user_data())),
+            Engine::Epoll(epoll) => {
+                epoll.wait_for::<R>(token.to_user_data(), op.target, op.sent);
+                Told::Yes
+            }
+        }
+    }
+
+    /// Asks for a request to end.
+    pub(super) fn cancel(&self, token: Token) -> Told {
+        match self {
+            Engine::Ring(_) => {
+                let cancel = opcode::AsyncCancel::new(token.to_user_data()).build();
+                self.push(cancel.flags(squeue::Flags::SKIP_SUCCESS).user_data(CANCEL))
+            }
+            Engine::Epoll(epoll) => {
+                epoll.cancel(token.to_user_data());
+                Told::Yes
+            }
+        }
+    }
+
+    /// Takes a request back without an answer; false if the kernel has it, or it was answered.
+    pub(super) fn withdraw(&self, token: Token) -> bool {
+        match self {
+            Engine::Ring(_) => false,
+            Engine::Epoll(epoll) => epoll.withdraw(token.to_user_data()),
+        }
+    }
+
+    /// Writes a submission of the driver's own. Nothing is pushed to epoll.
+    #[inline]
+    pub(super) fn push(&self, entry: squeue::Entry) -> Told {
+        match self {
+            Engine::Ring(ring) if ring.push(&entry) => Told::Yes,
+            Engine::Ring(_) => Told::Full(entry),
+            Engine::Epoll(_) => unreachable!("nothing is pushed to epoll"),
+        }
+    }
+
+    /// Submits without asking for completions. How many submissions the kernel took.
+    pub(super) fn submit(&self) -> io::Result<u32> {
+        match self {
+            Engine::Ring(ring) => ring.submit(),
+            Engine::Epoll(_) => Ok(0),
+        }
+    }
+
+    /// A descriptor is about to be closed or given away.
+    pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
+        if let Engine::Epoll(epoll) = self {
+            epoll.forget(fd);
+        }
+    }
+
+    // ---- answers ----------------------------------------------------------------------------
+
     /// Whether an enter that does not wait would submit or bring anything.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
@@ -27,8 +155,8 @@ impl Engine {
         }
     }
 
-    /// Whether answers are at hand without an enter. Cancelled ops have theirs at once under epoll;
-    /// the ring's kernel must be asked.
+    /// Whether answers are at hand without an enter. Cancelled requests have theirs at once under
+    /// epoll; the ring's kernel must be asked.
     pub(super) fn has_answers(&self) -> bool {
         match self {
             Engine::Ring(_) => false,
@@ -71,6 +199,30 @@ impl Engine {
         match self {
             Engine::Ring(ring) => ring.completion_entries(),
             Engine::Epoll(_) => 1,
+        }
+    }
+
+    /// How many system calls it has made beside its enters.
+    pub(super) fn calls_beside_enters(&self) -> u64 {
+        match self {
+            Engine::Ring(_) => 0,
+            Engine::Epoll(epoll) => epoll.calls(),
+        }
+    }
+
+    // ---- the end ----------------------------------------------------------------------------
+
+    /// Nothing is in flight: the pool's memory can be freed.
+    pub(super) fn unregister_pool(&self) {
+        if let Engine::Ring(ring) = self {
+            let _ = ring.unregister_pool(BUFFER_GROUP); // fails only if it never was registered
+        }
+    }
+
+    /// In a forked child: closes the number, and touches nothing that is the parent's too.
+    pub(super) fn close_in_child(self) {
+        if let Engine::Ring(ring) = self {
+            ring.close_number();
         }
     }
 }

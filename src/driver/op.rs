@@ -15,12 +15,12 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::RawFd;
 use std::rc::Rc;
-use std::task::Waker;
 
 use io_uring::{cqueue, squeue};
 
 use super::buffer_ring::Pool;
 use crate::buf::{Batch, Fill, Outgoing};
+use crate::deferred::Deferred;
 use crate::sys::addr::SockAddr;
 
 /// What a request is about: a descriptor, and memory to read or write.
@@ -133,7 +133,7 @@ pub(crate) struct Op<R, P = Payload> {
     pub(super) sent: u32,
     /// There was an attempt, and it must wait.
     pub(super) tried: bool,
-    request: PhantomData<R>,
+    pub(super) request: PhantomData<R>,
 }
 
 impl<R: Request, P> Op<R, P> {
@@ -181,20 +181,6 @@ pub(crate) enum Payload {
     Batch(Rc<Batch>),
     /// An address to connect to.
     Address(#[expect(dead_code, reason = "only the kernel reads it")] Rc<SockAddr>),
-}
-
-impl Payload {
-    /// The buffer, if it is one that was sent.
-    #[inline]
-    pub(crate) fn take_outgoing(&mut self) -> Option<Outgoing> {
-        match std::mem::replace(self, Payload::None) {
-            Payload::Outgoing(outgoing) => Some(outgoing),
-            other => {
-                *self = other;
-                None
-            }
-        }
-    }
 }
 
 /// What an object has in flight, at most one of each kind.
@@ -259,8 +245,8 @@ impl Completion {
 
 /// An object that has ops in flight.
 ///
-/// Called with no borrow held, so it may submit and cancel. It pushes the wakers of those who
-/// wait; they are woken later, when no borrow is held either (invariant 3).
+/// Called with no borrow of the driver held, so it may submit and cancel. The wakers of waiting
+/// futures and the buffers that nothing collects go to `deferred` (invariant 3).
 pub(crate) trait Owner {
     /// One answer. `payload` comes with the terminal one; it is `None` before.
     fn complete(
@@ -268,7 +254,7 @@ pub(crate) trait Owner {
         role: Role,
         done: Completion,
         payload: Payload,
-        woken: &mut Vec<Waker>,
+        deferred: &mut Deferred,
     );
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //!          1 insert               2 complete, more: stays        3 complete, last: slot leaves
 //! (vacant) ────────► in flight ────────────────────────► … ──────────────────────────► (vacant)
-//!                      │ 4 ask_cancel   5 keep: the question is withdrawn
+//!                      │ 4 ask_cancel   5 keep: the cancel is taken back
 //!                      │ 6 cancel_sent: from now on only the terminal completion counts
 //! ```
 //!
@@ -40,8 +40,11 @@ pub(super) struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cancel {
     No,
-    /// Asked for; goes out at the end of the poll pass unless it is withdrawn.
+    /// Asked for; goes out when the tasks have been polled, unless it is taken back.
     Asked,
+    /// It was taken back, and the token is still on the list of cancels: asked for again, it must
+    /// not be listed twice.
+    TakenBack,
     /// Asked for by an object that is going: the driver does not sleep before the answer.
     Owed,
     /// In the kernel, or on its way in the submission queue.
@@ -159,12 +162,14 @@ impl Table {
         was == Cancel::No
     }
 
-    /// 5: somebody wants the op after all. False if the cancel is out already.
+    /// 5: the op is wanted after all. False if the cancel is out already.
     pub(super) fn keep(&mut self, token: Token) -> bool {
         match self.live(token) {
             Some(slot) if matches!(slot.cancel, Cancel::Sent { .. } | Cancel::Owed) => false,
             Some(slot) => {
-                slot.cancel = Cancel::No;
+                if slot.cancel == Cancel::Asked {
+                    slot.cancel = Cancel::TakenBack;
+                }
                 true
             }
             None => false,
@@ -176,6 +181,10 @@ impl Table {
         let Some(slot) = self.live(token) else { return false };
         let owed = match slot.cancel {
             Cancel::No | Cancel::Sent { .. } => return false,
+            Cancel::TakenBack => {
+                slot.cancel = Cancel::No;
+                return false;
+            }
             Cancel::Asked => false,
             Cancel::Owed => true,
         };
@@ -210,13 +219,13 @@ impl Table {
 mod tests {
     use super::super::op::Completion;
     use super::*;
+    use crate::deferred::Deferred;
     use std::collections::HashMap;
-    use std::task::Waker;
 
     struct Nobody;
 
     impl Owner for Nobody {
-        fn complete(self: Rc<Self>, _: Role, _: Completion, _: Payload, _: &mut Vec<Waker>) {}
+        fn complete(self: Rc<Self>, _: Role, _: Completion, _: Payload, _: &mut Deferred) {}
     }
 
     /// A small generator of pseudo-random numbers (xorshift64*), so that a seed repeats a run.
@@ -231,10 +240,19 @@ mod tests {
         }
     }
 
+    #[derive(Default)]
+    struct Asked {
+        asked: bool,
+        /// Its token is on the list of cancels.
+        listed: bool,
+        owed: bool,
+        sent: bool,
+    }
+
     /// What the table must agree with: tokens by name, nothing shared between slots.
     #[derive(Default)]
     struct Model {
-        live: HashMap<u64, (bool, bool, bool)>, // asked, owed, sent
+        live: HashMap<u64, Asked>,
         gone: Vec<Token>,
     }
 
@@ -274,17 +292,22 @@ mod tests {
                             let owed = random.below(2) == 0;
                             let fresh = table.ask_cancel(token, owed);
                             let entry = model.live.get_mut(&token.to_user_data()).expect("live");
-                            assert_eq!(fresh, !entry.0 && !entry.2, "seed {seed} step {step}");
-                            entry.0 |= !entry.2;
-                            entry.1 |= owed;
+                            assert_eq!(
+                                fresh,
+                                !entry.listed && !entry.sent,
+                                "seed {seed} step {step}"
+                            );
+                            entry.listed |= fresh;
+                            entry.asked |= !entry.sent;
+                            entry.owed |= owed;
                         }
                     }
                     4 => {
                         if let Some(token) = pick(&mut random, &table) {
                             let entry = model.live.get_mut(&token.to_user_data()).expect("live");
-                            let may = !entry.1 && !entry.2;
+                            let may = !entry.owed && !entry.sent;
                             assert_eq!(table.keep(token), may, "seed {seed} step {step}");
-                            entry.0 &= !may;
+                            entry.asked &= !may;
                         }
                     }
                     5 => {
@@ -292,11 +315,11 @@ mod tests {
                             let entry = model.live.get_mut(&token.to_user_data()).expect("live");
                             assert_eq!(
                                 table.cancel_sent(token),
-                                entry.0,
+                                entry.asked,
                                 "seed {seed} step {step}"
                             );
-                            entry.2 |= entry.0;
-                            entry.0 = false;
+                            entry.sent |= entry.asked;
+                            (entry.asked, entry.listed) = (false, false);
                         }
                     }
                     _ => {
@@ -308,7 +331,7 @@ mod tests {
                     }
                 }
                 assert_eq!(table.len(), model.live.len(), "seed {seed} step {step}");
-                let owed = model.live.values().filter(|entry| entry.1).count();
+                let owed = model.live.values().filter(|entry| entry.owed).count();
                 assert_eq!(table.owed(), owed, "seed {seed} step {step}");
             }
         }

@@ -5,12 +5,9 @@
 //! timeout, at any point, loses no connection and no byte: the next call gets it.
 
 mod addr;
-mod connection;
-mod queue;
 mod resolve;
 pub(crate) mod resolver;
 mod tcp;
-mod waiters;
 
 pub use addr::ToSocketAddrs;
 pub use resolve::{SystemResolver, lookup_host};
@@ -19,6 +16,3 @@ pub use tcp::{
     IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
     TcpSocket, TcpStream,
 };
-
-#[cfg(feature = "tls")]
-pub(crate) use waiters::WaiterId;

@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
+use std::ptr;
 
 use io_uring::{opcode, squeue, types};
 
@@ -11,6 +12,28 @@ use crate::driver::{Attempt, Interest, Op, Payload, Pool, Request, Target};
 use crate::sys;
 
 const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+
+/// One connection: the answer is a descriptor. Kernel 5.5, `IORING_OP_ACCEPT`; accept4(2).
+pub(crate) fn one(fd: BorrowedFd<'_>) -> Op<AcceptOne> {
+    // SAFETY: the request has no pointers.
+    unsafe { Op::new(about(fd), Payload::None) }
+}
+
+pub(crate) enum AcceptOne {}
+
+impl Request for AcceptOne {
+    const INTEREST: Interest = Interest::Read;
+
+    fn entry(target: &Target) -> squeue::Entry {
+        // No memory for the peer's address.
+        let fd = types::Fd(target.fd);
+        opcode::Accept::new(fd, ptr::null_mut(), ptr::null_mut()).flags(FLAGS).build()
+    }
+
+    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+        Attempt::of(sys::accept(target.fd, FLAGS))
+    }
+}
 
 /// Connections, each answer a descriptor. The ring answers until an error or a cancel; epoll gives
 /// one. Kernel 5.19, `IORING_OP_ACCEPT` with `IORING_ACCEPT_MULTISHOT`; accept4(2).

@@ -78,7 +78,7 @@ enum Name {
 
 /// Why nothing happens any more.
 #[derive(Clone, Debug)]
-pub(super) enum Failure {
+pub(crate) enum Failure {
     Tls {
         in_handshake: bool,
         cause: rustls::Error,

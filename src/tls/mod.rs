@@ -26,6 +26,8 @@ mod info;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
 #[allow(dead_code, reason = "each feature uses a part of it")]
 mod poll;
+mod linger;
+mod outbound;
 mod session;
 mod split;
 mod stream;

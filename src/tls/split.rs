@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::TlsInfo;
-use super::session::{SendBuffer, Session};
-use super::stream::{self, Read, TlsStream, all_sent, some_sent};
+use super::linger;
+use super::outbound::SendBuffer;
+use super::session::Session;
+use super::stream::{self, TlsStream, all_sent, some_sent};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
 use crate::net::TcpStream;
+use crate::stream::{Read, RecvChunk};
 
 /// The receiving half of a [`TlsStream`].
 ///
@@ -45,7 +48,7 @@ impl TlsReadHalf {
 
     /// Receives the next bytes: [`TlsStream::recv`], with its errors and cancel safety.
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
-        stream::recv(self.session())
+        RecvChunk::new(self.session())
     }
 
     /// Receives into spare room: [`TlsStream::read`], with its errors and cancel safety.
@@ -116,7 +119,8 @@ impl TlsWriteHalf {
 impl Drop for TlsReadHalf {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
-            session.end_recv();
+            session.end_receive();
+            linger::release(&session);
         }
     }
 }
@@ -125,6 +129,7 @@ impl Drop for TlsWriteHalf {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             session.close_in_background();
+            linger::release(&session);
         }
     }
 }

@@ -4,15 +4,17 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 
 use super::TlsInfo;
-use super::session::{Report, SendBuffer, Session};
+use super::linger;
+use super::outbound::{Report, SendBuffer};
+use super::session::Session;
 use super::split::{TlsReadHalf, TlsWriteHalf};
-use crate::buf::{BufError, Chunk, Fill, IoBuf, IoBufMut, Outgoing};
-use crate::net::{TcpStream, WaiterId};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::net::TcpStream;
+use crate::queue::WaiterId;
+use crate::stream::{Read, RecvChunk};
 
 /// A TLS connection over TCP, of a client or of a server.
 ///
@@ -90,7 +92,7 @@ impl TlsStream {
     /// Splits into a half that receives and one that sends, for different tasks. Dropping the
     /// latter says the end, as [`shutdown`](Self::shutdown) does.
     pub fn into_split(self) -> (TlsReadHalf, TlsWriteHalf) {
-        (TlsReadHalf::new(self.session.clone()), TlsWriteHalf::new(self.session))
+        (TlsReadHalf::new(self.session.clone()), TlsWriteHalf::new(self.session.clone()))
     }
 
     /// What the handshake came to: version, cipher suite, protocol, names, certificates.
@@ -117,7 +119,7 @@ impl TlsStream {
     /// # Cancel safety
     /// Cancel safe: bytes that reach a dropped `recv` come first in the next call.
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
-        recv(&self.session)
+        RecvChunk::new(&self.session)
     }
 
     /// Receives bytes into the spare room of `buf`.
@@ -144,8 +146,7 @@ impl TlsStream {
     /// `InvalidInput` (less than `len` bytes of spare room), `UnexpectedEof` (the end came before);
     /// else those of [`recv`](Self::recv). The error carries `buf` with the bytes that came.
     /// # Cancel safety
-    /// Cancel safe: the bytes that had come to one that is dropped are first in the next call. One
-    /// that is forgotten keeps them.
+    /// Cancel safe: the bytes that had come are first in the next call, of whatever kind.
     pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
         Read::exact(&self.session, buf, len).await.map(|(_, buf)| buf)
     }
@@ -193,6 +194,12 @@ impl TlsStream {
     /// `close_notify`, then TCP's end. Receiving goes on. Sends that come later fail with
     /// `BrokenPipe`. `Ok` means that the kernel has the end, not that the peer has seen it.
     ///
+    /// A stream that is dropped after this keeps its socket until the peer has finished too: for at
+    /// most 1 s, and for at most 64 KiB that the peer still sends, which are thrown away. A socket
+    /// that is closed before everything has arrived, such as the session tickets of a TLS 1.3
+    /// server, makes TCP send a reset, and the peer loses what it has not read yet. The end of the
+    /// runtime, and a lack of descriptors, close the socket at once: [`close`](Self::close) waits.
+    ///
     /// # Errors
     /// That of a send which failed before; `InvalidData` if TLS has failed, when TCP ends all the
     /// same; those of [`TcpStream::shutdown`].
@@ -200,6 +207,31 @@ impl TlsStream {
     /// Dropped after its first poll, the end still follows what is queued.
     pub async fn shutdown(&self) -> io::Result<()> {
         shutdown(&self.session).await
+    }
+
+    /// Ends the connection in order: [`shutdown`](Self::shutdown), then receives until the peer has
+    /// finished too. What still comes is thrown away. After `Ok` nothing that was sent is lost.
+    ///
+    /// The peer may take its time: put a [`timeout`](crate::time::timeout) around it.
+    ///
+    /// # Errors
+    /// Those of [`shutdown`](Self::shutdown) and [`recv`](Self::recv): a peer that ends TCP without
+    /// a `close_notify` gives `UnexpectedEof`.
+    /// # Cancel safety
+    /// Dropped after its first poll, it is as `shutdown` and a drop of the stream.
+    /// # Examples
+    /// ```
+    /// # use std::time::Duration;
+    /// # use tamam::tls::TlsStream;
+    /// async fn goodbye(stream: TlsStream) -> std::io::Result<()> {
+    ///     stream.send_all("the last words").await?;
+    ///     tamam::time::timeout(Duration::from_secs(5), stream.close()).await?
+    /// }
+    /// # let _ = goodbye;
+    /// ```
+    pub async fn close(self) -> io::Result<()> {
+        shutdown(&self.session).await?;
+        linger::drain(&self.session, usize::MAX).await
     }
 
     /// Changes the keys by which this end encrypts, and asks the peer to change its own. Done by
@@ -229,6 +261,12 @@ impl TlsStream {
     }
 }
 
+impl Drop for TlsStream {
+    fn drop(&mut self) {
+        linger::release(&self.session);
+    }
+}
+
 impl fmt::Debug for TlsStream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream")
@@ -254,25 +292,9 @@ pub(super) fn all_sent<T: 'static>(report: Report) -> Result<T, BufError<T>> {
     }
 }
 
-/// Polls what TCP receives: `next` is the future under way, if any.
-fn poll_next<F: Future + Unpin>(
-    next: &mut Option<F>,
-    make: impl FnOnce() -> F,
-    cx: &mut Context<'_>,
-) -> Poll<F::Output> {
-    let output = ready!(Pin::new(next.get_or_insert_with(make)).poll(cx));
-    *next = None;
-    Poll::Ready(output)
-}
-
-pub(super) fn recv(session: &Session) -> impl Future<Output = io::Result<Option<Chunk>>> {
-    let mut next = None;
-    poll_fn(move |cx| session.poll_recv(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx))
-}
-
 pub(super) async fn shutdown(session: &Rc<Session>) -> io::Result<()> {
     let mut waiting = Waiting { session, waiter: None };
-    poll_fn(|cx| session.poll_end(&mut waiting.waiter, cx)).await?;
+    poll_fn(|cx| session.poll_close_notify(&mut waiting.waiter, cx)).await?;
     session.tcp().shutdown().await
 }
 
@@ -283,89 +305,6 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.session.stop_waiting(self.waiter);
-    }
-}
-
-/// What `read` and `read_exact` have received so far.
-pub(super) struct Read<'a, B: IoBufMut> {
-    session: &'a Session,
-    fill: Fill<Option<B>>,
-    /// Bytes that are wanted at least.
-    min: usize,
-    /// `read_exact`: the end before is an error.
-    exact: bool,
-    is_done: bool,
-}
-
-impl<'a, B: IoBufMut> Read<'a, B> {
-    /// At least one byte, at most what there is room for.
-    pub(super) async fn some(session: &'a Session, buf: B) -> Result<(usize, B), BufError<B>> {
-        let max = buf.capacity() - buf.len();
-        Read::start(session, buf, 1, max, false).await
-    }
-
-    /// Exactly `len` bytes.
-    pub(super) async fn exact(
-        session: &'a Session,
-        buf: B,
-        len: usize,
-    ) -> Result<(usize, B), BufError<B>> {
-        Read::start(session, buf, len, len, true).await
-    }
-
-    async fn start(
-        session: &'a Session,
-        buf: B,
-        min: usize,
-        max: usize,
-        exact: bool,
-    ) -> Result<(usize, B), BufError<B>> {
-        let spare = buf.capacity() - buf.len();
-        if spare < min {
-            let text = format!(
-                "the buffer has room for {spare} bytes behind what it holds, {min} are wanted \
-                 (Vec::with_capacity(n), not vec![0; n])"
-            );
-            return Err(BufError::new(io::Error::new(io::ErrorKind::InvalidInput, text), buf));
-        }
-        let mut read = Read { session, fill: Fill::new(buf, max), min, exact, is_done: false };
-        let mut next = None;
-        poll_fn(|cx| read.poll(|cx| poll_next(&mut next, || session.tcp().recv(), cx), cx)).await
-    }
-
-    fn poll(
-        &mut self,
-        mut next: impl FnMut(&mut Context<'_>) -> Poll<io::Result<Option<Chunk>>>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(usize, B), BufError<B>>> {
-        let mut ending = None;
-        while self.fill.received().len() < self.min && ending.is_none() {
-            match ready!(self.session.poll_readable(&mut next, cx)) {
-                Ok(true) => self.session.take_plain(|bytes| self.fill.append(bytes)),
-                Ok(false) => ending = Some(None),
-                Err(error) => ending = Some(Some(error)),
-            }
-        }
-        self.is_done = true;
-        let (buf, len) = self.fill.take();
-        Poll::Ready(match ending {
-            None => Ok((len, buf)),
-            Some(None) if !self.exact => Ok((len, buf)),
-            Some(None) => {
-                let text = format!("the peer finished after {len} of {} bytes", self.min);
-                Err(BufError::new(io::Error::new(io::ErrorKind::UnexpectedEof, text), buf))
-            }
-            Some(Some(error)) => Err(BufError::new(error, buf)),
-        })
-    }
-}
-
-impl<B: IoBufMut> Drop for Read<'_, B> {
-    /// What a `read_exact` had received comes first in the next call.
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.session.put_back(self.fill.received());
-        }
+        self.session.tcp().connection().stop_waiting_for_progress(self.waiter);
     }
 }

@@ -129,11 +129,22 @@ pub fn with<F: Future<Output = ()>>(builder: Builder, test: impl Fn() -> F) {
     runtime.block_on(test());
     // Objects that the test dropped at its end are let go of in one more turn.
     runtime.block_on(tamam::yield_now());
+    runtime.block_on(lingering_streams());
     let metrics = runtime.metrics();
     assert_eq!(metrics.stray_completions, 0, "a completion that nothing explains");
     assert_eq!(metrics.ops, 0, "ops in flight after the test dropped everything: {metrics:?}");
     assert_eq!(metrics.timers, 0, "timers left: {metrics:?}");
     assert_eq!(metrics.buffers_lent, 0, "buffers not given back: {metrics:?}");
+}
+
+/// Waits for TLS streams that were shut down and dropped: each has a timer of a second (TL22).
+async fn lingering_streams() {
+    for _ in 0..1500 {
+        if tamam::metrics().timers == 0 {
+            return;
+        }
+        tamam::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// Ends the process when a test hangs.

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 
 use crate::context;
+use crate::deferred::Deferred;
 use crate::driver::{
     Completion, Driver, Owner, Payload, Role, Submitted, Token, error, is_retried,
 };
@@ -33,12 +34,12 @@ enum State {
 }
 
 impl Owner for Attempt {
-    fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, woken: &mut Vec<Waker>) {
+    fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, deferred: &mut Deferred) {
         let mut state = self.state.borrow_mut();
         if let State::InFlight(..) = *state {
             let done = State::Done(done.result().map(drop));
             if let State::InFlight(_, waker) = std::mem::replace(&mut *state, done) {
-                woken.push(waker);
+                deferred.wake(waker);
             }
         }
     }

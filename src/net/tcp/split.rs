@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::socket::TcpKeepalive;
 use super::stream::{TcpStream, all_sent, some_sent};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
-use crate::net::connection::{Connection, Read, ReadReport};
+use crate::stream::{Connection, Read, ReadReport};
 use crate::sys::{self, IntOption};
 
 /// The receiving half of a [`TcpStream`].
@@ -119,7 +119,7 @@ impl OwnedWriteHalf {
 impl Drop for OwnedReadHalf {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.end_recv();
+            connection.end_receive();
             connection.drop_handle();
         }
     }

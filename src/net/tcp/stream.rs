@@ -17,8 +17,8 @@ use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
 use crate::context;
 use crate::driver::Driver;
 use crate::net::addr::{Target, ToSocketAddrs};
-use crate::net::connection::{Connection, Read, ReadReport, SendReport};
 use crate::net::resolve::lookup_name;
+use crate::stream::{Connection, Read, ReadReport, SendReport};
 use crate::sys::{self, IntOption};
 
 /// A TCP connection.

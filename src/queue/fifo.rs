@@ -28,28 +28,13 @@ impl<T> Queue<T> {
     pub(crate) fn push(&mut self, value: T) {
         match self.first {
             None => self.first = Some(value),
-            Some(_) => _ = self.push_behind(value),
-        }
-    }
-
-    /// Pushes a default, to be filled in where it stays: a value that was just made part by part is
-    /// slow to copy, since the copy waits for all of the parts to be written.
-    #[inline]
-    pub(crate) fn push_default(&mut self) -> &mut T
-    where
-        T: Default,
-    {
-        match self.first {
-            None => self.first.insert(T::default()),
-            Some(_) => self.push_behind(T::default()),
+            Some(_) => self.push_behind(value),
         }
     }
 
     #[cold]
-    fn push_behind(&mut self, value: T) -> &mut T {
-        let rest = self.rest.get_or_insert_default();
-        rest.push_back(value);
-        rest.back_mut().expect("just pushed")
+    fn push_behind(&mut self, value: T) {
+        self.rest.get_or_insert_default().push_back(value);
     }
 
     pub(crate) fn push_front(&mut self, value: T) {
@@ -67,15 +52,6 @@ impl<T> Queue<T> {
         first
     }
 
-    /// Drops the first element, which exists, where it is.
-    #[inline]
-    pub(crate) fn drop_first(&mut self) {
-        self.first = None;
-        if self.rest.is_some() {
-            self.move_up();
-        }
-    }
-
     pub(crate) fn front(&self) -> Option<&T> {
         self.first.as_ref()
     }
@@ -84,18 +60,8 @@ impl<T> Queue<T> {
         self.first.as_mut()
     }
 
-    /// The first element, if there is no other: the common case, without a search.
-    #[inline]
-    pub(crate) fn only_mut(&mut self) -> Option<&mut T> {
-        if self.rest.is_none() { self.first.as_mut() } else { None }
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
-    }
-
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.first.iter_mut().chain(self.rest.iter_mut().flat_map(|rest| rest.iter_mut()))
     }
 
     /// Puts a value in at `index`, at most the length.
@@ -114,21 +80,6 @@ impl<T> Queue<T> {
         };
         self.drop_empty_rest();
         removed.expect("the index is in the queue")
-    }
-
-    /// Takes out what `unwanted` picks, in order.
-    pub(crate) fn extract(&mut self, mut unwanted: impl FnMut(&T) -> bool) -> Vec<T> {
-        if !self.iter().any(&mut unwanted) {
-            return Vec::new();
-        }
-        let (out, stay): (_, Vec<T>) =
-            std::mem::take(self).into_iter().partition(|value| unwanted(value));
-        stay.into_iter().for_each(|value| self.push(value));
-        out
-    }
-
-    pub(crate) fn into_iter(self) -> impl Iterator<Item = T> {
-        self.first.into_iter().chain(self.rest.into_iter().flat_map(|rest| *rest))
     }
 
     #[cold]
@@ -158,12 +109,11 @@ mod tests {
         queue.insert(6, 7);
         assert_eq!(queue.remove(6), 7);
         assert_eq!(queue.remove(2), 1);
-        assert_eq!(queue.extract(|n| n % 2 == 1), [9, 3]);
-        assert_eq!((queue.front(), queue.iter().count()), (Some(&0), 3));
-        assert_eq!(
-            (queue.remove(0), queue.pop(), queue.pop(), queue.pop()),
-            (0, Some(2), Some(4), None)
-        );
+        assert_eq!(queue.iter().copied().collect::<Vec<_>>(), [9, 0, 2, 3, 4]);
+        assert_eq!((queue.remove(0), queue.front()), (9, Some(&0)));
+        for n in [0, 2, 3, 4] {
+            assert_eq!(queue.pop(), Some(n));
+        }
         assert!(queue.is_empty());
     }
 }

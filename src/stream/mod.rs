@@ -1,33 +1,52 @@
-//! A connected socket as an object: it owns what is in flight on it, whatever its futures do.
+//! A connected byte stream as an object: it owns what is in flight on it, whatever its futures do.
 //!
 //! ```text
 //! TcpStream, its halves ──┐
-//! futures (borrow it)   ──┼──► Rc<Connection> { fd, home, recv, send } ◄── op slots in the driver
+//! futures (borrow it)   ──┼──► Rc<Connection> { fd, home, receive, transmit } ◄── op slots in the driver
 //! ```
 //!
 //! The last of these to go closes the descriptor, so no number is reused while an op may mean it.
 //! Dropping the handle cancels what is in flight; the driver does not sleep before that has ended.
 //!
-//! Nothing here is TCP's own. Read next: `recv.rs`, `read.rs`, `send.rs`, then `poll.rs`.
+//! Nothing here is TCP's own. Read next: `receive.rs`, then `transmit.rs`.
 
-mod recv;
+mod receive;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "poll traits and TLS use a part"))]
+mod unread;
+mod bulk;
 mod read;
+mod transmit;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "poll traits and TLS use a part"))]
+mod send_queue;
 mod send;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
 #[allow(dead_code, reason = "each feature uses a part of it")]
-mod poll;
+pub(crate) mod poll;
+#[cfg(feature = "tls")]
+mod layer;
+mod accept;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::Waker;
+use std::task::{Context, Poll};
 
-pub(crate) use read::{Read, ReadReport};
-use recv::Recv;
-use send::Send;
-pub(crate) use send::SendReport;
+pub(crate) use accept::Listener;
+#[cfg(feature = "tls")]
+pub(crate) use read::{Asked, Source};
+pub(crate) use read::{Read, ReadReport, RecvChunk};
+use receive::Receive;
+pub(crate) use send::{SendBuffer, SendReport, Shutdown};
+#[cfg(feature = "tls")]
+pub(crate) use send_queue::{Abandoned, SendQueue};
+use transmit::Transmit;
+#[cfg(feature = "tls")]
+pub(crate) use unread::{End, Errno, Failure, Segment, Unread};
 
+use crate::buf::Handed;
+use crate::context;
+use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Owner, Payload, Role, count};
 use crate::sys;
 
@@ -38,8 +57,8 @@ pub(crate) struct Connection {
     /// Taken by `into_std` only.
     fd: Option<OwnedFd>,
     home: Rc<Driver>,
-    recv: RefCell<Recv>,
-    send: RefCell<Send>,
+    receive: RefCell<Receive>,
+    transmit: RefCell<Transmit>,
     /// How many handles there are: the stream, or its halves.
     handles: Cell<u8>,
     /// The user wants close(2) to reset the connection.
@@ -52,8 +71,8 @@ impl Connection {
         Rc::new(Connection {
             fd: Some(fd),
             home,
-            recv: RefCell::new(Recv::new()),
-            send: RefCell::new(Send::new()),
+            receive: RefCell::new(Receive::new()),
+            transmit: RefCell::new(Transmit::new()),
             handles: Cell::new(1),
             zero_linger: Cell::new(false),
         })
@@ -63,13 +82,47 @@ impl Connection {
         sys::present(&self.fd)
     }
 
+    #[inline]
+    pub(crate) fn home(&self) -> &Rc<Driver> {
+        &self.home
+    }
+
+    /// Whether the runtime of this connection is the one of this thread. If not, the error is an
+    /// answer that is ready at once, and takes a unit of the task's budget.
+    #[inline]
+    pub(crate) fn poll_home(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        context::poll_home(&self.home, cx)
+    }
+
     pub(crate) fn set_zero_linger(&self) -> io::Result<()> {
         sys::set_zero_linger(self.fd())?;
         self.zero_linger.set(true);
         Ok(())
     }
 
-    /// A handle is made two: a stream becomes its halves.
+    /// Waits for the next bytes, and takes one piece of them; `None` at the end.
+    #[inline]
+    pub(crate) fn recv(self: &Rc<Self>) -> RecvChunk<'_, Connection> {
+        RecvChunk::new(self)
+    }
+
+    /// Queues what is handed in behind what is queued already, and waits until it is out. `answer`
+    /// makes the caller's result of the report.
+    #[inline]
+    pub(crate) fn send<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T>(
+        self: &Rc<Self>,
+        handed: H,
+        answer: A,
+    ) -> SendBuffer<'_, H, A> {
+        SendBuffer::new(self, handed, answer)
+    }
+
+    /// Waits until everything queued is out, and sending is shut down.
+    pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_> {
+        Shutdown::new(self)
+    }
+
+    /// One handle becomes two: a stream its halves.
     pub(crate) fn split_handle(&self) {
         self.handles.set(self.handles.get() + 1);
     }
@@ -78,7 +131,7 @@ impl Connection {
     pub(crate) fn drop_handle(&self) {
         self.handles.set(self.handles.get() - 1);
         if self.handles.get() == 0 && !self.home.is_forked_copy() {
-            self.end_recv();
+            self.end_receive();
             self.end_send();
         }
     }
@@ -97,11 +150,12 @@ impl Connection {
             let error = io::Error::new(io::ErrorKind::WouldBlock, "a send is still on its way out");
             return Err((error, self));
         }
-        let unread = self.settle_recv();
+        self.settle_receive();
+        let unread = self.receiving(|receive, deferred| receive.unread.take_all(deferred));
         let mut this = match Rc::try_unwrap(self) {
             Ok(this) => this,
             Err(this) => {
-                this.put_back(unread);
+                this.receiving(|receive, _| receive.unread.put_back(&unread));
                 return Err((io::Error::other("the kernel still holds the socket"), this));
             }
         };
@@ -118,21 +172,25 @@ impl AsFd for Connection {
 }
 
 impl Owner for Connection {
+    #[inline]
     fn complete(
         self: Rc<Self>,
         role: Role,
         done: Completion,
         payload: Payload,
-        woken: &mut Vec<Waker>,
+        deferred: &mut Deferred,
     ) {
         match role {
             Role::Recv => {
-                if matches!(done.result(), Ok(1..)) && self.is_unawaited() {
+                let receive = &mut *self.receive.borrow_mut();
+                if matches!(done.result(), Ok(1..)) && receive.is_unawaited() {
                     count(&self.home.counters().parked, 1);
                 }
-                self.complete_recv(done, payload, woken)
+                self.complete_receive(receive, done, payload, deferred);
             }
-            Role::Send => self.complete_send(done, payload, woken),
+            Role::Send => {
+                self.complete_send(&mut self.transmit.borrow_mut(), done, payload, deferred);
+            }
             Role::Accept | Role::Connect => unreachable!("a connection only receives and sends"),
         }
         // If this was the last reference, the descriptor is closed here.
@@ -145,8 +203,8 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
         if !self.zero_linger.get() && !self.home.is_forked_copy() {
-            self.send.get_mut().flush_now(fd.as_fd());
-            if !self.recv.get_mut().has_ended() {
+            self.transmit.get_mut().flush_now(fd.as_fd());
+            if self.receive.get_mut().unread.end().is_none() {
                 let _ = sys::discard_unread(fd.as_fd(), DRAIN_LEN);
             }
         }

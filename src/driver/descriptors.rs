@@ -1,0 +1,152 @@
+//! Descriptors of a runtime: sockets on their way to a future, and what to do when there are no more.
+
+use std::cell::{Cell, RefCell};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use slab::Slab;
+
+use super::{Driver, count};
+use crate::deferred::Deferred;
+use crate::queue::{WaiterId, Waiters};
+
+#[derive(Default)]
+pub(super) struct Descriptors {
+    /// Sockets on their way to a future that may have been forgotten: they end with the runtime.
+    sockets: RefCell<Slab<OwnedFd>>,
+    /// How many descriptors were closed.
+    closed: Cell<u64>,
+    /// How often a call found none left.
+    shortages: Cell<u64>,
+    /// Futures that found none left, and wait until one is closed.
+    waiting: RefCell<Waiters>,
+    /// Futures that keep a descriptor which can be spared: they close it when there are none left.
+    sparing: RefCell<Waiters>,
+}
+
+impl Descriptors {
+    /// Takes the sockets that no future has claimed.
+    pub(super) fn take_sockets(&self) -> Slab<OwnedFd> {
+        self.sockets.take()
+    }
+}
+
+impl Driver {
+    /// Keeps a socket until [`claim`](Self::claim), or the end of the runtime.
+    pub(crate) fn keep_socket(&self, fd: OwnedFd) -> usize {
+        self.descriptors.sockets.borrow_mut().insert(fd)
+    }
+
+    /// Looks at a socket that is kept; `None` if the runtime has ended.
+    pub(crate) fn with_socket<T>(
+        &self,
+        key: usize,
+        look: impl FnOnce(BorrowedFd<'_>) -> T,
+    ) -> Option<T> {
+        self.descriptors.sockets.borrow().get(key).map(|fd| look(fd.as_fd()))
+    }
+
+    /// Gives a kept socket out; `None` if the runtime has ended.
+    pub(crate) fn claim(&self, key: usize) -> Option<OwnedFd> {
+        self.descriptors.sockets.borrow_mut().try_remove(key)
+    }
+
+    /// Closes a descriptor that ops may have been about.
+    pub(crate) fn close_descriptor(&self, fd: OwnedFd) {
+        self.release(fd.as_fd());
+        drop(fd);
+        self.descriptor_closed();
+    }
+
+    /// A descriptor that ops may have been about leaves this runtime.
+    pub(crate) fn release(&self, fd: BorrowedFd<'_>) {
+        if !self.is_forked_copy() {
+            self.submissions.forget(fd);
+        }
+    }
+
+    /// Changes a list of waiting futures; then does what that left to be done.
+    fn change_waiters(
+        &self,
+        waiters: &RefCell<Waiters>,
+        change: impl FnOnce(&mut Waiters, &mut Deferred),
+    ) {
+        let mut deferred = Deferred::default();
+        change(&mut waiters.borrow_mut(), &mut deferred);
+        deferred.run();
+    }
+
+    /// A descriptor was closed: futures that found none left try again.
+    pub(crate) fn descriptor_closed(&self) {
+        count(&self.descriptors.closed, 1);
+        self.change_waiters(&self.descriptors.waiting, Waiters::wake);
+    }
+
+    /// How many descriptors this runtime has closed: a future that found none left compares.
+    pub(crate) fn closed_descriptors(&self) -> u64 {
+        self.descriptors.closed.get()
+    }
+
+    /// Wakes the future `id` when a descriptor is closed.
+    pub(crate) fn wait_for_close(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
+        if self.descriptors.waiting.borrow().wants(*id, cx.waker()) {
+            let waker = cx.waker().clone(); // foreign code: before the borrow
+            self.change_waiters(&self.descriptors.waiting, |waiting, deferred| {
+                waiting.register(id, waker, deferred);
+            });
+        }
+    }
+
+    pub(crate) fn stop_waiting_for_close(&self, id: Option<WaiterId>) {
+        if id.is_some() {
+            self.change_waiters(&self.descriptors.waiting, |waiting, deferred| {
+                waiting.remove(id, deferred);
+            });
+        }
+    }
+
+    /// A call found no descriptor left: those that can be spared are closed.
+    pub(crate) fn note_shortage(&self, errno: i32) {
+        if matches!(errno, libc::EMFILE | libc::ENFILE) {
+            count(&self.descriptors.shortages, 1);
+            self.change_waiters(&self.descriptors.sparing, Waiters::wake);
+        }
+    }
+}
+
+/// Waits until a call finds no descriptor left.
+pub(crate) struct UntilShortage<'a> {
+    driver: &'a Driver,
+    /// How many calls had found none when the wait began.
+    before: u64,
+    id: Option<WaiterId>,
+}
+
+impl<'a> UntilShortage<'a> {
+    pub(crate) fn new(driver: &'a Driver) -> Self {
+        UntilShortage { driver, before: driver.descriptors.shortages.get(), id: None }
+    }
+
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let descriptors = &self.driver.descriptors;
+        if descriptors.shortages.get() != self.before {
+            return Poll::Ready(());
+        }
+        if descriptors.sparing.borrow().wants(self.id, cx.waker()) {
+            let (waker, id) = (cx.waker().clone(), &mut self.id);
+            self.driver.change_waiters(&descriptors.sparing, |sparing, deferred| {
+                sparing.register(id, waker, deferred);
+            });
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for UntilShortage<'_> {
+    fn drop(&mut self) {
+        let id = self.id;
+        self.driver.change_waiters(&self.driver.descriptors.sparing, |sparing, deferred| {
+            sparing.remove(id, deferred);
+        });
+    }
+}

@@ -1,0 +1,94 @@
+//! How a parked driver is roused by another thread, and how it sleeps without an engine.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use io_uring::{opcode, types};
+
+use super::handshake::Handshake;
+use super::submissions::{GONE, Submissions};
+use super::wake::Notifier;
+use super::{NOTIFIED, Wait};
+use crate::sys;
+
+pub(super) struct Sleeper {
+    notifier: Arc<Notifier>,
+    /// The notifier's too; both give their count back at teardown.
+    eventfd: RefCell<Option<Arc<OwnedFd>>>,
+    /// Whether a write to the eventfd ends a wait of the engine.
+    is_armed: Cell<bool>,
+}
+
+impl Sleeper {
+    pub(super) fn new(eventfd: Arc<OwnedFd>, is_armed: bool) -> Sleeper {
+        Sleeper {
+            notifier: Notifier::new(eventfd.clone()),
+            eventfd: RefCell::new(Some(eventfd)),
+            is_armed: Cell::new(is_armed),
+        }
+    }
+
+    /// Rouses the driver from any thread.
+    pub(super) fn notifier(&self) -> Waker {
+        Waker::from(self.notifier.clone())
+    }
+
+    pub(super) fn handshake(&self) -> &Handshake {
+        self.notifier.handshake()
+    }
+
+    pub(super) fn with_eventfd<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        match &*self.eventfd.borrow() {
+            Some(eventfd) => call(eventfd.as_fd()),
+            None => unreachable!("{GONE}"),
+        }
+    }
+
+    /// Keeps a poll on the eventfd armed in the ring. The eventfd is never read: each write completes
+    /// the multishot poll again, as it makes a new edge for epoll, which has it from the start.
+    #[inline]
+    pub(super) fn arm(&self, submissions: &Submissions) {
+        if !self.is_armed.replace(true) {
+            let fd = types::Fd(self.with_eventfd(|eventfd| eventfd.as_raw_fd()));
+            let poll = opcode::PollAdd::new(fd, libc::POLLIN as u32).multi(true).build();
+            submissions.push(poll.user_data(NOTIFIED));
+        }
+    }
+
+    /// The poll has answered.
+    pub(super) fn notified(&self, more: bool) {
+        self.is_armed.set(more);
+    }
+
+    /// Sleeps without the engine, which has failed, so that timers and wakes from other threads go
+    /// on.
+    pub(super) fn sleep_without_engine(&self, wait: Wait) {
+        let Wait::Until(deadline) = wait else { return };
+        if self.handshake().park() {
+            let timeout = deadline
+                .map(|deadline| Duration::from_nanos(deadline.saturating_sub(sys::monotonic_ns())));
+            self.with_eventfd(|eventfd| sys::poll_readable(eventfd, timeout));
+        }
+        self.handshake().unpark();
+        self.with_eventfd(sys::eventfd_clear);
+    }
+
+    /// Whether there is epoll_pwait2(2), which a wait may not have tried yet.
+    pub(super) fn waits_exactly(&self) -> bool {
+        let none = libc::epoll_event { events: 0, u64: 0 };
+        let answer = self
+            .with_eventfd(|eventfd| sys::epoll_wait_exactly(eventfd, &mut [none], Duration::ZERO));
+        // An eventfd is no epoll set: a kernel that has the call says EINVAL.
+        answer.is_err_and(|error: io::Error| error.raw_os_error() == Some(libc::EINVAL))
+    }
+
+    /// The driver will not park any more: later notifications go nowhere.
+    pub(super) fn close(&self) {
+        self.notifier.close();
+        drop(self.eventfd.take());
+    }
+}

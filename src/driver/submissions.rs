@@ -1,0 +1,275 @@
+//! Requests on their way to the engine, and answers on their way back.
+//!
+//! [`Submissions`] joins the op table, which owns what is in flight, with the engine, which only
+//! knows tokens. Nothing that was taken over is lost: what the ring has no room for waits in the
+//! backlog, in order, and a cancel waits in a list until the tasks have been polled.
+//!
+//! It calls no owner. Read next: `mod.rs`, which does.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+use std::thread;
+use std::time::Duration;
+
+use io_uring::squeue;
+
+use super::engine::{Engine, Told};
+use super::op::{Completion, Op, Owner, Payload, Request, Role, Token};
+use super::ring::Sleep;
+use super::table::{Ended, Table};
+use super::{Counters, count};
+
+/// After this many enters that failed in passing and brought nothing, pause.
+const FRUITLESS_MAX: u32 = 16;
+/// The room that is kept in the list of cancels between two turns.
+const CANCELS_KEPT: usize = 1024;
+
+/// What is meant by an engine that is not there.
+pub(super) const GONE: &str = "a driver that is gone takes no ops and is not parked";
+
+pub(super) struct Submissions {
+    /// `None` once torn down.
+    engine: RefCell<Option<Engine>>,
+    is_epoll: bool,
+    table: RefCell<Table>,
+    /// Submissions to the ring that found no room. Bounded by the objects, each of which has at most
+    /// one op and one cancel of a kind.
+    backlog: RefCell<VecDeque<squeue::Entry>>,
+    /// Ops to cancel when the tasks have been polled, each once.
+    cancels: RefCell<Vec<Token>>,
+    /// How many enters in a row failed in passing and brought nothing.
+    fruitless: Cell<u32>,
+    counters: Counters,
+}
+
+impl Submissions {
+    pub(super) fn new(engine: Engine) -> Submissions {
+        Submissions {
+            is_epoll: matches!(engine, Engine::Epoll(_)),
+            engine: RefCell::new(Some(engine)),
+            table: RefCell::new(Table::new()),
+            backlog: RefCell::default(),
+            cancels: RefCell::default(),
+            fruitless: Cell::new(0),
+            counters: Counters::default(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_epoll(&self) -> bool {
+        self.is_epoll
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// How many ops are in flight.
+    pub(super) fn in_flight(&self) -> usize {
+        self.table.borrow().len()
+    }
+
+    pub(super) fn is_live(&self, token: Token) -> bool {
+        self.table.borrow_mut().is_live(token)
+    }
+
+    /// Ops that are to end before the driver sleeps.
+    pub(super) fn owed(&self) -> usize {
+        self.table.borrow().owed()
+    }
+
+    #[inline]
+    pub(super) fn with_engine<T>(&self, call: impl FnOnce(&Engine) -> T) -> T {
+        self.try_engine(call).expect(GONE)
+    }
+
+    /// As `with_engine`, where the runtime may have been dropped.
+    #[inline]
+    pub(super) fn try_engine<T>(&self, call: impl FnOnce(&Engine) -> T) -> Option<T> {
+        self.engine.borrow().as_ref().map(call)
+    }
+
+    /// The engine, at the end of the runtime.
+    pub(super) fn take_engine(&self) -> Option<Engine> {
+        self.engine.take()
+    }
+
+    // ---- ops --------------------------------------------------------------------------------
+
+    /// Tries a request, where the engine does that: the answer, if it need not wait.
+    #[inline]
+    pub(super) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
+        let done = self.with_engine(|engine| engine.attempt(op))?;
+        count(&self.counters.submissions, 1);
+        count(&self.counters.completions, 1);
+        Some(done)
+    }
+
+    /// Takes an op over until its terminal completion.
+    #[inline]
+    pub(super) fn start<R: Request>(&self, op: Op<R>, owner: Rc<dyn Owner>, role: Role) -> Token {
+        if self.is_epoll {
+            count(&self.counters.submissions, 1);
+        }
+        let Op { target, payload, sent, tried, request } = op;
+        let token = self.table.borrow_mut().insert(owner, role, payload);
+        let op: Op<R, ()> = Op { target, payload: (), sent, tried, request };
+        self.tell(|engine| engine.start(&op, token));
+        token
+    }
+
+    /// Takes an op back whose owner wants no answer; false if the kernel has it, or it was answered.
+    pub(super) fn withdraw(&self, token: Token) -> bool {
+        let taken = self.with_engine(|engine| engine.withdraw(token));
+        if taken {
+            let mut payload = Payload::None;
+            let found = self.table.borrow_mut().complete(token, false, &mut payload);
+            drop((found, payload)); // no borrow is held
+        }
+        taken
+    }
+
+    /// Asks for an op to end. `owed`: before the driver sleeps.
+    pub(super) fn ask_cancel(&self, token: Token, owed: bool) {
+        if self.table.borrow_mut().ask_cancel(token, owed) {
+            self.cancels.borrow_mut().push(token);
+        }
+    }
+
+    /// Takes a cancel back; false if it is out, or the op has ended.
+    pub(super) fn keep(&self, token: Token) -> bool {
+        self.table.borrow_mut().keep(token)
+    }
+
+    /// Tells the engine of the cancels that were asked for and not taken back.
+    pub(super) fn send_cancels(&self) {
+        let mut cancels = self.cancels.take();
+        for token in cancels.drain(..) {
+            if self.table.borrow_mut().cancel_sent(token) {
+                self.tell(|engine| engine.cancel(token));
+            }
+        }
+        cancels.shrink_to(CANCELS_KEPT);
+        self.cancels.replace(cancels); // none was asked for: telling the engine calls no owner
+    }
+
+    /// Asks for everything in flight to end.
+    pub(super) fn cancel_all(&self) {
+        let tokens = self.table.borrow().tokens();
+        tokens.into_iter().for_each(|token| self.ask_cancel(token, false));
+        self.send_cancels();
+    }
+
+    /// Whose op an answer is about; its memory is moved to `payload` if the op has ended. `None`: no
+    /// op in flight has this token.
+    #[inline]
+    pub(super) fn complete(
+        &self,
+        token: Token,
+        done: Completion,
+        payload: &mut Payload,
+    ) -> Option<(Rc<dyn Owner>, Role)> {
+        self.table.borrow_mut().complete(token, done.more(), payload)
+    }
+
+    /// Gives up everything in flight: the engine is of no use any more.
+    pub(super) fn take_all(&self) -> Vec<Ended> {
+        self.backlog.borrow_mut().clear();
+        self.table.borrow_mut().take_all()
+    }
+
+    // ---- the engine -------------------------------------------------------------------------
+
+    /// Pushes a submission of the driver's own to the ring.
+    pub(super) fn push(&self, entry: squeue::Entry) {
+        self.tell(|engine| engine.push(entry));
+    }
+
+    /// Tells the engine something. A full queue is submitted first; what finds no room even then
+    /// waits in the backlog, in order.
+    #[inline]
+    fn tell(&self, tell: impl FnOnce(&Engine) -> Told) {
+        if !self.backlog.borrow().is_empty() {
+            self.submit_backlog();
+        }
+        if let Told::Full(entry) = self.with_engine(tell) {
+            self.backlog.borrow_mut().push_back(entry);
+            self.submit_backlog();
+        }
+    }
+
+    /// Submits until nothing waits in the backlog, or the kernel takes no more for now.
+    fn submit_backlog(&self) {
+        loop {
+            let mut backlog = self.backlog.borrow_mut();
+            while let Some(entry) = backlog.pop_front() {
+                if let Told::Full(entry) = self.with_engine(|engine| engine.push(entry)) {
+                    backlog.push_front(entry);
+                    break;
+                }
+            }
+            if backlog.is_empty() {
+                return;
+            }
+            drop(backlog);
+            count(&self.counters.enters, 1);
+            match self.with_engine(Engine::submit) {
+                Ok(taken) if taken > 0 => count(&self.counters.submissions, taken.into()),
+                _ => return, // the next enter that also reaps makes room
+            }
+        }
+    }
+
+    /// One io_uring_enter(2) or epoll_pwait2(2), and the only place that looks at its errors. `Err`:
+    /// the engine has failed for good.
+    #[inline]
+    pub(super) fn enter(&self, want: u32, sleep: Sleep) -> Result<(), i32> {
+        if !self.backlog.borrow().is_empty() {
+            self.submit_backlog();
+        }
+        // With submissions still waiting, sleeping could be for ever.
+        let want = if self.backlog.borrow().is_empty() { want } else { 0 };
+        count(&self.counters.enters, 1);
+        match self.with_engine(|engine| engine.enter(want, sleep)) {
+            Ok(taken) => {
+                count(&self.counters.submissions, taken.into());
+                Ok(())
+            }
+            Err(error) => self.enter_failed(&error),
+        }
+    }
+
+    #[cold]
+    fn enter_failed(&self, error: &io::Error) -> Result<(), i32> {
+        match error.raw_os_error().unwrap_or(libc::EIO) {
+            // A signal; the deadline.
+            libc::EINTR | libc::ETIME => Ok(()),
+            // Short of memory, or completions to reap first: the caller reaps and comes again.
+            libc::EAGAIN | libc::EBUSY | libc::ENOMEM => {
+                self.fruitless.set(self.fruitless.get() + 1);
+                if self.fruitless.get() >= FRUITLESS_MAX {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                Ok(())
+            }
+            errno => Err(errno),
+        }
+    }
+
+    /// The next answer. `None` as well if the runtime was dropped.
+    #[inline]
+    pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
+        let next = self.try_engine(Engine::next_completion).flatten()?;
+        count(&self.counters.completions, 1);
+        self.fruitless.set(0);
+        Some(next)
+    }
+
+    /// A descriptor that ops may have been about leaves this runtime.
+    pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
+        self.try_engine(|engine| engine.forget(fd));
+    }
+}

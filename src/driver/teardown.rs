@@ -1,0 +1,113 @@
+//! The end of a driver: what is in flight is cancelled and waited for, or leaked; never freed early.
+
+use std::mem;
+use std::time::{Duration, Instant};
+
+use super::engine::Engine;
+use super::op::{Completion, Payload};
+use super::ring::Sleep;
+use super::{Driver, SETTLE_SLICE, State};
+use crate::deferred::Deferred;
+use crate::panics::contain;
+use crate::sys;
+
+/// How long teardown waits without progress before it leaks what is left.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Driver {
+    /// Teardown begins: what is asked for from now on is refused.
+    pub(crate) fn begin_close(&self) {
+        if self.state.get() == State::Open {
+            self.state.set(State::Closing);
+        }
+    }
+
+    /// Cancels what is in flight, waits for the terminal completions, closes the engine. The memory
+    /// of what does not end within five seconds is leaked.
+    pub(crate) fn close(&self) {
+        if self.is_forked_copy() {
+            return self.close_in_child();
+        }
+        self.begin_close();
+        let mut deferred = self.deferred.take();
+        let has_drained = self.is_in_use() && self.drain(&mut deferred);
+        self.sleeper.close();
+        self.state.set(State::Gone);
+        let engine = self.submissions.take_engine();
+        drop(self.descriptors.take_sockets());
+        if !has_drained {
+            self.leak_what_is_left();
+        } else if let Some(engine) = &engine {
+            engine.unregister_pool();
+        }
+        drop(engine); // after the table is empty, or leaked (invariant 6)
+        deferred.run();
+        self.descriptor_closed();
+    }
+
+    fn leak_what_is_left(&self) {
+        let left = self.submissions.take_all();
+        if !left.is_empty() {
+            eprintln!(
+                "tamam: {} operations did not end within {} s; their memory is leaked",
+                left.len(),
+                DRAIN_PATIENCE.as_secs()
+            );
+        }
+        mem::forget((left, self.pool.clone()));
+    }
+
+    /// In a forked child: the ring belongs to the parent and is not mapped here. Its number and the
+    /// memory are the child's own.
+    fn close_in_child(&self) {
+        self.state.set(State::Gone);
+        if let Some(engine) = self.submissions.take_engine() {
+            engine.close_in_child();
+        }
+        self.submissions.take_all().into_iter().for_each(|op| contain(|| drop(op)));
+        drop(self.descriptors.take_sockets());
+        self.sleeper.close();
+    }
+
+    /// Whether everything in flight ended.
+    fn drain(&self, deferred: &mut Deferred) -> bool {
+        let mut progress = Instant::now();
+        loop {
+            let in_flight = self.submissions.in_flight();
+            if in_flight == 0 {
+                return true;
+            }
+            self.submissions.cancel_all();
+            let slice = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
+            let want = self.submissions.with_engine(Engine::completions_max).min(in_flight as u32);
+            self.enter(want, Sleep::Until(slice));
+            self.reap(deferred);
+            if matches!(self.state.get(), State::Broken(_)) {
+                return false;
+            }
+            if self.submissions.in_flight() < in_flight {
+                progress = Instant::now();
+            } else if progress.elapsed() > DRAIN_PATIENCE {
+                return false;
+            }
+        }
+    }
+
+    /// The engine has failed for good. Every owner hears of it; memory that the kernel may still
+    /// write to is leaked.
+    #[cold]
+    pub(super) fn fail(&self, errno: i32) {
+        let mut deferred = Deferred::default();
+        self.dispatch(&mut deferred);
+        self.state.set(State::Broken(errno));
+        for op in self.submissions.take_all() {
+            mem::forget(op.payload);
+            // The kernel may still use the descriptor's number in submissions it has not taken.
+            mem::forget(op.owner.clone());
+            // A future that waits comes again, and is told by `check` what has failed.
+            let done = Completion::cancelled();
+            contain(|| op.owner.complete(op.role, done, Payload::None, &mut deferred));
+        }
+        self.deferred.borrow_mut().append(&mut deferred);
+    }
+}

@@ -1,0 +1,153 @@
+//! The futures that wait for something to happen to an object.
+//!
+//! An arrival wakes every one of them, and a future that finds nothing waits again. No arrival is
+//! reserved for one future: a forgotten future cannot be told from a slow one, so a scheme that
+//! wakes one future loses a wake to `mem::forget` (SEMANTICS G2).
+
+use std::mem;
+use std::task::Waker;
+
+use super::line::{Key, Line};
+use crate::deferred::Deferred;
+
+/// Names one waiting future among those of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WaiterId {
+    /// Its waker is in line, unless an arrival has taken it since.
+    Future { key: Key, round: u32 },
+    #[cfg_attr(
+        not(any(
+            feature = "futures-io",
+            feature = "tokio-io",
+            feature = "hyper",
+            feature = "tls"
+        )),
+        allow(dead_code, reason = "there is no other caller")
+    )]
+    /// A caller that polls the object without a future of its own: there is one, the last wins.
+    Poller,
+}
+
+/// Wakers in order of arrival.
+#[derive(Default)]
+pub(crate) struct Waiters {
+    line: Line<Waker>,
+    poller: Option<Waker>,
+    /// How many arrivals there were: an id of an earlier round names no waker.
+    round: u32,
+}
+
+impl Waiters {
+    /// Whether the future `id` has to [`register`](Self::register) to be woken by `waker`.
+    #[inline]
+    pub(crate) fn wants(&self, id: Option<WaiterId>, waker: &Waker) -> bool {
+        let registered = match id {
+            Some(WaiterId::Poller) => self.poller.as_ref(),
+            Some(WaiterId::Future { key, round }) if round == self.round => self.line.get(key),
+            _ => None,
+        };
+        !registered.is_some_and(|registered| registered.will_wake(waker))
+    }
+
+    /// Lets the next arrival wake `waker`. The future is `id`, or a new one.
+    pub(crate) fn register(
+        &mut self,
+        id: &mut Option<WaiterId>,
+        waker: Waker,
+        deferred: &mut Deferred,
+    ) {
+        let replaced = match id {
+            Some(WaiterId::Poller) => self.poller.replace(waker),
+            Some(WaiterId::Future { key, round }) if *round == self.round => {
+                let registered = self.line.get_mut(*key).expect("a waker stays until an arrival");
+                Some(mem::replace(registered, waker))
+            }
+            _ => {
+                let (key, round) = (self.line.push(waker), self.round);
+                *id = Some(WaiterId::Future { key, round });
+                None
+            }
+        };
+        if let Some(waker) = replaced {
+            deferred.discard(waker);
+        }
+    }
+
+    /// The future waits no more.
+    #[inline]
+    pub(crate) fn remove(&mut self, id: Option<WaiterId>, deferred: &mut Deferred) {
+        let waker = match id {
+            Some(WaiterId::Future { key, round }) if round == self.round => self.line.remove(key),
+            Some(WaiterId::Poller) => self.poller.take(),
+            _ => None, // an arrival has taken it
+        };
+        if let Some(waker) = waker {
+            deferred.discard(waker);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.line.is_empty() && self.poller.is_none()
+    }
+
+    /// An arrival: every waiting future is to be woken.
+    #[inline]
+    pub(crate) fn wake(&mut self, deferred: &mut Deferred) {
+        if self.is_empty() {
+            return;
+        }
+        self.round = self.round.wrapping_add(1);
+        while let Some(waker) = self.line.pop() {
+            deferred.wake(waker);
+        }
+        if let Some(waker) = self.poller.take() {
+            deferred.wake(waker);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waker() -> Waker {
+        Waker::noop().clone()
+    }
+
+    #[test]
+    fn a_future_has_one_entry_and_an_arrival_takes_all() {
+        let (mut waiters, mut deferred) = (Waiters::default(), Deferred::default());
+        let (mut a, mut b, mut poller) = (None, None, Some(WaiterId::Poller));
+        waiters.register(&mut a, waker(), &mut deferred);
+        waiters.register(&mut b, waker(), &mut deferred);
+        assert!(deferred.is_empty());
+        assert!(!waiters.wants(a, &waker()) && waiters.wants(None, &waker()));
+        waiters.register(&mut a, waker(), &mut deferred);
+        waiters.register(&mut poller, waker(), &mut deferred);
+        assert_eq!(deferred.counts(), (0, 1), "a replaced waker is dropped later");
+        waiters.remove(a, &mut deferred);
+        assert_eq!(deferred.counts(), (0, 2));
+        a = None;
+        waiters.register(&mut a, waker(), &mut deferred);
+        waiters.wake(&mut deferred);
+        assert_eq!(deferred.counts(), (3, 2));
+        assert!(waiters.is_empty());
+        waiters.remove(b, &mut deferred);
+        assert_eq!(deferred.counts(), (3, 2), "the arrival has taken its waker");
+    }
+
+    #[test]
+    fn an_id_of_an_earlier_round_does_not_touch_its_successor() {
+        let (mut waiters, mut deferred) = (Waiters::default(), Deferred::default());
+        let (mut old, mut new) = (None, None);
+        waiters.register(&mut old, waker(), &mut deferred);
+        waiters.wake(&mut deferred);
+        waiters.register(&mut new, waker(), &mut deferred);
+        waiters.remove(old, &mut deferred);
+        assert!(!waiters.is_empty());
+        waiters.register(&mut old, waker(), &mut deferred);
+        waiters.wake(&mut deferred);
+        assert_eq!(deferred.counts(), (3, 0));
+    }
+}

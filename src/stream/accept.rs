@@ -1,0 +1,406 @@
+//! A listening socket as an object: it owns one accept, and the connections which that brought.
+//!
+//! Connections are kept in order of arrival until a call takes them, so a dropped or forgotten
+//! `accept` loses none. The first accept takes a single connection: a listener that is asked once
+//! takes none ahead. When the next call finds none waiting, a multishot accept takes all that come,
+//! until [`PARKED_MAX`] are parked; then it is stopped until a call finds none again.
+//!
+//! Nothing here is TCP's own. Read next: `net/tcp/listener.rs`.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use crate::context;
+use crate::deferred::Deferred;
+use crate::driver::{
+    self, Completion, Driver, Owner, Payload, Role, Submitted, Token, count, error, is_retried,
+};
+use crate::ops;
+use crate::queue::{WaiterId, Waiters};
+use crate::sys;
+use crate::time::{Sleep, sleep_until};
+
+/// With so many connections parked the accept is stopped.
+const PARKED_MAX: usize = 64;
+/// The pause when descriptors or memory ran out: doubled each time, up to the second.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
+/// So many errors of new connections in a row are treated as a lack of descriptors.
+const FAILED_MAX: u32 = 16;
+
+pub(crate) struct Listener {
+    /// Taken by `into_parts` only.
+    fd: Option<OwnedFd>,
+    home: Rc<Driver>,
+    accept: RefCell<Accept>,
+}
+
+struct Accept {
+    parked: VecDeque<OwnedFd>,
+    op: AcceptOp,
+    next: NextShot,
+    /// An errno that one caller is shown.
+    shown_once: Option<i32>,
+    /// The socket does not accept any more; each call tries once (SEMANTICS AC10).
+    refused: Option<i32>,
+    trouble: Trouble,
+    waiters: Waiters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum AcceptOp {
+    Idle,
+    Armed {
+        token: Token,
+        stopping: bool,
+    },
+    /// Descriptors or memory ran out. It ends then, or when the runtime has closed a descriptor more
+    /// than this many.
+    Paused {
+        until: Instant,
+        closed: u64,
+    },
+    /// No call will accept any more. A connection that still comes is reset.
+    Closed,
+}
+
+/// What the next accept is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextShot {
+    One,
+    Multi,
+}
+
+/// Errors since the last connection.
+struct Trouble {
+    pause: Duration,
+    failed: u32,
+}
+
+impl Trouble {
+    const NONE: Trouble = Trouble { pause: PAUSE.0, failed: 0 };
+}
+
+impl Listener {
+    /// Takes over a listening, non-blocking socket.
+    pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>) -> Rc<Listener> {
+        let accept = Accept {
+            parked: VecDeque::new(),
+            op: AcceptOp::Idle,
+            next: NextShot::One,
+            shown_once: None,
+            refused: None,
+            trouble: Trouble::NONE,
+            waiters: Waiters::default(),
+        };
+        Rc::new(Listener { fd: Some(fd), home, accept: RefCell::new(accept) })
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        sys::present(&self.fd)
+    }
+
+    pub(crate) fn home(&self) -> &Rc<Driver> {
+        &self.home
+    }
+
+    /// How many connections are parked.
+    pub(crate) fn parked(&self) -> usize {
+        self.accept.borrow().parked.len()
+    }
+
+    /// Waits for the next connection.
+    pub(crate) fn accept(self: &Rc<Self>) -> AcceptNext<'_> {
+        AcceptNext { listener: self, id: None, pause: None }
+    }
+
+    /// Changes the accept; then does what that left to be done.
+    fn accepting<T>(&self, change: impl FnOnce(&mut Accept, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.accept.borrow_mut(), &mut deferred);
+        self.home.finish(deferred);
+        result
+    }
+
+    /// Makes sure that an accept is in flight. The caller is at home, and found no connection. True:
+    /// it was over at once, look again.
+    fn arm(self: &Rc<Self>) -> bool {
+        self.accepting(|accept, deferred| {
+            match &mut accept.op {
+                AcceptOp::Armed { token, stopping } => {
+                    if *stopping && self.home.keep(*token) {
+                        *stopping = false;
+                    }
+                    return false;
+                }
+                AcceptOp::Idle | AcceptOp::Paused { .. } | AcceptOp::Closed => {}
+            }
+            accept.refused = None;
+            let submitted = match accept.next {
+                NextShot::One => {
+                    accept.next = NextShot::Multi;
+                    self.home.submit(ops::accept::one(self.fd()), self.clone(), Role::Accept)
+                }
+                NextShot::Multi => {
+                    self.home.submit(ops::accept::multishot(self.fd()), self.clone(), Role::Accept)
+                }
+            };
+            match submitted {
+                Submitted::InFlight(token) => {
+                    accept.op = AcceptOp::Armed { token, stopping: false };
+                    false
+                }
+                Submitted::Answered(done, _) => {
+                    self.has_accepted(accept, done, true, deferred);
+                    true
+                }
+            }
+        })
+    }
+
+    /// What an accept has brought. `wanted`: a call waits for it.
+    fn has_accepted(
+        &self,
+        accept: &mut Accept,
+        done: Completion,
+        wanted: bool,
+        deferred: &mut Deferred,
+    ) {
+        if !done.more() && accept.op != AcceptOp::Closed {
+            accept.op = AcceptOp::Idle;
+        }
+        match done.result() {
+            Ok(fd) if accept.op == AcceptOp::Closed => reset(sys::adopt(fd)),
+            Ok(fd) => {
+                count(&self.home.counters().parked, u64::from(!wanted));
+                accept.parked.push_back(sys::adopt(fd));
+                accept.trouble = Trouble::NONE;
+            }
+            Err(errno) => {
+                count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));
+                self.home.note_shortage(errno);
+                accept.note_error(errno, wanted, self.home.closed_descriptors());
+            }
+        }
+        if accept.parked.len() >= PARKED_MAX {
+            accept.next = NextShot::One;
+            if let AcceptOp::Armed { token, stopping: false } = accept.op {
+                accept.op = AcceptOp::Armed { token, stopping: true };
+                self.home.cancel(token);
+            }
+        }
+        accept.waiters.wake(deferred);
+    }
+
+    /// Ends the accept now; what it still brought is parked.
+    fn settle(&self) {
+        let op = self.accept.borrow().op;
+        if let AcceptOp::Armed { token, .. } = op {
+            self.home.settle(token);
+        }
+    }
+
+    /// The handle is gone: ends the accept now, and resets the connections that no call took, as the
+    /// kernel resets its backlog.
+    pub(crate) fn close(&self) {
+        if self.home.is_forked_copy() {
+            return;
+        }
+        let op = std::mem::replace(&mut self.accept.borrow_mut().op, AcceptOp::Closed);
+        if let AcceptOp::Armed { token, .. } = op {
+            self.home.settle(token);
+        }
+        let parked = std::mem::take(&mut self.accept.borrow_mut().parked);
+        parked.into_iter().for_each(reset);
+        self.home.descriptor_closed();
+    }
+
+    /// The socket, and the connections that no call took.
+    pub(crate) fn into_parts(self: Rc<Self>) -> io::Result<(OwnedFd, VecDeque<OwnedFd>)> {
+        if self.home.is_forked_copy() {
+            return Err(driver::forked());
+        }
+        self.settle();
+        let Ok(mut this) = Rc::try_unwrap(self) else {
+            return Err(io::Error::other("the kernel still holds the socket"));
+        };
+        let fd = this.fd.take().expect("the descriptor is there until its object ends");
+        this.home.release(fd.as_fd());
+        Ok((fd, std::mem::take(&mut this.accept.get_mut().parked)))
+    }
+}
+
+impl Accept {
+    /// Takes the oldest connection, if there is one.
+    fn take(&mut self) -> Option<OwnedFd> {
+        let fd = self.parked.pop_front();
+        if self.parked.is_empty() && self.parked.capacity() > PARKED_MAX {
+            self.parked = VecDeque::new();
+        }
+        fd
+    }
+
+    fn note_error(&mut self, errno: i32, wanted: bool, closed: u64) {
+        match errno {
+            errno if is_retried(errno) => {}
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EPERM => {
+                // An error that no call waits for is not kept.
+                self.shown_once = wanted.then_some(errno);
+                self.start_pause(closed);
+            }
+            libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
+                self.refused = Some(errno);
+            }
+            // An error of the new connection (accept(2)); the next one may be well.
+            _ => {
+                self.trouble.failed += 1;
+                if self.trouble.failed >= FAILED_MAX {
+                    self.shown_once = wanted.then_some(errno);
+                    self.start_pause(closed);
+                }
+            }
+        }
+    }
+
+    fn start_pause(&mut self, closed: u64) {
+        if self.op == AcceptOp::Idle {
+            self.op = AcceptOp::Paused { until: Instant::now() + self.trouble.pause, closed };
+        }
+        self.trouble.pause = (self.trouble.pause * 2).min(PAUSE.1);
+    }
+
+    /// `waited`: the call waited when the socket refused. A later call tries again first.
+    fn has_answer(&self, waited: bool) -> bool {
+        !self.parked.is_empty() || self.shown_once.is_some() || (self.refused.is_some() && waited)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(fd) = self.fd.take() {
+            self.home.close_descriptor(fd);
+        }
+    }
+}
+
+impl Owner for Listener {
+    fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, deferred: &mut Deferred) {
+        let accept = &mut *self.accept.borrow_mut();
+        let wanted = !accept.waiters.is_empty();
+        self.has_accepted(accept, done, wanted, deferred);
+    }
+}
+
+/// Closes a connection that no call will take as the kernel closes its backlog.
+fn reset(fd: OwnedFd) {
+    // Fails only if the socket is no socket; then there is nothing to reset.
+    let _ = sys::set_zero_linger(fd.as_fd());
+}
+
+/// The future of `accept`: gives the connection's descriptor.
+pub(crate) struct AcceptNext<'a> {
+    listener: &'a Rc<Listener>,
+    id: Option<WaiterId>,
+    /// Runs while the listener pauses.
+    pause: Option<Pause>,
+}
+
+struct Pause {
+    sleep: Sleep,
+    /// Woken when a descriptor is closed.
+    close: Option<WaiterId>,
+}
+
+impl AcceptNext<'_> {
+    /// The answer, if there is one.
+    fn take(&self) -> Option<io::Result<OwnedFd>> {
+        let accept = &mut *self.listener.accept.borrow_mut();
+        match accept.take() {
+            Some(fd) => Some(Ok(fd)),
+            None => accept.shown_once.take().or(accept.refused).map(|errno| Err(error(errno))),
+        }
+    }
+
+    fn has_answer(&self, waited: bool) -> bool {
+        self.listener.accept.borrow().has_answer(waited)
+    }
+
+    /// Registers for the next arrival.
+    fn wait(&mut self, cx: &mut Context<'_>) {
+        if self.listener.accept.borrow().waiters.wants(self.id, cx.waker()) {
+            let waker = cx.waker().clone(); // foreign code: before the borrow
+            let id = &mut self.id;
+            self.listener
+                .accepting(|accept, deferred| accept.waiters.register(id, waker, deferred));
+        }
+    }
+
+    /// Waits out the listener's pause; `Ready` if there is none, or it is over.
+    fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let op = self.listener.accept.borrow().op;
+        let AcceptOp::Paused { until, closed } = op else { return Poll::Ready(()) };
+        if self.listener.home.closed_descriptors() != closed {
+            return Poll::Ready(());
+        }
+        let new = || Pause { sleep: sleep_until(until), close: None };
+        let pause = self.pause.get_or_insert_with(new);
+        if pause.sleep.deadline() != until {
+            pause.sleep.reset(until);
+        }
+        if Instant::now() < until && Pin::new(&mut pause.sleep).poll(cx).is_pending() {
+            self.listener.home.wait_for_close(&mut pause.close, cx);
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Future for AcceptNext<'_> {
+    type Output = io::Result<OwnedFd>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut waited = self.id.is_some();
+        loop {
+            if self.has_answer(waited) {
+                ready!(context::spend(cx));
+                if let Some(answer) = self.take() {
+                    return Poll::Ready(answer);
+                }
+            }
+            ready!(context::poll_home(&self.listener.home, cx))?;
+            let is_idle = self.listener.accept.borrow().op == AcceptOp::Idle;
+            if is_idle && self.listener.arm() {
+                waited = true;
+                continue;
+            }
+            self.wait(cx);
+            if self.has_answer(waited) {
+                cx.waker().wake_by_ref(); // it came while foreign code cloned the waker
+                return Poll::Pending;
+            }
+            ready!(self.poll_pause(cx));
+            if !self.listener.arm() {
+                return Poll::Pending;
+            }
+            waited = true;
+        }
+    }
+}
+
+impl Drop for AcceptNext<'_> {
+    fn drop(&mut self) {
+        if let Some(pause) = &self.pause {
+            self.listener.home.stop_waiting_for_close(pause.close);
+        }
+        let id = self.id;
+        if id.is_some() {
+            self.listener.accepting(|accept, deferred| accept.waiters.remove(id, deferred));
+        }
+    }
+}

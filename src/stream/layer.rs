@@ -1,0 +1,142 @@
+//! What a layer above receives and sends by, such as TLS: its bytes must not get lost with a future.
+
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use super::Connection;
+use super::unread::Errno;
+use crate::buf::{Chunk, Outgoing};
+use crate::context;
+use crate::driver::{self, error};
+use crate::queue::{Key, WaiterId};
+
+impl Connection {
+    /// Takes one piece of what has come, without waiting; `Ok(None)` at the end. `None`: nothing has.
+    pub(crate) fn try_take(self: &Rc<Self>) -> Option<Result<Option<Chunk>, Errno>> {
+        let taken = self.receiving(|receive, deferred| {
+            let unread = &mut receive.unread;
+            match unread.take_chunk(deferred) {
+                Some(chunk) => Some(Ok(Some(chunk))),
+                None => unread.take_ending_as_errno(),
+            }
+        });
+        if let Some(Ok(Some(_))) = taken {
+            self.resume();
+        }
+        taken
+    }
+
+    /// Whether the runtime of this connection is the one of this thread, and what is wrong if not.
+    /// In a forked copy too: those who ask do so in destructors, which only close there (SY2).
+    pub(crate) fn check_home(&self) -> io::Result<()> {
+        if self.home.is_forked_copy() {
+            return Err(driver::forked());
+        }
+        context::check_home(&self.home)
+    }
+
+    /// Whether the runtime of this connection is the one of this thread.
+    pub(crate) fn is_home(&self) -> bool {
+        self.check_home().is_ok()
+    }
+
+    /// Whether bytes can be queued: at home, before a shutdown and a failure.
+    pub(crate) fn check_sendable(&self) -> io::Result<()> {
+        match self.transmit.borrow().refusal() {
+            Some(error) => Err(error),
+            None => self.check_home(),
+        }
+    }
+
+    /// Queues bytes that no future waits for: they go out like the rest of a send whose future was
+    /// dropped midway, whole and in order. The caller bounds them by [`poll_unsent`](Self::poll_unsent).
+    pub(crate) fn send_detached(self: &Rc<Self>, bytes: Vec<u8>) -> io::Result<()> {
+        self.check_sendable()?;
+        self.sending(|transmit, deferred| {
+            transmit.queue.push_detached(bytes);
+            self.send_next(transmit, deferred);
+        });
+        Ok(())
+    }
+
+    /// Queues bytes whose end wakes `waker`. They go out whole, whatever becomes of the future that
+    /// has the key: it calls [`poll_collect`](Self::poll_collect) or [`detach`](Self::detach).
+    pub(crate) fn send_claimed(
+        self: &Rc<Self>,
+        bytes: Vec<u8>,
+        waker: Option<Waker>,
+    ) -> io::Result<Key> {
+        self.check_sendable()?;
+        Ok(self.sending(|transmit, deferred| {
+            let key = transmit.queue.push(bytes.len(), Some(Outgoing::one(bytes)), waker);
+            self.send_next(transmit, deferred);
+            key
+        }))
+    }
+
+    /// Waits until the bytes of `key` are with the kernel.
+    pub(crate) fn poll_collect(&self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some((_, error, _bytes)) = self.collect(key) {
+            return Poll::Ready(error.map_or(Ok(()), Err));
+        }
+        if let Err(error) = context::check_home(self.home()) {
+            self.detach(key);
+            return Poll::Ready(Err(error));
+        }
+        self.wait_for_entry(key, cx);
+        Poll::Pending
+    }
+
+    /// No future waits for these bytes any more. They go out all the same.
+    pub(crate) fn detach(&self, key: Key) {
+        self.sending(|transmit, deferred| transmit.queue.detach(key, deferred));
+    }
+
+    /// Receives again after [`end_receive`](Self::end_receive), for a layer that waits for the peer's
+    /// end.
+    pub(crate) fn receive_again(&self) {
+        self.settle_receive();
+        self.receiving(|receive, _| receive.reopen());
+    }
+
+    /// Wakes every future that receives: they are to look at the layer above.
+    pub(crate) fn wake_receivers(&self) {
+        self.receiving(|receive, deferred| receive.waiters.wake(deferred));
+    }
+
+    /// Wakes every caller that waits for progress: they are to look at the layer above.
+    pub(crate) fn wake_senders(&self) {
+        self.sending(|transmit, deferred| transmit.waiters.wake(deferred));
+    }
+
+    /// How many bytes are queued that the kernel has not taken.
+    pub(crate) fn unsent(&self) -> usize {
+        self.transmit.borrow().queue.unsent()
+    }
+
+    /// Ready when at most `max` bytes are queued, or sending has failed. The caller keeps `id`, and
+    /// hands it to [`stop_waiting_for_progress`](Self::stop_waiting_for_progress) when it goes.
+    pub(crate) fn poll_unsent(
+        &self,
+        max: usize,
+        id: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Err(error) = context::check_home(&self.home) {
+            return Poll::Ready(Err(error)); // nothing goes out
+        }
+        let (errno, unsent) = {
+            let transmit = self.transmit.borrow();
+            (transmit.errno(), transmit.queue.unsent())
+        };
+        if let Some(errno) = errno {
+            return Poll::Ready(Err(error(errno)));
+        }
+        if unsent <= max {
+            return Poll::Ready(Ok(()));
+        }
+        self.wait_for_progress(id, cx);
+        Poll::Pending
+    }
+}

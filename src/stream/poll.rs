@@ -1,0 +1,162 @@
+//! A stream polled as the traits of other crates have it, without a future: `compat/` calls this.
+//!
+//! Reading takes what is unread, or waits for it, as `recv` does. Writing copies into the send queue;
+//! what is written while something is under way is collected and goes out together. There is one
+//! waker for each direction, the last one wins, beside the futures that wait (SEMANTICS TX15).
+#![allow(unsafe_code)]
+
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::Connection;
+use super::read::{Source, poll_unread};
+use super::transmit::Direction;
+use crate::context;
+use crate::driver::error;
+use crate::queue::WaiterId;
+
+/// How many bytes wait behind what is under way.
+const WRITTEN_MAX: usize = 64 * 1024;
+
+fn poll_unread_as_poller<S: Source>(source: &Rc<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    poll_unread(source, &mut Some(WaiterId::Poller), cx)
+}
+
+/// Polls what is received, for every stream that is received from.
+pub(crate) trait PollReceive: Source + Sized {
+    /// Hands what came to `put`, piece by piece, at most `room` bytes; at the end none. `put` calls
+    /// no foreign code.
+    fn poll_read(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        mut room: usize,
+        mut put: impl FnMut(&[u8]),
+    ) -> Poll<io::Result<()>> {
+        if room == 0 {
+            return context::spend(cx).map(Ok);
+        }
+        ready!(poll_unread_as_poller(self, cx))?;
+        let result = self.with_unread(|unread, deferred| {
+            if unread.is_empty() {
+                return unread.take_ending().expect("there is an end, or nothing is ready");
+            }
+            unread.consume_with(deferred, |bytes| {
+                let len = bytes.len().min(room);
+                if len > 0 {
+                    put(&bytes[..len]);
+                }
+                room -= len;
+                len
+            });
+            Ok(())
+        });
+        self.has_taken();
+        Poll::Ready(result)
+    }
+
+    /// The first bytes in line, where they are; none at the end.
+    ///
+    /// # Safety
+    /// While the slice lives, no bytes are taken from the stream: no call that receives is made or
+    /// polled, and no handle of this direction is dropped or given away.
+    unsafe fn poll_fill<'a>(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<&'a [u8]>> {
+        ready!(poll_unread_as_poller(self, cx))?;
+        let bytes = self.with_unread(|unread, _| match unread.first() {
+            Some(bytes) => Ok(std::ptr::from_ref(bytes)),
+            None => {
+                let ending = unread.take_ending().expect("there is an end, or nothing is ready");
+                ending.map(|()| std::ptr::from_ref(&[][..]))
+            }
+        });
+        // SAFETY: unread bytes lie in a pooled buffer, in heap memory or in a caller's buffer. They
+        // stay there unchanged until they are taken, since arrivals only add to the end of the line;
+        // and the caller promises that none are taken while the slice lives.
+        Poll::Ready(bytes.map(|bytes| unsafe { &*bytes }))
+    }
+
+    /// Takes the first `len` bytes in line.
+    ///
+    /// # Panics
+    /// If the first piece has fewer.
+    fn consume(self: &Rc<Self>, len: usize) {
+        let first = self.with_unread(|unread, _| unread.first().map_or(0, <[u8]>::len));
+        assert!(len <= first, "{len} bytes consumed of {first}");
+        if len > 0 {
+            self.with_unread(|unread, deferred| unread.consume(len, deferred));
+            self.has_taken();
+        }
+    }
+}
+
+impl<S: Source> PollReceive for S {}
+
+impl Connection {
+    /// Copies bytes into the send queue, as far as there is room: how many.
+    pub(crate) fn poll_write(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let refusal = self.transmit.borrow().refusal();
+        if let Some(error) = refusal {
+            return context::spend(cx).map(|()| Err(error));
+        }
+        ready!(self.poll_home(cx))?;
+        if self.transmit.borrow().queue.detached() >= WRITTEN_MAX {
+            self.wait_for_progress(&mut Some(WaiterId::Poller), cx);
+            return Poll::Pending;
+        }
+        ready!(context::spend(cx));
+        Poll::Ready(Ok(self.sending(|transmit, deferred| {
+            let written = transmit.queue.write(bufs, WRITTEN_MAX);
+            self.send_next(transmit, deferred);
+            written
+        })))
+    }
+
+    /// Waits until the kernel has everything that was queued and written.
+    pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (direction, is_idle) = {
+            let transmit = self.transmit.borrow();
+            (transmit.direction, transmit.queue.is_idle())
+        };
+        match direction {
+            Direction::Failed(errno) => context::spend(cx).map(|()| Err(error(errno))),
+            Direction::Open | Direction::ShutdownAsked | Direction::ShutDown(_) if is_idle => {
+                context::spend(cx).map(Ok)
+            }
+            _ => {
+                ready!(self.poll_home(cx))?;
+                self.wait_for_progress(&mut Some(WaiterId::Poller), cx);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// As [`poll_flush`](Self::poll_flush), for a caller that need not know of a failure now: waits
+    /// until everything is with an op. The kernel has it before the thread sleeps.
+    pub(crate) fn poll_hand_over(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_handed_over = {
+            let transmit = self.transmit.borrow();
+            let has_failed = matches!(transmit.direction, Direction::Failed(_) | Direction::Lost);
+            !has_failed && !transmit.queue.has_written()
+        };
+        if is_handed_over { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+    }
+
+    /// As `shutdown`; but where the peer has reset the connection there is nothing to close, and the
+    /// crates that call this expect no error. Receiving tells of the reset.
+    pub(crate) fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.try_shutdown(cx) {
+            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => {
+                self.wait_for_progress(&mut Some(WaiterId::Poller), cx);
+                Poll::Pending
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The futures that receive: `recv`, `read`, `read_exact`, for every [`Source`].
+//!
+//! A future owns nothing that was received. It waits until there are bytes, and takes them. `read`
+//! and `read_exact` lend their buffer: the kernel may fill it, and it may hold bytes that are still
+//! in line; both are the stream's until the call is answered.
+
+use std::any::Any;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::Connection;
+use super::unread::{Errno, Failure, Unread};
+use crate::buf::{BufError, Chunk, Fill, IoBufMut};
+use crate::context;
+use crate::deferred::Deferred;
+use crate::queue::WaiterId;
+
+/// A stream that is received from: a connection, or TLS over one.
+pub(crate) trait Source {
+    type Failure: Failure;
+
+    /// Uses what has come; then does what that left to be done. `run` calls no foreign code.
+    fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Self::Failure>, &mut Deferred) -> T)
+    -> T;
+
+    /// The connection that everything comes over. Futures wait there for arrivals.
+    fn connection(self: &Rc<Self>) -> &Rc<Connection>;
+
+    /// Whether the next receive may write to a caller's buffer.
+    fn takes_buffers(&self) -> bool;
+
+    /// Makes sure that more will come, if it is there to come. The caller is at home, and found less
+    /// than it wants and no end. `lend`: a buffer that the next receive may write to.
+    fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked;
+
+    /// Bytes were taken.
+    fn has_taken(self: &Rc<Self>);
+}
+
+/// What [`Source::ask`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// Something has come: look again.
+    LookAgain,
+    /// An arrival will tell.
+    Wait,
+    /// The budget of this poll is used up; the task will be polled again.
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS works while it is asked"))]
+    Yield,
+}
+
+impl Source for Connection {
+    type Failure = Errno;
+
+    #[inline]
+    fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Errno>, &mut Deferred) -> T) -> T {
+        self.receiving(|receive, deferred| run(&mut receive.unread, deferred))
+    }
+
+    #[inline]
+    fn connection(self: &Rc<Self>) -> &Rc<Connection> {
+        self
+    }
+
+    fn takes_buffers(&self) -> bool {
+        self.home.tries_first() || self.receive.borrow().is_idle()
+    }
+
+    #[inline]
+    fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, _: &mut Context<'_>) -> Asked {
+        if self.arm(lend) { Asked::LookAgain } else { Asked::Wait }
+    }
+
+    #[inline]
+    fn has_taken(self: &Rc<Self>) {
+        self.resume();
+    }
+}
+
+/// Waits until there is a byte, the end or an error, for the future `id`.
+#[inline]
+pub(crate) fn poll_unread<S: Source>(
+    source: &Rc<S>,
+    id: &mut Option<WaiterId>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<()>> {
+    while !source.with_unread(|unread, _| unread.has_answer(1)) {
+        ready!(source.connection().poll_home(cx))?;
+        match source.ask(None, cx) {
+            Asked::LookAgain => {}
+            Asked::Wait => return wait(source, id, 1, cx),
+            Asked::Yield => return Poll::Pending,
+        }
+    }
+    context::spend(cx).map(Ok)
+}
+
+/// Registers the future `id`, which found less than `min` bytes and no end.
+fn wait<S: Source, T>(
+    source: &Rc<S>,
+    id: &mut Option<WaiterId>,
+    min: usize,
+    cx: &mut Context<'_>,
+) -> Poll<T> {
+    let connection = source.connection();
+    connection.wait_for_arrival(id, cx);
+    // Cloning a waker is foreign code, which may have received: what is waited for may be there.
+    if source.with_unread(|unread, _| unread.has_answer(min)) {
+        cx.waker().wake_by_ref();
+    }
+    Poll::Pending
+}
+
+/// Takes one piece of what [`poll_unread`] found; `None` at the end.
+#[inline]
+pub(crate) fn take_chunk<S: Source>(source: &Rc<S>) -> io::Result<Option<Chunk>> {
+    let chunk = source.with_unread(|unread, deferred| match unread.take_chunk(deferred) {
+        Some(chunk) => Ok(Some(chunk)),
+        None => {
+            let ending = unread.take_ending().expect("there is an end, or nothing is ready");
+            ending.map(|()| None)
+        }
+    });
+    source.has_taken();
+    chunk
+}
+
+/// The future of `recv`.
+pub(crate) struct RecvChunk<'a, S: Source> {
+    source: &'a Rc<S>,
+    id: Option<WaiterId>,
+}
+
+impl<'a, S: Source> RecvChunk<'a, S> {
+    #[inline]
+    pub(crate) fn new(source: &'a Rc<S>) -> Self {
+        RecvChunk { source, id: None }
+    }
+}
+
+impl<S: Source> Future for RecvChunk<'_, S> {
+    type Output = io::Result<Option<Chunk>>;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        ready!(poll_unread(this.source, &mut this.id, cx))?;
+        Poll::Ready(take_chunk(this.source))
+    }
+}
+
+impl<S: Source> Drop for RecvChunk<'_, S> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.id.is_some() {
+            self.source.connection().stop_waiting_for_arrival(self.id);
+        }
+    }
+}
+
+/// What a [`Read`] gives: how many bytes it appended, and the buffer.
+pub(crate) type ReadReport<B> = Result<(usize, B), BufError<B>>;
+
+/// The future of `read` and `read_exact`: at least `min` bytes, at most `max`, into a buffer.
+pub(crate) struct Read<'a, S: Source, B: IoBufMut> {
+    source: &'a Rc<S>,
+    buffer: Buffer<B>,
+    min: usize,
+    max: usize,
+    /// `read_exact`: the end before `max` bytes is an error.
+    exact: bool,
+    id: Option<WaiterId>,
+}
+
+/// Where the caller's buffer is.
+enum Buffer<B: IoBufMut> {
+    Here(B),
+    /// Lent to the stream, which may have received into it.
+    Lent(Rc<Fill<Option<B>>>),
+    Returned,
+}
+
+impl<B: IoBufMut> Buffer<B> {
+    fn take(&mut self) -> Buffer<B> {
+        std::mem::replace(self, Buffer::Returned)
+    }
+
+    /// Whether the kernel may be writing to it.
+    fn is_in_flight(&self) -> bool {
+        matches!(self, Buffer::Lent(fill) if fill.is_in_flight())
+    }
+}
+
+const RETURNED: &str = "a future is not polled after it was ready";
+
+/// No part of it is pinned: the buffer's bytes stay in place when it moves (`IoBuf`).
+impl<S: Source, B: IoBufMut> Unpin for Read<'_, S, B> {}
+
+impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
+    /// At least one byte, at most what there is room for.
+    pub(crate) fn some(source: &'a Rc<S>, buf: B) -> Self {
+        let max = buf.capacity() - buf.len();
+        Read { source, buffer: Buffer::Here(buf), min: 1, max, exact: false, id: None }
+    }
+
+    /// Exactly `len` bytes.
+    pub(crate) fn exact(source: &'a Rc<S>, buf: B, len: usize) -> Self {
+        Read { source, buffer: Buffer::Here(buf), min: len, max: len, exact: true, id: None }
+    }
+
+    /// What is wrong with the buffer, before the first step.
+    fn check_room(&self) -> io::Result<()> {
+        let Buffer::Here(buf) = &self.buffer else { return Ok(()) };
+        let spare = buf.capacity() - buf.len();
+        if spare >= self.min && (spare > 0 || self.max == 0) {
+            return Ok(());
+        }
+        let text = format!(
+            "the buffer has room for {spare} bytes behind what it holds, {} are wanted \
+             (Vec::with_capacity(n), not vec![0; n])",
+            self.min
+        );
+        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+    }
+
+    /// Gives the buffer back with an error. Its bytes that are in line stay there, as a copy.
+    fn fail(&mut self, error: io::Error) -> Poll<ReadReport<B>> {
+        let buf = match self.buffer.take() {
+            Buffer::Here(buf) => buf,
+            Buffer::Lent(fill) => {
+                let own: Rc<Fill<dyn Any>> = fill.clone();
+                self.source.with_unread(|unread, deferred| unread.move_out_of(&own, deferred));
+                fill.take().0
+            }
+            Buffer::Returned => unreachable!("{RETURNED}"),
+        };
+        Poll::Ready(Err(BufError::new(error, buf)))
+    }
+
+    /// Takes what there is, as far as it is wanted, and gives the buffer back.
+    fn finish(&mut self) -> Poll<ReadReport<B>> {
+        let fill = match self.buffer.take() {
+            Buffer::Here(buf) => Rc::new(Fill::new(buf, self.max)),
+            Buffer::Lent(fill) => fill,
+            Buffer::Returned => unreachable!("{RETURNED}"),
+        };
+        let min = self.min;
+        let ending = self.source.with_unread(|unread, deferred| {
+            unread.gather(&*fill, deferred);
+            if fill.received().len() < min { unread.take_ending() } else { None }
+        });
+        let (buf, len) = fill.take();
+        assert!(len >= min || ending.is_some(), "an answer is whole, or says why not");
+        self.source.has_taken();
+        Poll::Ready(match ending {
+            None => Ok((len, buf)),
+            // The end is an answer to `read`, and too early for `read_exact`.
+            Some(Ok(())) if !self.exact => Ok((0, buf)),
+            Some(Ok(())) => {
+                let text = format!("the peer finished after {len} of {min} bytes");
+                Err(BufError::new(io::Error::new(io::ErrorKind::UnexpectedEof, text), buf))
+            }
+            Some(Err(error)) => Err(BufError::new(error, buf)),
+        })
+    }
+
+    /// Nothing in flight fills the buffer: moves bytes in line into it, where they stay in line, and
+    /// says whether the next receive shall fill it directly.
+    fn lend(&mut self) -> Option<Rc<Fill<dyn Any>>> {
+        let connection = self.source.connection();
+        let pooled_len = connection.home().pool().buffer_len();
+        let is_direct = self.max > pooled_len && self.source.takes_buffers();
+        let has_bytes = self.source.with_unread(|unread, _| !unread.is_empty());
+        if !has_bytes && !is_direct {
+            return None;
+        }
+        self.buffer = match self.buffer.take() {
+            Buffer::Here(buf) => Buffer::Lent(Rc::new(Fill::new(buf, self.max))),
+            buffer => buffer,
+        };
+        let Buffer::Lent(fill) = &self.buffer else { return None };
+        let own: Rc<Fill<dyn Any>> = fill.clone();
+        self.source.with_unread(|unread, deferred| {
+            unread.gather(&own, deferred);
+            if !own.received().is_empty() {
+                unread.push_first(own.clone());
+            }
+        });
+        let room = own.target().1;
+        (is_direct && room > pooled_len).then_some(own)
+    }
+}
+
+impl<S: Source, B: IoBufMut> Future for Read<'_, S, B> {
+    type Output = ReadReport<B>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        if let Err(error) = this.check_room() {
+            ready!(context::spend(cx));
+            return this.fail(error);
+        }
+        let source = this.source;
+        loop {
+            let min = this.min;
+            let is_ready = min == 0 || source.with_unread(|unread, _| unread.has_answer(min));
+            if is_ready && !this.buffer.is_in_flight() {
+                ready!(context::spend(cx));
+                return this.finish();
+            }
+            if let Err(error) = ready!(source.connection().poll_home(cx)) {
+                // Home is on this thread, so the buffer can be had back at once.
+                if this.buffer.is_in_flight() {
+                    source.connection().settle_receive();
+                    assert!(
+                        !this.buffer.is_in_flight(),
+                        "the engine failed with this buffer in flight: {error}"
+                    );
+                }
+                return this.fail(error);
+            }
+            let lend = if this.buffer.is_in_flight() { None } else { this.lend() };
+            match source.ask(lend, cx) {
+                Asked::LookAgain => {}
+                Asked::Wait => return wait(source, &mut this.id, min, cx),
+                Asked::Yield => return Poll::Pending,
+            }
+        }
+    }
+}
+
+impl<S: Source, B: IoBufMut> Drop for Read<'_, S, B> {
+    fn drop(&mut self) {
+        if self.id.is_some() {
+            self.source.connection().stop_waiting_for_arrival(self.id);
+        }
+    }
+}

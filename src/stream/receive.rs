@@ -1,0 +1,461 @@
+//! Receiving: the connection owns one receive and what it brought; futures wait for it.
+//!
+//! What is received into which memory is decided in one place, [`Connection::arm`]:
+//!
+//! | memory | when |
+//! |---|---|
+//! | lent | the caller hands in a buffer larger than a pooled one, and nothing is in flight |
+//! | bulk | the peer keeps filling pooled buffers: one large buffer on the heap (`bulk.rs`) |
+//! | pooled | else: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset |
+//! | heap | the pool is empty |
+//!
+//! Bytes that come are kept in order (`unread.rs`) and every waiting future is woken; the one that
+//! is polled first takes them. A stream whose unread bytes keep more memory in use than its credit
+//! is not received from until half of that is free again: TCP pushes the peer back.
+//!
+//! Read next: `read.rs`, the futures.
+
+use std::any::Any;
+use std::rc::Rc;
+use std::task::Context;
+use std::time::Duration;
+
+use super::Connection;
+use super::bulk::{BULK_LEN, Bulk};
+use super::unread::{End, Errno, Segment, Unread};
+use crate::buf::{Chunk, Fill};
+use crate::context;
+use crate::deferred::Deferred;
+use crate::driver::{Completion, Op, Payload, Request, Role, Submitted, Token, count, is_retried};
+use crate::ops;
+use crate::queue::{WaiterId, Waiters};
+use crate::sys;
+
+/// The receiving side of a connection.
+pub(super) struct Receive {
+    pub(super) unread: Unread<Errno>,
+    op: ReceiveOp,
+    bulk: Bulk,
+    pub(super) waiters: Waiters,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReceiveOp {
+    Idle(Rest),
+    Armed {
+        token: Token,
+        memory: Memory,
+        /// A cancel was asked for.
+        stopping: Option<Stop>,
+    },
+    /// No handle receives any more. What the op in flight still brings, if there is one, is thrown
+    /// away.
+    Closed(Option<Token>),
+}
+
+/// Why nothing is in flight, where it makes a difference to the next receive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// Nobody asked for more, or the stream has ended.
+    Unasked,
+    /// The unread bytes are over the stream's credit.
+    Credit,
+    /// The last receive found the pool empty. The next one goes to the heap even if buffers have
+    /// come back since: other streams may be faster each time.
+    PoolEmpty,
+}
+
+/// What an armed receive writes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Memory {
+    /// A buffer of the pool. `reset_checked`: see [`Connection::check_for_reset`].
+    Pooled { reset_checked: bool },
+    /// A buffer on the heap, as large as a pooled one.
+    Heap,
+    /// A large buffer on the heap.
+    Bulk,
+    /// A caller's buffer.
+    Lent,
+}
+
+/// Why an armed receive is being stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// The unread bytes are over the stream's credit.
+    Credit,
+    /// A bulk transfer has begun: the next receive is into a large buffer.
+    Bulk,
+    /// The buffer's future is gone, and no other future waits.
+    Unwanted,
+    /// It may have missed a reset, and never complete again.
+    MissedReset,
+}
+
+impl Receive {
+    pub(super) fn new() -> Receive {
+        Receive {
+            unread: Unread::default(),
+            op: ReceiveOp::Idle(Rest::Unasked),
+            bulk: Bulk::new(),
+            waiters: Waiters::default(),
+        }
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.op, ReceiveOp::Idle(_))
+    }
+
+    fn token(&self) -> Option<Token> {
+        match self.op {
+            ReceiveOp::Armed { token, .. } => Some(token),
+            ReceiveOp::Closed(token) => token,
+            ReceiveOp::Idle(_) => None,
+        }
+    }
+
+    /// Whether bytes that come now are kept for a later call.
+    pub(super) fn is_unawaited(&self) -> bool {
+        self.waiters.is_empty() && !self.is_closed()
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.op, ReceiveOp::Closed(_))
+    }
+
+    /// Whether receiving has stopped because the unread bytes are over the credit.
+    fn is_over_credit(&self) -> bool {
+        matches!(
+            self.op,
+            ReceiveOp::Idle(Rest::Credit) | ReceiveOp::Armed { stopping: Some(Stop::Credit), .. }
+        )
+    }
+
+    /// After the end of the op in flight: a closed direction receives again.
+    #[cfg(feature = "tls")]
+    pub(super) fn reopen(&mut self) {
+        if self.op == ReceiveOp::Closed(None) {
+            self.op = ReceiveOp::Idle(Rest::Unasked);
+        }
+    }
+
+    /// The op in flight has ended.
+    #[inline]
+    fn op_has_ended(&mut self) {
+        self.op = match self.op {
+            ReceiveOp::Closed(_) => ReceiveOp::Closed(None),
+            _ if self.is_over_credit() => ReceiveOp::Idle(Rest::Credit),
+            _ => ReceiveOp::Idle(Rest::Unasked),
+        };
+    }
+}
+
+impl Connection {
+    /// Changes the receiving side; then does what that left to be done.
+    #[inline]
+    pub(super) fn receiving<T>(&self, change: impl FnOnce(&mut Receive, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.receive.borrow_mut(), &mut deferred);
+        self.home.finish(deferred);
+        result
+    }
+
+    // ---- the op -----------------------------------------------------------------------------
+
+    /// Makes sure that a receive is in flight: arms one, or keeps the one that was to be stopped.
+    /// The caller is at home, and found no bytes and no end. True: it was over at once, look again.
+    pub(crate) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
+        let memory = self.memory_to_arm(&mut self.receive.borrow_mut(), lend.is_some());
+        let Some(memory) = memory else { return false };
+        let (submitted, memory) = match (memory, lend) {
+            (Memory::Lent, Some(fill)) => {
+                (self.submit_receive(ops::recv::into_fill(self.fd(), fill)), memory)
+            }
+            (Memory::Bulk, _) => self.submit_bulk(),
+            (memory, _) => self.submit_usual(memory),
+        };
+        match submitted {
+            Submitted::InFlight(token) => {
+                let armed = ReceiveOp::Armed { token, memory, stopping: None };
+                self.receive.borrow_mut().op = armed;
+                false
+            }
+            Submitted::Answered(done, payload) => {
+                self.receiving(|receive, deferred| {
+                    self.complete_receive(receive, done, payload, deferred);
+                });
+                true
+            }
+        }
+    }
+
+    /// What the next receive is to be armed with; `None` if one is in flight that will do.
+    fn memory_to_arm(&self, receive: &mut Receive, lends: bool) -> Option<Memory> {
+        let is_bulk = receive.bulk.is_bulk();
+        let has_free = self.home.pool().has_free();
+        let rest = match &mut receive.op {
+            ReceiveOp::Closed(_) => return None,
+            ReceiveOp::Idle(rest) => *rest,
+            ReceiveOp::Armed { token, memory, stopping } => {
+                let suits = match memory {
+                    Memory::Lent => true,
+                    Memory::Bulk => !lends && is_bulk && has_free,
+                    Memory::Pooled { .. } | Memory::Heap => !lends && !is_bulk && has_free,
+                };
+                // Under epoll the kernel has not seen it: it can make way for what suits better.
+                if suits || !self.home.withdraw(*token) {
+                    // If the cancel is out already, the terminal completion wakes the caller.
+                    let is_wanted = !is_bulk && *stopping != Some(Stop::MissedReset);
+                    if stopping.is_some() && is_wanted && self.home.keep(*token) {
+                        *stopping = None;
+                    }
+                    return None;
+                }
+                Rest::Unasked
+            }
+        };
+        receive.op = ReceiveOp::Idle(Rest::Unasked);
+        Some(if lends {
+            Memory::Lent
+        } else if is_bulk {
+            Memory::Bulk
+        } else if rest == Rest::PoolEmpty || !has_free {
+            Memory::Heap
+        } else {
+            // A one-shot receive, or one of epoll's, completes with the reset.
+            Memory::Pooled { reset_checked: !self.home.has_multishot_recv() }
+        })
+    }
+
+    fn submit_receive<R: Request>(self: &Rc<Self>, op: Op<R>) -> Submitted {
+        self.home.submit(op, self.clone(), Role::Recv)
+    }
+
+    /// Receives into the pool, or a buffer of that size.
+    #[inline]
+    fn submit_usual(self: &Rc<Self>, memory: Memory) -> (Submitted, Memory) {
+        let submitted = match memory {
+            Memory::Heap | Memory::Bulk | Memory::Lent => {
+                let len = self.home.pool().buffer_len();
+                self.submit_receive(ops::recv::into_heap(self.fd(), len))
+            }
+            Memory::Pooled { .. } if self.home.has_multishot_recv() => {
+                self.submit_receive(ops::recv::multishot(self.fd()))
+            }
+            Memory::Pooled { .. } => self.submit_receive(ops::recv::into_pool(self.fd())),
+        };
+        (submitted, memory)
+    }
+
+    #[cold]
+    fn submit_bulk(self: &Rc<Self>) -> (Submitted, Memory) {
+        let submitted = self.submit_receive(ops::recv::into_heap(self.fd(), BULK_LEN));
+        match submitted {
+            // Under epoll nothing is there yet: waiting for it takes no large buffer.
+            Submitted::InFlight(token) if self.home.withdraw(token) => {
+                self.submit_usual(match self.home.pool().has_free() {
+                    true => Memory::Pooled { reset_checked: true },
+                    false => Memory::Heap,
+                })
+            }
+            submitted => (submitted, Memory::Bulk),
+        }
+    }
+
+    /// Asks for the receive to end, if one is in flight.
+    fn stop_receive(&self, receive: &mut Receive, why: Stop) {
+        if let ReceiveOp::Armed { token, stopping, .. } = &mut receive.op {
+            *stopping = Some(why);
+            self.home.cancel(*token);
+        }
+    }
+
+    // ---- what comes -------------------------------------------------------------------------
+
+    /// One answer to the receive in flight.
+    pub(super) fn complete_receive(
+        &self,
+        receive: &mut Receive,
+        done: Completion,
+        payload: Payload,
+        deferred: &mut Deferred,
+    ) {
+        // The data first, whatever becomes of it: a pooled buffer must come back.
+        let len = done.result().unwrap_or(0) as usize;
+        let pool = self.home.pool();
+        match (payload, done.buffer()) {
+            (Payload::None, Some(buffer)) => {
+                let chunk = pool.lend(buffer, len);
+                if len > 0 {
+                    self.received(receive, Segment::Chunk(chunk), len, done, deferred);
+                    receive.bulk.received(len, pool.buffer_len());
+                    return self.limit(receive, done);
+                }
+            }
+            (Payload::Fill(fill), _) => {
+                ops::recv::filled(&fill, len);
+                if len > 0 {
+                    self.received(receive, Segment::Filled(fill), len, done, deferred);
+                    return receive.bulk.received(len, pool.buffer_len());
+                }
+                deferred.discard(fill);
+            }
+            (Payload::Heap(memory), _) => {
+                let was_bulk = memory.capacity() >= BULK_LEN;
+                if len > 0 {
+                    let chunk = Chunk::from(ops::recv::heap_bytes(memory, len));
+                    self.received(receive, Segment::Chunk(chunk), len, done, deferred);
+                    return match was_bulk {
+                        true => receive.bulk.received_bulk(len, pool.buffer_len()),
+                        false => receive.bulk.received(len, pool.buffer_len()),
+                    };
+                }
+            }
+            _ => {}
+        }
+        self.received_no_bytes(receive, done, deferred);
+    }
+
+    /// Bytes have come.
+    #[inline]
+    fn received(
+        &self,
+        receive: &mut Receive,
+        segment: Segment,
+        len: usize,
+        done: Completion,
+        deferred: &mut Deferred,
+    ) {
+        debug_assert!(len > 0);
+        if !done.more() {
+            receive.op_has_ended();
+        } else if let ReceiveOp::Armed { memory: Memory::Pooled { reset_checked: false }, .. } =
+            receive.op
+        {
+            self.check_for_reset(receive);
+        }
+        match segment {
+            Segment::Filled(fill) if receive.is_closed() => deferred.discard(fill),
+            _ if receive.is_closed() => {}
+            Segment::Filled(fill) => receive.unread.push_filled(fill, deferred),
+            segment => receive.unread.push(segment),
+        }
+        receive.waiters.wake(deferred);
+    }
+
+    /// Stops a multishot receive that has brought more than the stream's credit, or a bulk transfer.
+    #[inline]
+    fn limit(&self, receive: &mut Receive, done: Completion) {
+        if !done.more() {
+            return;
+        }
+        let is_over = receive.unread.pinned() >= self.home.settings().stream_credit;
+        let ReceiveOp::Armed { stopping, .. } = receive.op else { return };
+        match stopping {
+            None | Some(Stop::Bulk | Stop::Unwanted) if is_over => {
+                self.stop_receive(receive, Stop::Credit);
+            }
+            None if receive.bulk.is_bulk() => self.stop_receive(receive, Stop::Bulk),
+            _ => {}
+        }
+    }
+
+    /// A multishot receive has brought its first bytes. One that found both bytes and a reset as it
+    /// was armed gives the bytes, and then never completes again (docs/kernels.md). So the socket is
+    /// asked once whether a reset is there already.
+    #[cold]
+    fn check_for_reset(&self, receive: &mut Receive) {
+        if sys::poll_hang_up(self.fd(), Duration::ZERO) {
+            self.stop_receive(receive, Stop::MissedReset);
+        }
+        if let ReceiveOp::Armed { memory, .. } = &mut receive.op {
+            *memory = Memory::Pooled { reset_checked: true };
+        }
+    }
+
+    /// The end, an error, or an op that ended for a reason of its own.
+    fn received_no_bytes(&self, receive: &mut Receive, done: Completion, deferred: &mut Deferred) {
+        if !done.more() {
+            receive.op_has_ended();
+        }
+        match done.result() {
+            // After a send met a reset, the kernel shows the reset as an end to a receive (RX12).
+            Ok(_) => receive.unread.finish(match self.errno_of_reset() {
+                Some(errno) => End::Failed(Errno(errno)),
+                None => End::Eof,
+            }),
+            Err(libc::ENOBUFS) if done.buffer().is_none() => {
+                count(&self.home.counters().pool_empty, 1);
+                if receive.is_idle() {
+                    receive.op = ReceiveOp::Idle(Rest::PoolEmpty);
+                }
+            }
+            Err(errno) if is_retried(errno) => {}
+            Err(errno) => receive.unread.fail(Errno(errno)),
+        }
+        // A future that finds nothing arms the next receive.
+        receive.waiters.wake(deferred);
+    }
+
+    /// After bytes were taken: receives again, if that had stopped because of the credit.
+    pub(super) fn resume(self: &Rc<Self>) {
+        let is_wanted = {
+            let receive = self.receive.borrow();
+            receive.is_over_credit()
+                && receive.unread.pinned() <= self.home.settings().stream_credit / 2
+                && receive.unread.end().is_none()
+        };
+        if is_wanted && context::check_home(&self.home).is_ok() {
+            self.arm(None);
+        }
+    }
+
+    // ---- closing ----------------------------------------------------------------------------
+
+    /// The last handle that receives is gone: what is in flight ends before the thread sleeps, and
+    /// what is unread is thrown away.
+    pub(crate) fn end_receive(&self) {
+        if self.home.is_forked_copy() {
+            return;
+        }
+        self.receiving(|receive, deferred| {
+            let token = receive.token();
+            if let Some(token) = token {
+                self.home.cancel_before_sleep(token);
+            }
+            receive.op = ReceiveOp::Closed(token);
+            receive.unread.clear(deferred);
+        });
+    }
+
+    /// Ends the receive in flight now. What it still brought is unread.
+    pub(super) fn settle_receive(&self) {
+        let token = self.receive.borrow().token();
+        if let Some(token) = token {
+            self.home.settle(token);
+        }
+    }
+
+    // ---- waiting ----------------------------------------------------------------------------
+
+    /// Lets the next arrival wake the future `id`.
+    pub(crate) fn wait_for_arrival(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
+        if self.receive.borrow().waiters.wants(*id, cx.waker()) {
+            let waker = cx.waker().clone(); // foreign code: before the borrow
+            self.receiving(|receive, deferred| receive.waiters.register(id, waker, deferred));
+        }
+    }
+
+    /// A future waits no more. A receive into a buffer whose future is gone is stopped if no other
+    /// future waits: the next turn gives the buffer back.
+    pub(crate) fn stop_waiting_for_arrival(&self, id: Option<WaiterId>) {
+        self.receiving(|receive, deferred| {
+            receive.waiters.remove(id, deferred);
+            let is_lent =
+                matches!(receive.op, ReceiveOp::Armed { memory: Memory::Lent, stopping: None, .. });
+            if is_lent && receive.waiters.is_empty() {
+                self.stop_receive(receive, Stop::Unwanted);
+            }
+        });
+    }
+}

@@ -1,0 +1,334 @@
+//! The futures that send: `send`, `send_all`, `sendv`, and `shutdown`.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use super::Connection;
+use super::transmit::{Answer, Direction, Flight, Share, Transmit};
+use crate::buf::Handed;
+use crate::context;
+use crate::deferred::Deferred;
+use crate::driver::{self, Completion, Payload, Role, Submitted, error};
+use crate::ops;
+use crate::queue::{Key, WaiterId};
+use crate::sys::TRANSFER_LEN_MAX;
+
+/// What [`SendBuffer`] gives: how many bytes went out, why not all, and the buffer.
+pub(crate) struct SendReport<B> {
+    pub(crate) sent: usize,
+    pub(crate) error: Option<io::Error>,
+    pub(crate) buf: B,
+}
+
+/// The future of `send`, `send_all` and `sendv`.
+pub(crate) struct SendBuffer<'a, H, A> {
+    connection: &'a Rc<Connection>,
+    state: SendState<H>,
+    /// Makes the caller's result of the report.
+    answer: A,
+}
+
+enum SendState<H> {
+    /// Not polled yet: nothing has happened.
+    Start(H),
+    /// In the connection's queue.
+    Queued(Key),
+    Done,
+}
+
+/// No part of it is pinned.
+impl<H, A> Unpin for SendBuffer<'_, H, A> {}
+
+impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
+    #[inline]
+    pub(crate) fn new(connection: &'a Rc<Connection>, handed: H, answer: A) -> Self {
+        SendBuffer { connection, state: SendState::Start(handed), answer }
+    }
+
+    #[inline]
+    fn start(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
+        let connection = self.connection;
+        let home = connection.home();
+        let len = handed.len();
+        let refusal = connection.transmit.borrow().refusal();
+        let error = match refusal {
+            None if len > 0 => context::check_home(home).err(),
+            refusal => refusal,
+        };
+        if error.is_some() || len == 0 {
+            if context::spend(cx).is_pending() {
+                self.state = SendState::Start(handed);
+                return Poll::Pending;
+            }
+            return Poll::Ready(SendReport { sent: 0, error, buf: handed.into_buf() });
+        }
+        if home.tries_first() { self.start_at_once(handed, cx) } else { self.submit(handed, cx) }
+    }
+
+    /// Under epoll, with nothing before it, the kernel may take all of it at once. Then the buffer
+    /// stays with the future, and does not go through the queue.
+    #[inline]
+    fn start_at_once(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
+        let (connection, len) = (self.connection, handed.len());
+        let is_alone = connection.transmit.borrow().queue.is_idle();
+        let (Some(bytes), true) = (handed.as_one(), is_alone) else {
+            return self.queue(handed, None, cx);
+        };
+        let mut op = ops::send::borrowed(connection.fd(), bytes);
+        match connection.home().attempt(&mut op) {
+            None => {
+                let sent = op.sent();
+                self.send_rest(handed, sent, cx)
+            }
+            Some(done) if done.result().is_ok_and(|sent| sent as usize == len) => {
+                connection.transmit.borrow_mut().fell_short = false;
+                if context::spend(cx).is_ready() {
+                    return Poll::Ready(SendReport {
+                        sent: len,
+                        error: None,
+                        buf: handed.into_buf(),
+                    });
+                }
+                // The answer waits in the queue for the next poll.
+                let payload = handed.into_outgoing();
+                let queue = &mut connection.transmit.borrow_mut().queue;
+                let key = queue.push_finished(len, payload, Answer::Sent);
+                self.state = SendState::Queued(key);
+                Poll::Pending
+            }
+            Some(done) => self.queue(handed, Some(done), cx),
+        }
+    }
+
+    /// The kernel has taken `sent` bytes, and will take the others later.
+    #[cold]
+    fn send_rest(
+        &mut self,
+        handed: H,
+        sent: u32,
+        cx: &mut Context<'_>,
+    ) -> Poll<SendReport<H::Buf>> {
+        let connection = self.connection;
+        let all = handed.len();
+        let (op, len) = ops::send::rest(connection.fd(), handed.into_outgoing(), sent);
+        let token = connection.home().submit_tried(op, connection.clone(), Role::Send);
+        let key = connection.sending(|transmit, _| {
+            transmit.flight = Flight::Sending(Share { token, entries: 1, len: len as u32 });
+            transmit.queue.push(all, None, None)
+        });
+        self.wait(key, cx)
+    }
+
+    /// Queues a buffer; an attempt may have said already what became of it.
+    #[cold]
+    fn queue(
+        &mut self,
+        handed: H,
+        done: Option<Completion>,
+        cx: &mut Context<'_>,
+    ) -> Poll<SendReport<H::Buf>> {
+        let connection = self.connection;
+        let len = handed.len();
+        let payload = handed.into_outgoing();
+        let (key, has_ended) = connection.sending(|transmit, deferred| match done {
+            None => {
+                let key = transmit.queue.push(len, Some(payload), None);
+                (key, connection.send_next(transmit, deferred))
+            }
+            Some(done) => {
+                let key = transmit.queue.push(len, None, None);
+                let part = len.min(TRANSFER_LEN_MAX) as u32;
+                let payload = Payload::Outgoing(payload);
+                connection.has_sent(transmit, 1, part, done, payload, deferred);
+                connection.send_next(transmit, deferred);
+                (key, true)
+            }
+        });
+        if has_ended && context::spend(cx).is_pending() {
+            self.state = SendState::Queued(key);
+            return Poll::Pending; // the answer waits in the queue for the next poll
+        }
+        self.wait(key, cx)
+    }
+
+    /// Hands the buffer to the ring if nothing is before it, or else queues it.
+    #[inline]
+    fn submit(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
+        let (connection, len) = (self.connection, handed.len());
+        // Foreign code, both: before the borrow.
+        let (waker, payload) = (cx.waker().clone(), handed.into_outgoing());
+        let transmit = &mut *connection.transmit.borrow_mut();
+        let key = if transmit.flight == Flight::Idle && transmit.queue.is_idle() {
+            let (submitted, entries, len_of_op) = connection.submit_one(payload, 0);
+            let Submitted::InFlight(token) = submitted else {
+                unreachable!("the ring answers later")
+            };
+            transmit.flight = Flight::Sending(Share { token, entries, len: len_of_op });
+            transmit.queue.push(len, None, Some(waker))
+        } else {
+            let key = transmit.queue.push(len, Some(payload), Some(waker));
+            connection.send_next_on_ring(transmit);
+            key
+        };
+        self.state = SendState::Queued(key);
+        Poll::Pending
+    }
+
+    /// The answer of a queued entry, or a waker for it.
+    fn wait(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
+        if let Some(report) = self.collect(key) {
+            return Poll::Ready(report);
+        }
+        self.state = SendState::Queued(key);
+        self.connection.wait_for_entry(key, cx);
+        Poll::Pending
+    }
+
+    fn collect(&self, key: Key) -> Option<SendReport<H::Buf>> {
+        let (sent, error, payload) = self.connection.collect(key)?;
+        Some(SendReport { sent, error, buf: payload.take() })
+    }
+
+    #[inline]
+    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
+        let key = match std::mem::replace(&mut self.state, SendState::Done) {
+            SendState::Start(handed) => return self.start(handed, cx),
+            SendState::Queued(key) => key,
+            SendState::Done => unreachable!("a future is not polled after it was ready"),
+        };
+        if let Some(report) = self.collect(key) {
+            return Poll::Ready(report);
+        }
+        if let Err(error) = context::check_home(self.connection.home()) {
+            let buf = self.connection.take_back(key).take();
+            return Poll::Ready(SendReport { sent: 0, error: Some(error), buf });
+        }
+        self.wait(key, cx)
+    }
+}
+
+impl<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T> Future for SendBuffer<'_, H, A> {
+    type Output = T;
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let report = ready!(self.poll_report(cx));
+        Poll::Ready((self.answer)(report))
+    }
+}
+
+impl<H, A> Drop for SendBuffer<'_, H, A> {
+    #[inline]
+    fn drop(&mut self) {
+        if let SendState::Queued(key) = self.state {
+            self.connection.sending(|transmit, deferred| _ = transmit.queue.abandon(key, deferred));
+        }
+    }
+}
+
+impl Connection {
+    /// Lets the end of an entry wake the task of `cx`; at once, if it ended just now.
+    pub(super) fn wait_for_entry(&self, key: Key, cx: &mut Context<'_>) {
+        if !self.transmit.borrow().queue.wants(key, cx.waker()) {
+            return;
+        }
+        let waker = cx.waker().clone(); // foreign code: before the borrow
+        let is_late = self.sending(|transmit, deferred| {
+            transmit.queue.set_waker(key, waker, deferred);
+            transmit.queue.is_finished(key)
+        });
+        if is_late {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// As [`send_next`](Self::send_next), on the ring, which answers nothing at once.
+    fn send_next_on_ring(self: &Rc<Self>, transmit: &mut Transmit) {
+        let mut deferred = Deferred::default();
+        let has_ended = self.send_next(transmit, &mut deferred);
+        debug_assert!(!has_ended && deferred.is_empty(), "the ring answers later");
+    }
+
+    /// Shuts sending down, at once or when everything is out; what came of it, if that is known. If
+    /// not, the caller has to wait.
+    pub(super) fn try_shutdown(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (direction, is_idle) = {
+            let transmit = self.transmit.borrow();
+            (transmit.direction, transmit.queue.is_idle())
+        };
+        if self.home.is_forked_copy() {
+            return context::spend(cx).map(|()| Err(driver::forked()));
+        }
+        let done = match direction {
+            Direction::Failed(errno) => Some(Err(errno)),
+            Direction::ShutDown(done) => Some(done),
+            Direction::Open | Direction::ShutdownAsked | Direction::Lost => None,
+        };
+        if let Some(done) = done {
+            return context::spend(cx).map(|()| done.map_err(error));
+        }
+        if !is_idle || direction == Direction::Lost {
+            ready!(context::poll_home(&self.home, cx))?;
+        }
+        self.ask_shutdown();
+        match self.transmit.borrow().direction {
+            Direction::ShutDown(done) => Poll::Ready(done.map_err(error)),
+            Direction::Failed(errno) => Poll::Ready(Err(error(errno))),
+            Direction::Open | Direction::ShutdownAsked | Direction::Lost => Poll::Pending,
+        }
+    }
+
+    /// Registers a caller that waits until something has gone out.
+    pub(crate) fn wait_for_progress(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
+        if self.transmit.borrow().waiters.wants(*id, cx.waker()) {
+            let waker = cx.waker().clone(); // foreign code: before the borrow
+            let is_late = self.sending(|transmit, deferred| {
+                transmit.waiters.register(id, waker, deferred);
+                transmit.flight == Flight::Idle
+            });
+            if is_late {
+                cx.waker().wake_by_ref(); // foreign code has sent all there was
+            }
+        }
+    }
+
+    pub(crate) fn stop_waiting_for_progress(&self, id: Option<WaiterId>) {
+        if id.is_some() {
+            self.sending(|transmit, deferred| transmit.waiters.remove(id, deferred));
+        }
+    }
+}
+
+/// The future of `shutdown`.
+pub(crate) struct Shutdown<'a> {
+    connection: &'a Rc<Connection>,
+    id: Option<WaiterId>,
+}
+
+impl<'a> Shutdown<'a> {
+    pub(crate) fn new(connection: &'a Rc<Connection>) -> Self {
+        Shutdown { connection, id: None }
+    }
+}
+
+impl Future for Shutdown<'_> {
+    type Output = io::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let connection = self.connection;
+        let done = connection.try_shutdown(cx);
+        if done.is_pending() {
+            connection.wait_for_progress(&mut self.id, cx);
+        }
+        done
+    }
+}
+
+impl Drop for Shutdown<'_> {
+    fn drop(&mut self) {
+        self.connection.stop_waiting_for_progress(self.id);
+    }
+}

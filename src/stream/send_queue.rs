@@ -1,0 +1,690 @@
+//! Whole buffers on their way out, in order of first polls: which is next, how much of each went
+//! out, and what its future is to be told.
+//!
+//! ```text
+//!           push                    advance: all of it went out; or a failure
+//! (future) ──────► Live, in line ────────────────────────────────────► Finished ──► collect
+//!                    │ abandon: its future is gone, and a part may have gone out
+//!                    ▼
+//!                  Detached, in line ──────────────────────────────► (removed)
+//! ```
+//!
+//! A connection sends from it, and TLS encrypts from it. The entries that are being sent are always
+//! the first in line; their payload is with the op meanwhile. What the kernel (or the peer, in TLS)
+//! can have seen of a buffer commits the rest, so no message is ever torn (SEMANTICS G5).
+//!
+//! Data and nothing else: no I/O. Read next: `transmit.rs`.
+
+use std::io::IoSlice;
+use std::task::Waker;
+
+use crate::buf::Outgoing;
+use crate::deferred::Deferred;
+use crate::queue::{Key, Line};
+
+/// `A`: what the future of a finished entry is told.
+pub(crate) struct SendQueue<A> {
+    line: Line<Entry<A>>,
+    /// Bytes behind all entries that are not an entry yet: more may be added.
+    written: Vec<u8>,
+    totals: Totals,
+}
+
+struct Entry<A> {
+    /// `None` while it is being sent.
+    payload: Option<Outgoing>,
+    len: usize,
+    sent: usize,
+    state: State<A>,
+}
+
+enum State<A> {
+    /// Its future lives, or was forgotten.
+    Live(Option<Waker>),
+    /// No future will collect it: it was dropped, or there never was one.
+    Detached,
+    /// Out of line, until its future collects it.
+    Finished(A),
+}
+
+/// Bytes of the entries in line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    /// How many have not gone out.
+    unsent: usize,
+    /// How many of these are of no future, and are not being sent.
+    detached: usize,
+}
+
+/// What is to be sent next: payloads of the first entries in line, of the first one from `offset` on.
+pub(crate) enum Next {
+    One { payload: Outgoing, offset: usize },
+    Batch { payloads: Vec<Outgoing>, offset: usize },
+}
+
+/// A finished entry.
+pub(crate) struct Collected<A> {
+    pub(crate) sent: usize,
+    pub(crate) answer: A,
+    /// `None` if it is lost: the engine has failed, and the kernel may still read it.
+    pub(crate) payload: Option<Outgoing>,
+}
+
+/// What became of an entry whose future is gone.
+pub(crate) enum Abandoned<A> {
+    /// A part of it may have gone out: the rest follows.
+    Committed,
+    /// It never happened, or was finished.
+    Removed(Option<A>),
+}
+
+impl<A> Default for SendQueue<A> {
+    fn default() -> SendQueue<A> {
+        SendQueue { line: Line::default(), written: Vec::new(), totals: Totals::default() }
+    }
+}
+
+impl<A> Default for Entry<A> {
+    #[inline]
+    fn default() -> Entry<A> {
+        Entry { payload: None, len: 0, sent: 0, state: State::Live(None) }
+    }
+}
+
+impl<A> Entry<A> {
+    #[inline]
+    fn totals(&self) -> Totals {
+        let unsent = self.len - self.sent;
+        match (&self.state, &self.payload) {
+            (State::Finished(_), _) => Totals::default(),
+            (State::Detached, Some(_)) => Totals { unsent, detached: unsent },
+            _ => Totals { unsent, detached: 0 },
+        }
+    }
+
+    fn is_committed(&self) -> bool {
+        self.sent > 0 || self.payload.is_none()
+    }
+}
+
+impl<A> SendQueue<A> {
+    // ---- what is in it ----------------------------------------------------------------------
+
+    /// Whether everything is out, or has failed.
+    #[inline]
+    pub(crate) fn is_idle(&self) -> bool {
+        self.written.is_empty() && self.line.front().is_none()
+    }
+
+    /// Whether bytes of [`write`](Self::write) are not an entry yet.
+    pub(crate) fn has_written(&self) -> bool {
+        !self.written.is_empty()
+    }
+
+    /// How many bytes have not gone out.
+    #[inline]
+    pub(crate) fn unsent(&self) -> usize {
+        self.written.len() + self.totals.unsent
+    }
+
+    /// How many bytes of no future wait behind what is being sent.
+    #[inline]
+    pub(crate) fn detached(&self) -> usize {
+        self.written.len() + self.totals.detached
+    }
+
+    /// Whether a part of the first buffer is out, or it belongs to no future that could be told of
+    /// a failure.
+    pub(crate) fn is_torn(&self) -> bool {
+        let first = self.line.front().and_then(|key| self.line.get(key));
+        first.is_some_and(|first| first.sent > 0 || matches!(first.state, State::Detached))
+    }
+
+    /// Changes an entry, and the totals with it.
+    #[inline]
+    fn change<T>(&mut self, key: Key, change: impl FnOnce(&mut Entry<A>) -> T) -> Option<T> {
+        let entry = self.line.get_mut(key)?;
+        let before = entry.totals();
+        let result = change(entry);
+        let after = entry.totals();
+        self.totals.unsent = self.totals.unsent - before.unsent + after.unsent;
+        self.totals.detached = self.totals.detached - before.detached + after.detached;
+        Some(result)
+    }
+
+    // ---- in ---------------------------------------------------------------------------------
+
+    /// Queues a buffer. Without a payload it is being sent already.
+    #[inline]
+    pub(crate) fn push(
+        &mut self,
+        len: usize,
+        payload: Option<Outgoing>,
+        waker: Option<Waker>,
+    ) -> Key {
+        self.seal();
+        let (key, entry) = self.line.push_default();
+        (entry.payload, entry.len, entry.state) = (payload, len, State::Live(waker));
+        self.totals.unsent += len;
+        key
+    }
+
+    /// Queues bytes that no future will collect.
+    pub(crate) fn push_detached(&mut self, bytes: Vec<u8>) {
+        self.seal();
+        if !bytes.is_empty() {
+            self.push_entry(bytes);
+        }
+    }
+
+    fn push_entry(&mut self, bytes: Vec<u8>) {
+        let len = bytes.len();
+        let (_, entry) = self.line.push_default();
+        (entry.payload, entry.len) = (Some(Outgoing::one(bytes)), len);
+        entry.state = State::Detached;
+        self.totals.unsent += len;
+        self.totals.detached += len;
+    }
+
+    /// Queues a buffer that went out already: its future will collect it.
+    pub(crate) fn push_finished(&mut self, len: usize, payload: Outgoing, answer: A) -> Key {
+        let (key, entry) = self.line.push_default();
+        (entry.payload, entry.len, entry.sent) = (Some(payload), len, len);
+        entry.state = State::Finished(answer);
+        self.line.step_out(key);
+        key
+    }
+
+    /// Copies bytes behind everything that is queued, until `max` bytes of no future wait; how many.
+    pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], max: usize) -> usize {
+        let room = max.saturating_sub(self.detached());
+        let total = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
+        let taken = total.min(room);
+        self.written.reserve(taken);
+        let mut left = taken;
+        for buf in bufs {
+            let part = &buf[..buf.len().min(left)];
+            self.written.extend_from_slice(part);
+            left -= part.len();
+        }
+        taken
+    }
+
+    /// Makes an entry of what was written.
+    #[inline]
+    pub(crate) fn seal(&mut self) {
+        if !self.written.is_empty() {
+            let bytes = std::mem::take(&mut self.written);
+            self.push_entry(bytes);
+        }
+    }
+
+    // ---- out --------------------------------------------------------------------------------
+
+    /// Takes the payload of the first entry in line, and says from which offset on it is to be sent.
+    #[inline]
+    pub(crate) fn take_first(&mut self) -> Option<(Outgoing, usize)> {
+        let key = self.line.front()?;
+        self.change(key, |entry| Some((entry.payload.take()?, entry.sent)))?
+    }
+
+    /// Takes the payloads of the first entries in line, at most `max` of them.
+    pub(crate) fn take_next(&mut self, max: usize) -> Option<Next> {
+        self.seal();
+        let first = self.line.front()?;
+        let (payload, offset) = self.take_first()?;
+        let Some(second) = self.line.behind(first) else {
+            return Some(Next::One { payload, offset });
+        };
+        let mut payloads = vec![payload];
+        let mut next = Some(second);
+        while let Some(key) = next.filter(|_| payloads.len() < max) {
+            next = self.line.behind(key);
+            payloads.extend(self.change(key, |entry| entry.payload.take()).flatten());
+        }
+        Some(Next::Batch { payloads, offset })
+    }
+
+    /// Puts payloads back into the first entries in line: the op that sent them has ended.
+    pub(crate) fn give_back(&mut self, payloads: impl IntoIterator<Item = Outgoing>) {
+        let mut next = self.line.front();
+        for payload in payloads {
+            let key = next.expect("an entry stays in line while it is being sent");
+            next = self.line.behind(key);
+            let replaced = self.change(key, |entry| entry.payload.replace(payload)).flatten();
+            debug_assert!(replaced.is_none(), "a payload is given back once");
+        }
+    }
+
+    /// `len` bytes of the first `entries` in line went out. Entries that are out whole are finished.
+    #[inline]
+    pub(crate) fn advance(
+        &mut self,
+        entries: usize,
+        mut len: usize,
+        deferred: &mut Deferred,
+        mut answer: impl FnMut() -> A,
+    ) {
+        for _ in 0..entries {
+            let Some(key) = self.line.front() else { break };
+            let is_out = self.change(key, |entry| {
+                let more = len.min(entry.len - entry.sent);
+                len -= more;
+                entry.sent += more;
+                entry.sent == entry.len
+            });
+            if is_out != Some(true) {
+                break;
+            }
+            self.finish(key, answer(), deferred);
+        }
+        debug_assert_eq!(len, 0, "no more goes out than was handed over");
+    }
+
+    /// Ends the first `entries` in line.
+    pub(crate) fn finish_first(
+        &mut self,
+        entries: usize,
+        deferred: &mut Deferred,
+        mut answer: impl FnMut() -> A,
+    ) {
+        for _ in 0..entries {
+            let Some(key) = self.line.front() else { return };
+            self.finish(key, answer(), deferred);
+        }
+    }
+
+    /// Ends everything in line.
+    pub(crate) fn finish_all(&mut self, deferred: &mut Deferred, answer: impl FnMut() -> A) {
+        self.written = Vec::new();
+        self.finish_first(usize::MAX, deferred, answer);
+    }
+
+    /// Ends one entry: its future is woken. One without a future is removed.
+    #[inline]
+    fn finish(&mut self, key: Key, answer: A, deferred: &mut Deferred) {
+        let waker = self.change(key, |entry| match &mut entry.state {
+            State::Live(waker) => {
+                let waker = waker.take();
+                entry.state = State::Finished(answer);
+                Some(waker)
+            }
+            State::Detached | State::Finished(_) => None,
+        });
+        match waker.flatten() {
+            Some(waker) => {
+                self.line.step_out(key);
+                if let Some(waker) = waker {
+                    deferred.wake(waker);
+                }
+            }
+            None => self.remove(key, deferred),
+        }
+    }
+
+    fn remove(&mut self, key: Key, deferred: &mut Deferred) {
+        if let Some(entry) = self.take_entry(key) {
+            if let Some(payload) = entry.payload {
+                deferred.discard(payload);
+            }
+            if let State::Live(Some(waker)) = entry.state {
+                deferred.discard(waker);
+            }
+        }
+    }
+
+    fn take_entry(&mut self, key: Key) -> Option<Entry<A>> {
+        let entry = self.line.remove(key)?;
+        let totals = entry.totals();
+        self.totals.unsent -= totals.unsent;
+        self.totals.detached -= totals.detached;
+        Some(entry)
+    }
+
+    // ---- a future and its entry -------------------------------------------------------------
+
+    /// Whether the entry's future has to [`set_waker`](Self::set_waker) to be woken by `waker`.
+    pub(crate) fn wants(&self, key: Key, waker: &Waker) -> bool {
+        match self.line.get(key).map(|entry| &entry.state) {
+            Some(State::Live(registered)) => {
+                !registered.as_ref().is_some_and(|registered| registered.will_wake(waker))
+            }
+            _ => false,
+        }
+    }
+
+    /// Lets the end of the entry wake `waker`.
+    pub(crate) fn set_waker(&mut self, key: Key, waker: Waker, deferred: &mut Deferred) {
+        let entry = self.line.get_mut(key).expect("an entry stays until it is collected");
+        let unneeded = match &mut entry.state {
+            State::Live(registered) => registered.replace(waker),
+            State::Detached | State::Finished(_) => Some(waker),
+        };
+        if let Some(waker) = unneeded {
+            deferred.discard(waker);
+        }
+    }
+
+    /// Whether the first entry in line has a future, or had one that was forgotten.
+    pub(crate) fn first_is_live(&self) -> bool {
+        let first = self.line.front().and_then(|key| self.line.get(key));
+        first.is_some_and(|first| matches!(first.state, State::Live(_)))
+    }
+
+    /// Takes the waker of the first entry in line: something else will wake its future.
+    pub(crate) fn take_first_waker(&mut self) -> Option<Waker> {
+        let key = self.line.front()?;
+        match &mut self.line.get_mut(key)?.state {
+            State::Live(waker) => waker.take(),
+            State::Detached | State::Finished(_) => None,
+        }
+    }
+
+    pub(crate) fn is_finished(&self, key: Key) -> bool {
+        self.line.get(key).is_some_and(|entry| matches!(entry.state, State::Finished(_)))
+    }
+
+    /// Removes an entry that is finished.
+    #[inline]
+    pub(crate) fn collect(&mut self, key: Key) -> Option<Collected<A>> {
+        if !self.is_finished(key) {
+            return None;
+        }
+        let entry = self.line.remove(key)?; // out of line, so it counts in no total
+        let State::Finished(answer) = entry.state else { unreachable!("just looked") };
+        Some(Collected { sent: entry.sent, answer, payload: entry.payload })
+    }
+
+    /// The future of an entry is gone before its answer.
+    pub(crate) fn abandon(&mut self, key: Key, deferred: &mut Deferred) -> Abandoned<A> {
+        let Some(entry) = self.line.get(key) else { return Abandoned::Removed(None) };
+        if entry.is_committed() && !matches!(entry.state, State::Finished(_)) {
+            self.detach(key, deferred);
+            return Abandoned::Committed;
+        }
+        let entry = self.take_entry(key).expect("just looked");
+        if let Some(payload) = entry.payload {
+            deferred.discard(payload);
+        }
+        Abandoned::Removed(match entry.state {
+            State::Finished(answer) => Some(answer),
+            State::Live(waker) => {
+                waker.into_iter().for_each(|waker| deferred.discard(waker));
+                None
+            }
+            State::Detached => None,
+        })
+    }
+
+    /// The entry goes out, and no future will collect it.
+    pub(crate) fn detach(&mut self, key: Key, deferred: &mut Deferred) {
+        let was = self.change(key, |entry| match entry.state {
+            State::Finished(_) => None,
+            _ => Some(std::mem::replace(&mut entry.state, State::Detached)),
+        });
+        match was.flatten() {
+            Some(State::Live(Some(waker))) => deferred.discard(waker),
+            Some(_) => {}
+            None => self.remove(key, deferred),
+        }
+    }
+
+    /// Whether the payload of the entry is with an op.
+    pub(crate) fn is_being_sent(&self, key: Key) -> bool {
+        self.line.get(key).is_some_and(|entry| entry.payload.is_none())
+    }
+
+    /// Gives the payload of an entry back that is not finished and not being sent: its future gives
+    /// up. If a part of it went out, a copy of the rest follows.
+    pub(crate) fn take_back(&mut self, key: Key, deferred: &mut Deferred) -> Option<Outgoing> {
+        let entry = self.line.get(key)?;
+        if entry.sent == 0 || matches!(entry.state, State::Finished(_)) {
+            let mut entry = self.take_entry(key)?;
+            if let State::Live(Some(waker)) = std::mem::replace(&mut entry.state, State::Detached) {
+                deferred.discard(waker);
+            }
+            return entry.payload;
+        }
+        let payload = self.change(key, |entry| {
+            let payload = entry.payload.take()?;
+            let rest: Vec<u8> = payload.pieces(entry.sent).flatten().copied().collect();
+            (entry.len, entry.sent) = (rest.len(), 0);
+            entry.payload = Some(Outgoing::one(rest));
+            Some(payload)
+        });
+        self.detach(key, deferred);
+        payload.flatten()
+    }
+
+    /// Shows what has not gone out, piece by piece, as long as `send` says so. Nothing is being sent.
+    pub(crate) fn for_each_piece(&mut self, mut send: impl FnMut(&[u8]) -> bool) {
+        self.seal();
+        for entry in self.line.iter() {
+            let Some(payload) = &entry.payload else { return };
+            if !payload.pieces(entry.sent).all(&mut send) {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Told {
+        Sent,
+        Failed,
+    }
+
+    type Queue = SendQueue<Told>;
+
+    fn push(queue: &mut Queue, bytes: &[u8]) -> Key {
+        queue.push(bytes.len(), Some(Outgoing::one(bytes.to_vec())), None)
+    }
+
+    /// Takes what is next, "sends" `len` bytes of it, and gives it back; what was sent.
+    fn send(queue: &mut Queue, max: usize, len: usize, deferred: &mut Deferred) -> Vec<u8> {
+        let Some(next) = queue.take_next(max) else { return Vec::new() };
+        let (payloads, offset) = match next {
+            Next::One { payload, offset } => (vec![payload], offset),
+            Next::Batch { payloads, offset } => (payloads, offset),
+        };
+        let all: Vec<u8> = payloads
+            .iter()
+            .enumerate()
+            .flat_map(|(at, payload)| {
+                let offset = if at == 0 { offset } else { 0 };
+                payload.pieces(offset).flatten().copied().collect::<Vec<u8>>()
+            })
+            .collect();
+        let (entries, len) = (payloads.len(), len.min(all.len()));
+        queue.give_back(payloads);
+        queue.advance(entries, len, deferred, || Told::Sent);
+        all[..len].to_vec()
+    }
+
+    #[test]
+    fn buffers_go_out_whole_in_order_and_come_back() {
+        let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
+        let first = push(&mut queue, b"abc");
+        let second = push(&mut queue, b"defg");
+        assert_eq!((queue.unsent(), queue.is_idle()), (7, false));
+        assert_eq!(send(&mut queue, 8, 4, &mut deferred), b"abcd");
+        let collected = queue.collect(first).expect("all of it is out");
+        assert_eq!((collected.sent, collected.answer), (3, Told::Sent));
+        assert_eq!(collected.payload.expect("it came back").take::<Vec<u8>>(), b"abc");
+        assert!(queue.collect(second).is_none() && queue.is_torn());
+        assert_eq!(send(&mut queue, 8, 9, &mut deferred), b"efg");
+        assert_eq!(queue.collect(second).map(|collected| collected.sent), Some(4));
+        assert!(queue.is_idle() && queue.unsent() == 0);
+    }
+
+    #[test]
+    fn what_was_seen_follows_its_future_and_what_was_not_never_happened() {
+        let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
+        let seen = push(&mut queue, b"seen");
+        let unseen = push(&mut queue, b"unseen");
+        let last = push(&mut queue, b"last");
+        assert_eq!(send(&mut queue, 1, 1, &mut deferred), b"s");
+        assert!(matches!(queue.abandon(seen, &mut deferred), Abandoned::Committed));
+        assert!(matches!(queue.abandon(unseen, &mut deferred), Abandoned::Removed(None)));
+        assert_eq!(queue.detached(), 3);
+        assert_eq!(send(&mut queue, 8, 99, &mut deferred), b"eenlast");
+        assert!(queue.collect(last).is_some() && queue.is_idle());
+        assert_eq!(queue.detached(), 0);
+    }
+
+    #[test]
+    fn a_buffer_that_is_taken_back_leaves_a_copy_of_its_rest() {
+        let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
+        let torn = push(&mut queue, b"torn");
+        let whole = push(&mut queue, b"whole");
+        assert_eq!(send(&mut queue, 1, 2, &mut deferred), b"to");
+        let mut back =
+            |key| queue.take_back(key, &mut deferred).expect("it is here").take::<Vec<u8>>();
+        assert_eq!((back(torn), back(whole)), (b"torn".to_vec(), b"whole".to_vec()));
+        assert_eq!(send(&mut queue, 8, 99, &mut deferred), b"rn");
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn written_bytes_are_bounded_and_keep_their_place() {
+        let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
+        let slices = [IoSlice::new(b"ab"), IoSlice::new(b"cdef")];
+        assert_eq!(queue.write(&slices, 5), 5);
+        assert_eq!((queue.write(&slices, 5), queue.detached(), queue.has_written()), (0, 5, true));
+        push(&mut queue, b"!");
+        assert_eq!(send(&mut queue, 8, 99, &mut deferred), b"abcde!");
+        // While they are being sent, more may be written.
+        assert_eq!(queue.write(&slices, 5), 5);
+        let next = queue.take_next(8);
+        assert!(matches!(next, Some(Next::One { offset: 0, .. })));
+        assert_eq!((queue.detached(), queue.unsent()), (0, 5));
+        assert_eq!(queue.write(&slices, 5), 5);
+    }
+
+    #[test]
+    fn a_failure_ends_everything_and_tells_each_future_once() {
+        struct Count(AtomicU32);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let count = Arc::new(Count(AtomicU32::new(0)));
+        let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
+        let payload = || Some(Outgoing::one(b"12".to_vec()));
+        let keys: Vec<Key> =
+            (0..3).map(|_| queue.push(2, payload(), Some(Waker::from(count.clone())))).collect();
+        queue.push_detached(b"nobody's".to_vec());
+        assert!(!queue.wants(keys[0], &Waker::from(count.clone())));
+        queue.write(&[IoSlice::new(b"x")], 9);
+        queue.finish_all(&mut deferred, || Told::Failed);
+        deferred.run();
+        assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        for key in keys {
+            let collected = queue.collect(key).expect("each is told");
+            assert_eq!((collected.sent, collected.answer), (0, Told::Failed));
+        }
+        assert!(queue.is_idle() && queue.unsent() == 0 && queue.detached() == 0);
+        assert_eq!(Arc::strong_count(&count), 1, "no waker is kept");
+    }
+
+    #[test]
+    fn buffers_are_dropped_once_and_later() {
+        let buf = Rc::new(b"1234".to_vec());
+        let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
+        let mut push = || queue.push(4, Some(Outgoing::one(buf.clone())), None);
+        let (abandoned, detached, _kept) = (push(), push(), push());
+        queue.abandon(abandoned, &mut deferred);
+        queue.detach(detached, &mut deferred);
+        send(&mut queue, 8, 4, &mut deferred);
+        assert_eq!(Rc::strong_count(&buf), 4, "dropped when no borrow is held");
+        deferred.run();
+        assert_eq!(Rc::strong_count(&buf), 2);
+        drop(queue);
+        assert_eq!(Rc::strong_count(&buf), 1);
+    }
+
+    /// A small generator of pseudo-random numbers (xorshift64*), so that a seed repeats a run.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 >> 12;
+            self.0 ^= self.0 << 25;
+            self.0 ^= self.0 >> 27;
+            (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
+        }
+    }
+
+    /// What the queue must agree with: the bytes still to go out, entry by entry, in order.
+    #[test]
+    fn random_steps_agree_with_a_naive_model() {
+        for seed in 1..=200 {
+            let mut random = Random(seed);
+            let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
+            // Key of a future, bytes, how many are out. Without a key: of no future.
+            let mut model: Vec<(Option<Key>, Vec<u8>, usize)> = Vec::new();
+            let mut finished: Vec<(Key, Vec<u8>)> = Vec::new();
+            for step in 0..200u8 {
+                let bytes = vec![step; 1 + random.below(5)];
+                let pick = (!model.is_empty()).then(|| random.below(model.len()));
+                match (random.below(6), pick) {
+                    (0, _) => model.push((Some(push(&mut queue, &bytes)), bytes, 0)),
+                    (1, _) => {
+                        queue.push_detached(bytes.clone());
+                        model.push((None, bytes, 0));
+                    }
+                    (2 | 3, _) => {
+                        let (max, len) = (1 + random.below(3), random.below(12));
+                        let sent = send(&mut queue, max, len, &mut deferred);
+                        let mut expected = Vec::new();
+                        while expected.len() < sent.len() {
+                            let (key, bytes, out) = &mut model[0];
+                            let more = (bytes.len() - *out).min(sent.len() - expected.len());
+                            expected.extend_from_slice(&bytes[*out..*out + more]);
+                            *out += more;
+                            if *out == bytes.len() {
+                                finished.extend(key.map(|key| (key, bytes.clone())));
+                                model.remove(0);
+                            }
+                        }
+                        assert_eq!(sent, expected, "seed {seed} step {step}");
+                    }
+                    (4, Some(at)) => {
+                        if let Some(key) = model[at].0.take() {
+                            let abandoned = queue.abandon(key, &mut deferred);
+                            let is_committed = matches!(abandoned, Abandoned::Committed);
+                            assert_eq!(is_committed, model[at].2 > 0, "seed {seed} step {step}");
+                            if !is_committed {
+                                model.remove(at);
+                            }
+                        }
+                    }
+                    _ => {
+                        for (key, bytes) in finished.drain(..) {
+                            let payload =
+                                queue.collect(key).and_then(|collected| collected.payload);
+                            let payload = payload.expect("it is finished").take::<Vec<u8>>();
+                            assert_eq!(payload, bytes, "seed {seed} step {step}");
+                        }
+                    }
+                }
+                let left = |keep: fn(&Option<Key>) -> bool| -> usize {
+                    let entries = model.iter().filter(|(key, ..)| keep(key));
+                    entries.map(|(_, bytes, out)| bytes.len() - out).sum()
+                };
+                assert_eq!(queue.unsent(), left(|_| true), "seed {seed} step {step}");
+                assert_eq!(queue.detached(), left(Option::is_none), "seed {seed} step {step}");
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Sending: one op in flight, carried out whether or not a future waits for it, and what is next.
+//!
+//! What waits in the queue (`send_queue.rs`) goes out together, in one system call, as soon as
+//! nothing is in flight. An entry that the kernel has seen is committed: when its future is gone,
+//! the rest goes out in the background. A shutdown follows when everything is out.
+//!
+//! Read next: `send.rs`, the futures.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::rc::Rc;
+
+use super::Connection;
+use super::send_queue::{Next, SendQueue};
+use super::unread::End;
+use crate::buf::Outgoing;
+use crate::deferred::Deferred;
+use crate::driver::{Completion, Payload, Role, Submitted, Token, error, is_retried};
+use crate::ops;
+use crate::queue::{Key, Waiters};
+use crate::sys;
+
+/// How many buffers go out together at most.
+const BATCH_LEN_MAX: usize = 64;
+
+/// The sending side of a connection.
+pub(super) struct Transmit {
+    pub(super) queue: SendQueue<Answer>,
+    pub(super) flight: Flight,
+    pub(super) direction: Direction,
+    /// A send fell short, not because we cancelled it, or failed with another errno than EPIPE: what
+    /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
+    pub(super) fell_short: bool,
+    /// Callers that wait for the shutdown, for room, or until everything is out. They are woken
+    /// whenever something has gone out.
+    pub(super) waiters: Waiters,
+}
+
+/// The op that sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flight {
+    Idle,
+    Sending(Share),
+    /// Cancelled for a future that wants its buffer back. The next op waits until it has it.
+    Recalling(Share),
+    Recalled,
+}
+
+/// What an op was given of the queue: so many bytes of its first entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) token: Token,
+    pub(super) entries: u32,
+    pub(super) len: u32,
+}
+
+/// What has become of this direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Direction {
+    Open,
+    /// It is shut down when everything is out.
+    ShutdownAsked,
+    /// It was shut down; with the errno of shutdown(2) if that failed.
+    ShutDown(Result<(), i32>),
+    /// The first errno of a send, for ever.
+    Failed(i32),
+    /// Bytes that were taken over ended with the runtime. Every call is told that it is gone.
+    Lost,
+}
+
+/// What the future of a send is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Answer {
+    Sent,
+    Failed(i32),
+    /// The runtime ended, or its engine failed.
+    Lost,
+}
+
+impl Transmit {
+    pub(super) fn new() -> Transmit {
+        Transmit {
+            queue: SendQueue::default(),
+            flight: Flight::Idle,
+            direction: Direction::Open,
+            fell_short: false,
+            waiters: Waiters::default(),
+        }
+    }
+
+    /// Why nothing can be sent, if so.
+    #[inline]
+    pub(super) fn refusal(&self) -> Option<io::Error> {
+        match self.direction {
+            Direction::Open | Direction::Lost => None,
+            Direction::ShutdownAsked | Direction::ShutDown(_) => Some(error(libc::EPIPE)),
+            Direction::Failed(errno) => Some(error(errno)),
+        }
+    }
+
+    /// The errno that ended this direction.
+    pub(super) fn errno(&self) -> Option<i32> {
+        match self.direction {
+            Direction::Failed(errno) => Some(errno),
+            _ => None,
+        }
+    }
+
+    /// Ends what is queued with the runtime.
+    fn give_up(&mut self, deferred: &mut Deferred) {
+        if !self.queue.is_idle() {
+            self.direction = Direction::Lost;
+        }
+        self.queue.finish_all(deferred, || Answer::Lost);
+        self.waiters.wake(deferred);
+    }
+
+    fn fail(&mut self, errno: i32, deferred: &mut Deferred) {
+        if self.errno().is_none() {
+            self.direction = Direction::Failed(errno);
+        }
+        self.queue.finish_all(deferred, || Answer::Failed(errno));
+    }
+
+    /// The last attempt, when the connection is closed: what the kernel takes without waiting.
+    pub(super) fn flush_now(&mut self, fd: BorrowedFd<'_>) {
+        if self.errno().is_none() {
+            self.queue.for_each_piece(|piece| {
+                sys::send_now(fd, piece).is_ok_and(|sent| sent == piece.len())
+            });
+        }
+    }
+}
+
+impl Connection {
+    /// Changes the sending side; then does what that left to be done.
+    #[inline]
+    pub(super) fn sending<T>(&self, change: impl FnOnce(&mut Transmit, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.transmit.borrow_mut(), &mut deferred);
+        self.home.finish(deferred);
+        result
+    }
+
+    // ---- the op -----------------------------------------------------------------------------
+
+    #[inline]
+    pub(super) fn submit_one(
+        self: &Rc<Self>,
+        payload: Outgoing,
+        offset: usize,
+    ) -> (Submitted, u32, u32) {
+        match ops::send::one(self.fd(), payload, offset) {
+            Ok((op, len)) => (self.home.submit(op, self.clone(), Role::Send), 1, len as u32),
+            Err(payload) => self.submit_batch(vec![payload], offset),
+        }
+    }
+
+    fn submit_batch(
+        self: &Rc<Self>,
+        payloads: Vec<Outgoing>,
+        offset: usize,
+    ) -> (Submitted, u32, u32) {
+        let entries = payloads.len() as u32;
+        let (op, len) = ops::send::batch(self.fd(), payloads, offset);
+        (self.home.submit(op, self.clone(), Role::Send), entries, len as u32)
+    }
+
+    /// Gives the kernel what is next, for as long as it takes that at once. True: something went
+    /// out or failed.
+    #[inline]
+    pub(super) fn send_next(
+        self: &Rc<Self>,
+        transmit: &mut Transmit,
+        deferred: &mut Deferred,
+    ) -> bool {
+        let mut has_ended = false;
+        while transmit.flight == Flight::Idle && self.home.is_open() {
+            let (submitted, entries, len) = match transmit.queue.take_next(BATCH_LEN_MAX) {
+                None => break,
+                Some(Next::One { payload, offset }) => self.submit_one(payload, offset),
+                Some(Next::Batch { payloads, offset }) => self.submit_batch(payloads, offset),
+            };
+            match submitted {
+                Submitted::InFlight(token) => {
+                    transmit.flight = Flight::Sending(Share { token, entries, len });
+                }
+                Submitted::Answered(done, payload) => {
+                    self.has_sent(transmit, entries, len, done, payload, deferred);
+                    has_ended = true;
+                }
+            }
+        }
+        has_ended
+    }
+
+    /// The answer to the send in flight.
+    #[inline]
+    pub(super) fn complete_send(
+        self: &Rc<Self>,
+        transmit: &mut Transmit,
+        done: Completion,
+        payload: Payload,
+        deferred: &mut Deferred,
+    ) {
+        let (share, next) = match transmit.flight {
+            Flight::Sending(share) => (share, Flight::Idle),
+            Flight::Recalling(share) => (share, Flight::Recalled),
+            Flight::Idle | Flight::Recalled => unreachable!("a send completes once"),
+        };
+        self.has_sent(transmit, share.entries, share.len, done, payload, deferred);
+        transmit.flight = next;
+        self.go_on(transmit, deferred);
+    }
+
+    /// Deals an answer out to the entries that were in flight.
+    pub(super) fn has_sent(
+        &self,
+        transmit: &mut Transmit,
+        entries: u32,
+        len: u32,
+        done: Completion,
+        payload: Payload,
+        deferred: &mut Deferred,
+    ) {
+        let queue = &mut transmit.queue;
+        let entries = entries as usize;
+        match payload {
+            Payload::Outgoing(payload) => queue.give_back([payload]),
+            Payload::Batch(batch) => {
+                let batch = Rc::into_inner(batch).expect("an op that has ended shares nothing");
+                queue.give_back(batch.into_outgoing());
+            }
+            // The engine has failed, and the buffers are leaked with it.
+            _ => return transmit.give_up(deferred),
+        }
+        match done.result() {
+            Ok(sent) => {
+                queue.advance(entries, sent as usize, deferred, || Answer::Sent);
+                // MSG_WAITALL comes back short only for an error, whose errno it swallows; or
+                // because we cancelled the send.
+                transmit.fell_short = sent < len && !self.is_cancelling(transmit.flight);
+            }
+            Err(errno) if is_retried(errno) => {}
+            // Short of memory: the entries in the batch hear of it, the next ones may do better.
+            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !queue.is_torn() => {
+                queue.finish_first(entries, deferred, || Answer::Failed(errno));
+            }
+            Err(errno) => {
+                let is_reset = errno == libc::EPIPE && transmit.fell_short && !self.has_eof();
+                let errno = if is_reset { libc::ECONNRESET } else { errno };
+                transmit.fell_short |= errno != libc::EPIPE;
+                transmit.fail(errno, deferred);
+            }
+        }
+        transmit.waiters.wake(deferred);
+    }
+
+    /// Whether a send in flight may have been cancelled by us.
+    fn is_cancelling(&self, flight: Flight) -> bool {
+        matches!(flight, Flight::Recalling(_)) || self.is_closing() || !self.home.is_open()
+    }
+
+    /// Whether the peer has finished, and not failed.
+    fn has_eof(&self) -> bool {
+        self.receive.borrow().unread.end() == Some(&End::Eof)
+    }
+
+    /// After an op has ended: sends what is next; when everything is out, carries out a shutdown that
+    /// was asked for.
+    #[inline]
+    fn go_on(self: &Rc<Self>, transmit: &mut Transmit, deferred: &mut Deferred) {
+        if self.is_closing() {
+            return; // `Drop` sends what can still be sent
+        }
+        if transmit.flight == Flight::Idle && !self.home.is_open() {
+            // Nothing more can be submitted. The entries give their buffers back.
+            transmit.give_up(deferred);
+        }
+        self.send_next(transmit, deferred);
+        if transmit.direction == Direction::ShutdownAsked && transmit.queue.is_idle() {
+            let done = sys::shutdown_write(self.fd());
+            let done = done.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
+            transmit.direction = Direction::ShutDown(done);
+            transmit.waiters.wake(deferred);
+        }
+    }
+
+    // ---- ends -------------------------------------------------------------------------------
+
+    /// The errno of a reset that looks like an end to a receive; `None`: it is an end.
+    pub(super) fn errno_of_reset(&self) -> Option<i32> {
+        let transmit = self.transmit.borrow();
+        transmit.fell_short.then(|| match transmit.errno() {
+            Some(errno) if errno != libc::EPIPE => errno,
+            _ => libc::ECONNRESET,
+        })
+    }
+
+    pub(super) fn has_unsent(&self) -> bool {
+        let transmit = self.transmit.borrow();
+        transmit.errno().is_none() && !transmit.queue.is_idle()
+    }
+
+    /// The last handle is gone: a send in flight is cancelled before the thread sleeps. `Drop` tries
+    /// once more to send what it leaves over.
+    pub(super) fn end_send(&self) {
+        if let Flight::Sending(share) | Flight::Recalling(share) = self.transmit.borrow().flight {
+            self.home.cancel_before_sleep(share.token);
+        }
+    }
+
+    /// Shuts this direction down when everything is out, at once if it is.
+    pub(crate) fn ask_shutdown(self: &Rc<Self>) {
+        if self.home.is_forked_copy() {
+            return;
+        }
+        self.sending(|transmit, deferred| {
+            if transmit.direction == Direction::Open {
+                transmit.direction = Direction::ShutdownAsked;
+            }
+            self.go_on(transmit, deferred);
+        });
+    }
+
+    // ---- a future and its entry -------------------------------------------------------------
+
+    /// What a future of `key` is told, and its buffer, once that is known.
+    #[inline]
+    pub(super) fn collect(&self, key: Key) -> Option<(usize, Option<io::Error>, Outgoing)> {
+        let collected = self.transmit.borrow_mut().queue.collect(key)?;
+        let error = match collected.answer {
+            Answer::Sent => None,
+            Answer::Failed(errno) => Some(error(errno)),
+            Answer::Lost => self.home.check().err(),
+        };
+        let payload = collected.payload.unwrap_or_else(|| {
+            let error = error.as_ref().map_or_else(String::new, io::Error::to_string);
+            panic!("the engine failed with this buffer in flight: {error}")
+        });
+        Some((collected.sent, error, payload))
+    }
+
+    /// The future of an entry is polled under another runtime, and wants its buffer back at once.
+    /// What the kernel has seen goes on as a copy.
+    pub(super) fn take_back(self: &Rc<Self>, key: Key) -> Outgoing {
+        let in_flight = self.sending(|transmit, _| match transmit.flight {
+            Flight::Sending(share) if transmit.queue.is_being_sent(key) => {
+                transmit.flight = Flight::Recalling(share);
+                Some(share.token)
+            }
+            _ => None,
+        });
+        if let Some(token) = in_flight {
+            self.home.settle(token);
+        }
+        self.sending(|transmit, deferred| {
+            if transmit.flight == Flight::Recalled {
+                transmit.flight = Flight::Idle;
+            }
+            let payload = transmit.queue.take_back(key, deferred);
+            self.go_on(transmit, deferred);
+            payload.expect("the engine has given the buffer back")
+        })
+    }
+}

@@ -1,0 +1,339 @@
+//! What has arrived at a stream and was not taken yet, and how the stream ends.
+//!
+//! Bytes are kept in order of arrival, each piece in the memory it came in. A `read` that got a
+//! part of what it wants leaves that part here, inside its own buffer, in its place in line: so a
+//! dropped or forgotten future takes no byte with it, and another call may take the part first
+//! (SEMANTICS RX7).
+//!
+//! TCP and TLS both keep what they received in an [`Unread`]. They differ in what a failure is.
+//! No I/O. Read next: `receive.rs`.
+
+use std::any::Any;
+use std::io;
+use std::rc::Rc;
+
+use crate::buf::{Chunk, Fill};
+use crate::deferred::Deferred;
+use crate::driver::error;
+use crate::queue::Queue;
+
+/// How many bytes of a caller's buffer go into one chunk.
+const PIECE_LEN: usize = 64 * 1024;
+
+/// Bytes that came and were not taken.
+pub(crate) enum Segment {
+    Chunk(Chunk),
+    /// In the buffer of a `read`, whose future may be gone.
+    Filled(Rc<Fill<dyn Any>>),
+}
+
+impl Segment {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Segment::Chunk(chunk) => chunk,
+            Segment::Filled(fill) => fill.received(),
+        }
+    }
+
+    /// How many bytes of our memory it keeps in use. A caller's buffer costs us nothing.
+    fn footprint(&self) -> usize {
+        match self {
+            Segment::Chunk(chunk) => chunk.footprint(),
+            Segment::Filled(_) => 0,
+        }
+    }
+
+    fn is_in(&self, fill: &Fill<dyn Any>) -> bool {
+        matches!(self, Segment::Filled(other) if std::ptr::addr_eq(Rc::as_ptr(other), fill))
+    }
+
+    /// A caller's buffer is dropped when no borrow is held. A chunk's memory is ours.
+    fn discard(self, deferred: &mut Deferred) {
+        if let Segment::Filled(fill) = self {
+            deferred.discard(fill);
+        }
+    }
+}
+
+/// A failure that ends a stream: every later call gives the same error.
+pub(crate) trait Failure {
+    fn to_io(&self) -> io::Error;
+}
+
+/// The errno of a system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Errno(pub(crate) i32);
+
+impl Errno {
+    /// Whether it is shown to one call, and ends nothing (SEMANTICS G4).
+    pub(crate) fn is_shown_once(self) -> bool {
+        self.0 == libc::ENOMEM
+    }
+}
+
+impl Failure for Errno {
+    fn to_io(&self) -> io::Error {
+        error(self.0)
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum End<F> {
+    Eof,
+    Failed(F),
+}
+
+pub(crate) struct Unread<F> {
+    segments: Queue<Segment>,
+    /// How many bytes of our memory the segments keep in use.
+    pinned: usize,
+    end: Option<End<F>>,
+    /// The errno of a failure that is shown once and ends nothing (SEMANTICS G4).
+    shown_once: Option<Errno>,
+}
+
+impl<F> Default for Unread<F> {
+    fn default() -> Unread<F> {
+        Unread { segments: Queue::default(), pinned: 0, end: None, shown_once: None }
+    }
+}
+
+impl<F: Failure> Unread<F> {
+    /// How many bytes there are; counts no further than `enough`.
+    pub(crate) fn available(&self, enough: usize) -> usize {
+        let mut len = 0;
+        for segment in self.segments.iter() {
+            len += segment.bytes().len();
+            if len >= enough {
+                break;
+            }
+        }
+        len
+    }
+
+    /// Whether there are no bytes.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    /// Whether a call that wants `min` bytes has an answer: so many bytes, the end, or an error.
+    #[inline]
+    pub(crate) fn has_answer(&self, min: usize) -> bool {
+        match min {
+            1 => !self.segments.is_empty() || self.has_ending(),
+            min => self.available(min) >= min || self.has_ending(),
+        }
+    }
+
+    /// How many bytes of our memory are kept in use.
+    #[inline]
+    pub(crate) fn pinned(&self) -> usize {
+        self.pinned
+    }
+
+    /// The first bytes in line, where they are.
+    pub(crate) fn first(&self) -> Option<&[u8]> {
+        self.segments.front().map(Segment::bytes)
+    }
+
+    // ---- arrivals ---------------------------------------------------------------------------
+
+    /// Bytes have come.
+    #[inline]
+    pub(crate) fn push(&mut self, segment: Segment) {
+        self.pinned += segment.footprint();
+        self.segments.push(segment);
+    }
+
+    /// Bytes have come in the buffer of a `read`, perhaps behind bytes that are in line already.
+    pub(crate) fn push_filled(&mut self, fill: Rc<Fill<dyn Any>>, deferred: &mut Deferred) {
+        let is_in_line = self.segments.iter().any(|segment| segment.is_in(&fill));
+        match is_in_line {
+            true => deferred.discard(fill), // its bytes are the last in line
+            false => self.push(Segment::Filled(fill)),
+        }
+    }
+
+    /// Makes what `fill` holds the first bytes in line.
+    pub(crate) fn push_first(&mut self, fill: Rc<Fill<dyn Any>>) {
+        self.segments.push_front(Segment::Filled(fill));
+    }
+
+    /// How the stream ends, behind the bytes that are here. The first ending stays.
+    pub(crate) fn finish(&mut self, end: End<F>) {
+        self.end.get_or_insert(end);
+    }
+
+    /// The next call that finds no bytes gives this errno, once.
+    pub(crate) fn show_once(&mut self, errno: Errno) {
+        self.shown_once = Some(errno);
+    }
+
+    // ---- the end ----------------------------------------------------------------------------
+
+    pub(crate) fn end(&self) -> Option<&End<F>> {
+        self.end.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn has_ending(&self) -> bool {
+        self.end.is_some() || self.shown_once.is_some()
+    }
+
+    /// What a call that finds no bytes is told: `Ok` at the end of the stream.
+    pub(crate) fn take_ending(&mut self) -> Option<io::Result<()>> {
+        if let Some(errno) = self.shown_once.take() {
+            return Some(Err(errno.to_io()));
+        }
+        self.end.as_ref().map(|end| match end {
+            End::Eof => Ok(()),
+            End::Failed(failure) => Err(failure.to_io()),
+        })
+    }
+
+    // ---- taking -----------------------------------------------------------------------------
+
+    fn pop(&mut self) -> Option<Segment> {
+        let segment = self.segments.pop()?;
+        self.pinned -= segment.footprint();
+        Some(segment)
+    }
+
+    /// Takes one piece.
+    #[inline]
+    pub(crate) fn take_chunk(&mut self, deferred: &mut Deferred) -> Option<Chunk> {
+        match self.pop()? {
+            Segment::Chunk(chunk) => Some(chunk),
+            Segment::Filled(fill) => {
+                let (piece, is_last) = piece_of(&fill);
+                match is_last {
+                    true => deferred.discard(fill),
+                    false => self.push_first(fill),
+                }
+                Some(piece)
+            }
+        }
+    }
+
+    /// Takes the first `len` bytes in line; fewer, if the first piece has fewer.
+    pub(crate) fn consume(&mut self, len: usize, deferred: &mut Deferred) {
+        let Some(first) = self.segments.front_mut() else { return };
+        let before = first.footprint();
+        match first {
+            Segment::Chunk(chunk) => chunk.advance(len.min(chunk.len())),
+            Segment::Filled(fill) => fill.consume(len.min(fill.received().len())),
+        }
+        self.pinned -= before - first.footprint();
+        if first.bytes().is_empty() {
+            if let Some(segment) = self.pop() {
+                segment.discard(deferred);
+            }
+        }
+    }
+
+    /// Shows the bytes piece by piece, and takes as many as `take` says of each. Ends with the
+    /// first piece that was not taken whole.
+    pub(crate) fn consume_with(
+        &mut self,
+        deferred: &mut Deferred,
+        mut take: impl FnMut(&[u8]) -> usize,
+    ) {
+        while let Some(bytes) = self.first() {
+            let (len, all) = (take(bytes), bytes.len());
+            self.consume(len, deferred);
+            if len < all {
+                return;
+            }
+        }
+    }
+
+    /// Drops all bytes.
+    pub(crate) fn clear(&mut self, deferred: &mut Deferred) {
+        while let Some(segment) = self.pop() {
+            segment.discard(deferred);
+        }
+    }
+
+    /// Takes all bytes as a copy.
+    pub(crate) fn take_all(&mut self, deferred: &mut Deferred) -> Vec<u8> {
+        let mut all = Vec::new();
+        self.consume_with(deferred, |bytes| {
+            all.extend_from_slice(bytes);
+            bytes.len()
+        });
+        all
+    }
+
+    /// Gives back what [`take_all`](Self::take_all) took.
+    pub(crate) fn put_back(&mut self, bytes: &[u8]) {
+        for piece in bytes.chunks(PIECE_LEN) {
+            self.push(Segment::Chunk(Chunk::from(piece.to_vec())));
+        }
+    }
+
+    // ---- a `read` and its buffer ------------------------------------------------------------
+
+    /// Copies the bytes in line that are in `fill`, so that the caller can have the buffer.
+    pub(crate) fn move_out_of(&mut self, fill: &Fill<dyn Any>, deferred: &mut Deferred) {
+        let Some(mut at) = self.segments.iter().position(|segment| segment.is_in(fill)) else {
+            return;
+        };
+        self.segments.remove(at).discard(deferred);
+        let mut is_last = fill.received().is_empty();
+        while !is_last {
+            let piece;
+            (piece, is_last) = piece_of(fill);
+            self.pinned += piece.footprint();
+            self.segments.insert(at, Segment::Chunk(piece));
+            at += 1;
+        }
+    }
+
+    /// Moves the first bytes in line into `fill`, as many as fit. Bytes that are in `fill` already
+    /// stay where they are if they are first in line; else they are copied out to their place
+    /// before.
+    pub(crate) fn gather(&mut self, fill: &Fill<dyn Any>, deferred: &mut Deferred) {
+        match self.segments.front() {
+            Some(first) if first.is_in(fill) => {
+                if let Some(segment) = self.pop() {
+                    segment.discard(deferred);
+                }
+            }
+            _ => self.move_out_of(fill, deferred),
+        }
+        fill.compact(); // another call may have taken bytes from its start
+        self.consume_with(deferred, |bytes| fill.append(bytes));
+    }
+}
+
+impl Unread<Errno> {
+    /// As [`take_ending`](Self::take_ending), for a layer above.
+    #[cfg(feature = "tls")]
+    pub(crate) fn take_ending_as_errno(&mut self) -> Option<Result<Option<Chunk>, Errno>> {
+        if let Some(errno) = self.shown_once.take() {
+            return Some(Err(errno));
+        }
+        self.end.as_ref().map(|end| match end {
+            End::Eof => Ok(None),
+            End::Failed(errno) => Err(*errno),
+        })
+    }
+
+    /// An errno of recv(2): it ends the stream, unless it is shown once only.
+    pub(super) fn fail(&mut self, errno: Errno) {
+        match errno.is_shown_once() {
+            true => self.show_once(errno),
+            false => self.finish(End::Failed(errno)),
+        }
+    }
+}
+
+/// Copies the next bytes out of a caller's buffer, and says whether they were the last.
+fn piece_of(fill: &Fill<dyn Any>) -> (Chunk, bool) {
+    let received = fill.received();
+    let piece = received[..received.len().min(PIECE_LEN)].to_vec();
+    let is_last = piece.len() == received.len();
+    fill.consume(piece.len());
+    (Chunk::from(piece), is_last)
+}

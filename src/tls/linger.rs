@@ -1,0 +1,63 @@
+//! What a TLS stream does after it was shut down and dropped: it waits a little for the peer.
+//!
+//! A peer may have sent what this end never received: session tickets, for one, which TLS 1.3
+//! servers send on their own. If the socket is closed before they arrive, TCP answers with a reset,
+//! and the peer loses what it had not read yet. So after `shutdown` the socket stays open until the
+//! peer has finished too: at most [`TIME`], for at most [`LEN`] bytes, and not when descriptors run
+//! out (SEMANTICS TL22).
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::session::Session;
+use crate::context;
+use crate::driver::UntilShortage;
+use crate::stream::RecvChunk;
+use crate::time::timeout;
+
+/// How long a dropped stream waits for its peer.
+const TIME: Duration = Duration::from_secs(1);
+/// How many bytes of its peer's it throws away.
+const LEN: usize = 64 * 1024;
+
+/// A handle of the session is dropped.
+pub(super) fn release(session: &Rc<Session>) {
+    // The pump has a weak count, and futures borrow a handle.
+    let is_last = Rc::strong_count(session) == 1;
+    if !is_last || !session.has_closed() || session.has_ended() {
+        return;
+    }
+    let connection = session.tcp().connection();
+    if !connection.is_home() {
+        return; // no task can wait
+    }
+    let Some(handle) = context::handle_of(connection.home()) else { return };
+    connection.receive_again();
+    drop(handle.executor.spawn(linger(session.clone())));
+}
+
+async fn linger(session: Rc<Session>) {
+    let mut until_short = UntilShortage::new(session.tcp().connection().home());
+    let mut drained = pin!(timeout(TIME, drain(&session, LEN)));
+    poll_fn(|cx| match until_short.poll(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => drained.as_mut().poll(cx).map(|_| ()),
+    })
+    .await;
+}
+
+/// Receives until the peer has finished, and throws away what comes: at most `max` bytes.
+pub(super) async fn drain(session: &Rc<Session>, max: usize) -> io::Result<()> {
+    let mut len = 0;
+    while let Some(chunk) = RecvChunk::new(session).await? {
+        len += chunk.len();
+        if len > max {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,539 @@
+//! Sending through TLS: whole buffers wait here until TCP has room, then they are encrypted.
+//!
+//! The first poll of a send encrypts at once what there is room for. What is left is encrypted by
+//! one task, the [`Pump`], as TCP gets rid of ciphertext: so a send goes on when its future is
+//! dropped or forgotten. The last ciphertext of a buffer is a send of TCP's that the future waits
+//! for; it is woken once, when all of its buffer is with the kernel.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, ready};
+
+use super::engine::{BATCH_LEN, Engine};
+use super::session::Session;
+use crate::buf::Outgoing;
+use crate::context;
+use crate::deferred::Deferred;
+use crate::executor::AbortHandle;
+use crate::queue::{Key, WaiterId};
+use crate::stream::{Abandoned, SendQueue};
+
+/// Nothing more is encrypted while TCP has more ciphertext than this: one batch is in flight, and
+/// one is ready to follow it.
+const AHEAD_LEN: usize = BATCH_LEN + BATCH_LEN / 16;
+
+/// How many batches are encrypted in one go: as many as TCP has room for where it does not send at
+/// once; where it does, other tasks want their turn.
+const BATCHES: usize = 4;
+
+/// The sending side of a session.
+pub(super) struct Outbound {
+    /// Sent here means encrypted.
+    queue: SendQueue<Encrypted>,
+    direction: Direction,
+    pump: Option<AbortHandle>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Open,
+    /// `close_notify` is sent when everything is encrypted.
+    CloseAsked,
+    /// `close_notify` is on its way, and TCP was asked to shut down behind it.
+    Closed,
+}
+
+/// What the future of a buffer is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Encrypted {
+    /// All of it was encrypted. TCP's entry for the last bytes, unless no future was there to wait
+    /// for it.
+    Whole(Option<Key>),
+    /// Nothing more of it will be.
+    Failed,
+}
+
+impl Default for Outbound {
+    fn default() -> Outbound {
+        Outbound { queue: SendQueue::default(), direction: Direction::Open, pump: None }
+    }
+}
+
+/// What a buffer that was sent comes back with.
+pub(super) struct Report {
+    pub(super) sent: usize,
+    pub(super) error: Option<io::Error>,
+    pub(super) outgoing: Outgoing,
+}
+
+impl Session {
+    /// Changes the sending side; then does what that left to be done.
+    fn sending<T>(&self, change: impl FnOnce(&mut Outbound, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.outbound.borrow_mut(), &mut deferred);
+        self.tcp().connection().home().finish(deferred);
+        result
+    }
+
+    /// Why nothing can be sent, if so.
+    pub(super) fn refusal(&self) -> Option<io::Error> {
+        if self.outbound.borrow().direction != Direction::Open {
+            return Some(io::Error::from_raw_os_error(libc::EPIPE));
+        }
+        self.cannot_encrypt()
+    }
+
+    fn cannot_encrypt(&self) -> Option<io::Error> {
+        self.engine_failure().or_else(|| self.tcp().connection().check_sendable().err())
+    }
+
+    /// Ends every send that waits here, with a failure.
+    pub(super) fn fail_queue(&self) {
+        self.sending(|outbound, deferred| {
+            outbound.queue.finish_all(deferred, || Encrypted::Failed);
+        });
+        self.tcp().connection().wake_senders();
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.tcp().connection().unsent() <= AHEAD_LEN
+    }
+
+    /// Whether `close_notify` was sent.
+    pub(super) fn has_closed(&self) -> bool {
+        self.outbound.borrow().direction == Direction::Closed
+    }
+
+    // ---- ciphertext -------------------------------------------------------------------------
+
+    /// What the engine has to say to the peer.
+    fn take_ciphertext(&self) -> Vec<u8> {
+        self.with_engine(|engine| if engine.has_out() { engine.take_out() } else { Vec::new() })
+            .unwrap_or_default()
+    }
+
+    /// Hands TCP what the engine has to say. Away from home it stays until the next time; after
+    /// TCP's end it is of no use.
+    pub(super) fn flush(&self) {
+        let connection = self.tcp().connection();
+        if connection.is_home() {
+            let _ = connection.send_detached(self.take_ciphertext());
+        }
+    }
+
+    /// Encrypts `bytes` and hands them to TCP; false if that cannot be.
+    pub(super) fn encrypt(&self, bytes: &[u8]) -> bool {
+        if self.cannot_encrypt().is_some() {
+            return false;
+        }
+        let is_encrypted = self.with_engine(|engine| engine.write(bytes)) == Some(true);
+        self.flush();
+        is_encrypted
+    }
+
+    /// New keys for what is sent from here on.
+    pub(super) fn refresh_keys(&self) -> io::Result<()> {
+        if let Some(error) = self.refusal() {
+            return Err(error);
+        }
+        let is_done = self.with_engine(Engine::refresh_keys) == Some(true);
+        self.flush();
+        match is_done {
+            true => Ok(()),
+            false => Err(self.refusal().unwrap_or_else(|| {
+                io::Error::new(io::ErrorKind::Unsupported, "TLS 1.2 cannot change its keys")
+            })),
+        }
+    }
+
+    // ---- the queue --------------------------------------------------------------------------
+
+    /// Encrypts what waits, as far as TCP has room and others are not kept waiting; closes if that
+    /// was asked for. True: nothing waits any more.
+    pub(super) fn drive(&self) -> bool {
+        if !self.tcp().connection().is_home() {
+            return false;
+        }
+        for _ in 0..BATCHES {
+            if self.outbound.borrow().queue.is_idle() {
+                self.close_if_asked();
+                return true;
+            }
+            if self.cannot_encrypt().is_some() {
+                self.fail_queue();
+                continue;
+            }
+            if !self.has_room() {
+                return false;
+            }
+            let first = self.sending(|outbound, _| outbound.queue.take_first());
+            // None: a part of it is being encrypted, and what that calls has come back here.
+            let Some((payload, offset)) = first else { return false };
+            self.encrypt_batch(payload, offset);
+        }
+        false
+    }
+
+    /// Encrypts the next batch of the first buffer in line.
+    fn encrypt_batch(&self, payload: Outgoing, offset: usize) {
+        let len = with_batch(&payload, offset, |bytes| {
+            let is_encrypted = self.with_engine(|engine| engine.write(bytes)) == Some(true);
+            is_encrypted.then_some(bytes.len())
+        });
+        let ciphertext = self.take_ciphertext();
+        let is_last = len.is_some_and(|len| offset + len == payload.len());
+        let is_whole = self.hand_over(ciphertext, is_last);
+        self.sending(|outbound, deferred| {
+            outbound.queue.give_back([payload]);
+            match (len, is_whole) {
+                (Some(len), Ok(key)) => {
+                    outbound.queue.advance(1, len, deferred, || Encrypted::Whole(key));
+                }
+                _ => outbound.queue.finish_first(1, deferred, || Encrypted::Failed),
+            }
+        });
+    }
+
+    /// Gives TCP ciphertext of the first buffer in line. If it is the last of a buffer whose future
+    /// can be told: TCP's entry for it, which wakes the future from now on.
+    fn hand_over(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
+        let connection = self.tcp().connection();
+        connection.check_sendable()?;
+        let waker = {
+            let queue = &mut self.outbound.borrow_mut().queue;
+            let is_claimed = is_last && !ciphertext.is_empty() && queue.first_is_live();
+            is_claimed.then(|| queue.take_first_waker())
+        };
+        match waker {
+            Some(waker) => connection.send_claimed(ciphertext, waker).map(Some),
+            None => connection.send_detached(ciphertext).map(|()| None),
+        }
+    }
+
+    /// Waits until TCP has room for more, and it is this task's turn.
+    fn poll_room(
+        &self,
+        waiter: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let room = ready!(self.tcp().connection().poll_unsent(AHEAD_LEN, waiter, cx));
+        context::spend(cx).map(|()| room)
+    }
+
+    /// Waits until everything is encrypted.
+    pub(super) fn poll_drive(
+        self: &Rc<Self>,
+        waiter: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.drive() {
+            return Poll::Ready(Ok(()));
+        }
+        if let Err(error) = self.tcp().connection().check_home() {
+            return context::spend(cx).map(|()| Err(error));
+        }
+        self.start_pump();
+        self.tcp().connection().wait_for_progress(waiter, cx);
+        Poll::Pending
+    }
+
+    // ---- closing ----------------------------------------------------------------------------
+
+    /// Sends `close_notify` when everything is encrypted, then TCP's end, without a future that waits
+    /// for it.
+    pub(super) fn close_in_background(self: &Rc<Self>) {
+        let connection = self.tcp().connection();
+        self.sending(|outbound, _| {
+            if outbound.direction == Direction::Open {
+                outbound.direction = Direction::CloseAsked;
+            }
+        });
+        if !connection.is_home() {
+            // It cannot be said from here, so the peer takes the end for a truncation.
+            connection.ask_shutdown();
+        } else if !self.drive() {
+            self.start_pump();
+        }
+    }
+
+    fn close_if_asked(&self) {
+        if self.outbound.borrow().direction != Direction::CloseAsked {
+            return;
+        }
+        let connection = self.tcp().connection();
+        if connection.check_sendable().is_ok() {
+            self.with_engine(Engine::close);
+            self.flush();
+        }
+        self.outbound.borrow_mut().direction = Direction::Closed;
+        connection.ask_shutdown();
+    }
+
+    /// Asks for the close, and waits until `close_notify` was sent; then TCP's shutdown is to be
+    /// waited for. Dropped, it is sent all the same.
+    pub(super) fn poll_close_notify(
+        self: &Rc<Self>,
+        waiter: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.has_closed() {
+            if let Err(error) = self.tcp().connection().check_home() {
+                return context::spend(cx).map(|()| Err(error));
+            }
+            self.close_in_background();
+        }
+        ready!(self.poll_drive(waiter, cx))?;
+        if let Some(failure) = self.engine_failure() {
+            // TLS cannot say the end any more; TCP's end says the rest.
+            self.tcp().connection().ask_shutdown();
+            return context::spend(cx).map(|()| Err(failure));
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    // ---- the pump ---------------------------------------------------------------------------
+
+    /// Lets a task encrypt what waits.
+    fn start_pump(self: &Rc<Self>) {
+        let home = self.tcp().connection().home();
+        if self.outbound.borrow().pump.is_some() || !self.tcp().connection().is_home() {
+            return;
+        }
+        let Some(handle) = context::handle_of(home) else { return };
+        let pump = Pump { session: Rc::downgrade(self), waiter: None };
+        let task = handle.executor.spawn(pump).abort_handle();
+        self.outbound.borrow_mut().pump = Some(task);
+    }
+}
+
+/// Encrypts what waits, as TCP gets room for it. Ends when nothing waits, or with its session.
+struct Pump {
+    session: Weak<Session>,
+    waiter: Option<WaiterId>,
+}
+
+impl Future for Pump {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(session) = self.session.upgrade() else { return Poll::Ready(()) };
+        while !session.drive() {
+            if ready!(session.poll_room(&mut self.waiter, cx)).is_err() {
+                session.fail_queue();
+                break;
+            }
+        }
+        session.outbound.borrow_mut().pump = None;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Pump {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.upgrade() {
+            session.tcp().connection().stop_waiting_for_progress(self.waiter);
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Some(pump) = &self.outbound.get_mut().pump {
+            pump.abort();
+        }
+    }
+}
+
+/// Shows the next batch of a buffer from `offset` on as one slice.
+fn with_batch<T>(payload: &Outgoing, offset: usize, run: impl FnOnce(&[u8]) -> T) -> T {
+    if let Some(bytes) = payload.as_one(offset) {
+        return run(&bytes[..bytes.len().min(BATCH_LEN)]);
+    }
+    // Many small pieces become few records.
+    let mut batch = Vec::with_capacity(BATCH_LEN.min(payload.len() - offset));
+    for piece in payload.pieces(offset) {
+        let room = BATCH_LEN - batch.len();
+        batch.extend_from_slice(&piece[..piece.len().min(room)]);
+        if batch.len() == BATCH_LEN {
+            break;
+        }
+    }
+    run(&batch)
+}
+
+/// The future of `send`, `send_all` and `sendv`.
+pub(super) struct SendBuffer<'a, T> {
+    session: &'a Rc<Session>,
+    state: SendState,
+    answer: fn(Report) -> T,
+}
+
+enum SendState {
+    /// Not polled yet: nothing has happened.
+    Start(Outgoing),
+    /// In the session's queue.
+    Queued(Key),
+    /// Encrypted. The last of it is an entry of TCP's.
+    Sending {
+        payload: Outgoing,
+        key: Key,
+    },
+    Done,
+}
+
+/// No part of it is pinned.
+impl<T> Unpin for SendBuffer<'_, T> {}
+
+impl<'a, T> SendBuffer<'a, T> {
+    pub(super) fn new(
+        session: &'a Rc<Session>,
+        outgoing: Outgoing,
+        answer: fn(Report) -> T,
+    ) -> Self {
+        SendBuffer { session, state: SendState::Start(outgoing), answer }
+    }
+
+    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
+        loop {
+            let step = match std::mem::replace(&mut self.state, SendState::Done) {
+                SendState::Start(payload) => self.start(payload, cx),
+                SendState::Queued(key) => self.poll_queued(key, cx),
+                SendState::Sending { payload, key } => self.poll_sending(payload, key, cx),
+                SendState::Done => unreachable!("a future is not polled after it was ready"),
+            };
+            match step {
+                Step::Ready(report) => return Poll::Ready(report),
+                Step::Wait(state) => {
+                    self.state = state;
+                    return Poll::Pending;
+                }
+                Step::GoOn(state) => self.state = state,
+            }
+        }
+    }
+
+    /// Queues the buffer; a refusal, or an empty buffer, is answered at once.
+    fn start(&self, payload: Outgoing, cx: &mut Context<'_>) -> Step {
+        if context::spend(cx).is_pending() {
+            return Step::Wait(SendState::Start(payload));
+        }
+        let session = self.session;
+        let error = session.refusal();
+        if error.is_some() || payload.len() == 0 {
+            return Step::Ready(Report { sent: 0, error, outgoing: payload });
+        }
+        let waker = cx.waker().clone(); // foreign code: before the borrow
+        let key = session
+            .sending(|outbound, _| outbound.queue.push(payload.len(), Some(payload), Some(waker)));
+        if !session.drive() {
+            session.start_pump();
+        }
+        Step::GoOn(SendState::Queued(key))
+    }
+
+    fn poll_queued(&self, key: Key, cx: &mut Context<'_>) -> Step {
+        let session = self.session;
+        if let Some(collected) = session.sending(|outbound, _| outbound.queue.collect(key)) {
+            let payload = collected.payload.expect("a payload comes back when it is encrypted");
+            return match collected.answer {
+                Encrypted::Whole(Some(key)) => Step::GoOn(SendState::Sending { payload, key }),
+                Encrypted::Whole(None) => Step::ready(payload, None),
+                Encrypted::Failed => {
+                    let error = session.cannot_encrypt().or_else(|| session.refusal());
+                    Step::ready(payload, Some(error.unwrap_or_else(not_possible)))
+                }
+            };
+        }
+        if let Err(error) = session.tcp().connection().check_home() {
+            if context::spend(cx).is_pending() {
+                return Step::Wait(SendState::Queued(key));
+            }
+            let payload =
+                session.sending(|outbound, deferred| outbound.queue.take_back(key, deferred));
+            return Step::ready(
+                payload.expect("an entry stays until it is collected"),
+                Some(error),
+            );
+        }
+        session.wait_for_entry(key, cx);
+        Step::Wait(SendState::Queued(key))
+    }
+
+    fn poll_sending(&self, payload: Outgoing, key: Key, cx: &mut Context<'_>) -> Step {
+        match self.session.tcp().connection().poll_collect(key, cx) {
+            Poll::Pending => Step::Wait(SendState::Sending { payload, key }),
+            Poll::Ready(sent) => Step::ready(payload, sent.err()),
+        }
+    }
+}
+
+/// What a poll of a [`SendBuffer`] came to.
+enum Step {
+    Ready(Report),
+    Wait(SendState),
+    GoOn(SendState),
+}
+
+impl Step {
+    /// How much of a buffer the peer can read after a failure is not known.
+    fn ready(outgoing: Outgoing, error: Option<io::Error>) -> Step {
+        let sent = if error.is_some() { 0 } else { outgoing.len() };
+        Step::Ready(Report { sent, error, outgoing })
+    }
+}
+
+impl<T> Future for SendBuffer<'_, T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let answer = self.answer;
+        self.poll_report(cx).map(answer)
+    }
+}
+
+impl<T> Drop for SendBuffer<'_, T> {
+    fn drop(&mut self) {
+        let session = self.session;
+        match self.state {
+            SendState::Queued(key) => session.abandon(key),
+            SendState::Sending { key, .. } => session.tcp().connection().detach(key),
+            SendState::Start(_) | SendState::Done => {}
+        }
+    }
+}
+
+impl Session {
+    /// Lets the end of an entry wake the task of `cx`; at once, if it ended just now.
+    fn wait_for_entry(&self, key: Key, cx: &mut Context<'_>) {
+        if !self.outbound.borrow().queue.wants(key, cx.waker()) {
+            return;
+        }
+        let waker = cx.waker().clone(); // foreign code: before the borrow
+        let is_late = self.sending(|outbound, deferred| {
+            outbound.queue.set_waker(key, waker, deferred);
+            outbound.queue.is_finished(key)
+        });
+        if is_late {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// The future of a buffer is gone before its answer. If a part of it was encrypted, the rest
+    /// follows.
+    fn abandon(self: &Rc<Self>, key: Key) {
+        let abandoned = self.sending(|outbound, deferred| outbound.queue.abandon(key, deferred));
+        match abandoned {
+            Abandoned::Committed => self.start_pump(),
+            Abandoned::Removed(Some(Encrypted::Whole(Some(key)))) => {
+                self.tcp().connection().detach(key);
+            }
+            Abandoned::Removed(_) => {}
+        }
+    }
+}
+
+pub(super) fn not_possible() -> io::Error {
+    io::Error::other("TLS cannot send at this point")
+}
