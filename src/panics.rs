@@ -4,8 +4,6 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-pub(crate) use drop_payload as bury; // what `driver/mod.rs` calls it
-
 /// Runs foreign code. If it panics, the panic hook reports that, and this returns.
 pub(crate) fn contain(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {

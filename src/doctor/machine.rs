@@ -9,7 +9,7 @@ use std::env;
 use std::fs;
 use std::path::Path;
 
-use crate::driver::{ask_in_vain, io_uring_disabled, is_denial};
+use crate::driver::{errnos_of_empty_calls, io_uring_disabled, is_denial};
 use crate::sys::{self, Limited};
 
 use super::Limit;
@@ -41,7 +41,7 @@ impl Facts {
             disabled: io_uring_disabled(),
             group: group.and_then(|text| text.trim().parse().ok()),
             is_filtered: sys::has_seccomp_filter(),
-            calls: ask_in_vain(),
+            calls: errnos_of_empty_calls(),
             container: container(),
         }
     }

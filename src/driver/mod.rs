@@ -53,12 +53,12 @@ pub(crate) use op::{
 pub use probe::{Backend, ParseBackendError, SetupError};
 pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};
 use ring::Sleep;
-pub(crate) use ring::ask_in_vain;
+pub(crate) use ring::errnos_of_empty_calls;
 use sleeper::Sleeper;
 use submissions::Submissions;
 
 use crate::deferred::Deferred;
-use crate::panics::bury;
+use crate::panics::drop_payload;
 use crate::sys;
 use crate::sys::fork::ForkMark;
 
@@ -465,7 +465,7 @@ impl Driver {
             if !is_with_owner.take() {
                 resume_unwind(payload); // a mistake of ours
             }
-            bury(payload);
+            drop_payload(payload);
         }
     }
 

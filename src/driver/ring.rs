@@ -263,7 +263,7 @@ fn unregister_ring(fd: i32, index: i32) {
 
 /// The three system calls of a ring, each with the errno of a call that asks for nothing. A filter
 /// or the sysctl answers before the kernel looks at the arguments.
-pub(crate) fn ask_in_vain() -> [(&'static str, i32); 3] {
+pub(crate) fn errnos_of_empty_calls() -> [(&'static str, i32); 3] {
     /// A descriptor that is never open.
     const NONE: libc::c_int = libc::c_int::MAX;
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
