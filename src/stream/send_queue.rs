@@ -429,7 +429,13 @@ impl<A> SendQueue<A> {
         }
     }
 
-    /// Whether the payload of the entry is with an op.
+    /// Whether the payload of the first entry in line was taken.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_first_being_sent(&self) -> bool {
+        self.line.front().is_some_and(|key| self.is_being_sent(key))
+    }
+
+    /// Whether the payload of the entry was taken.
     pub(crate) fn is_being_sent(&self, key: Key) -> bool {
         self.line.get(key).is_some_and(|entry| entry.payload.is_none())
     }

@@ -89,10 +89,13 @@ impl Session {
         self.engine_failure().or_else(|| self.tcp().connection().check_sendable().err())
     }
 
-    /// Ends every send that waits here, with a failure.
+    /// Ends every send that waits here, with a failure; unless a part of one is being encrypted, which
+    /// ends them when it has its payload back.
     pub(super) fn fail_queue(&self) {
         self.sending(|outbound, deferred| {
-            outbound.queue.finish_all(deferred, || Encrypted::Failed);
+            if !outbound.queue.is_first_being_sent() {
+                outbound.queue.finish_all(deferred, || Encrypted::Failed);
+            }
         });
         self.tcp().connection().wake_senders();
     }
@@ -178,21 +181,22 @@ impl Session {
 
     /// Encrypts the next batch of the first buffer in line.
     fn encrypt_batch(&self, payload: Outgoing, offset: usize) {
-        let len = with_batch(&payload, offset, |bytes| {
-            let is_encrypted = self.with_engine(|engine| engine.write(bytes)) == Some(true);
-            is_encrypted.then_some(bytes.len())
+        let all = payload.len();
+        let taken = Taken { session: self, payload: Some(payload) };
+        let len = taken.payload.as_ref().and_then(|payload| {
+            with_batch(payload, offset, |bytes| {
+                let is_encrypted = self.with_engine(|engine| engine.write(bytes)) == Some(true);
+                is_encrypted.then_some(bytes.len())
+            })
         });
         let ciphertext = self.take_ciphertext();
-        let is_last = len.is_some_and(|len| offset + len == payload.len());
-        let is_whole = self.hand_over(ciphertext, is_last);
-        self.sending(|outbound, deferred| {
-            outbound.queue.give_back([payload]);
-            match (len, is_whole) {
-                (Some(len), Ok(key)) => {
-                    outbound.queue.advance(1, len, deferred, || Encrypted::Whole(key));
-                }
-                _ => outbound.queue.finish_first(1, deferred, || Encrypted::Failed),
+        let is_whole = self.hand_over(ciphertext, len.is_some_and(|len| offset + len == all));
+        drop(taken); // the queue has its payload back
+        self.sending(|outbound, deferred| match (len, is_whole) {
+            (Some(len), Ok(key)) => {
+                outbound.queue.advance(1, len, deferred, || Encrypted::Whole(key));
             }
+            _ => outbound.queue.finish_first(1, deferred, || Encrypted::Failed),
         });
     }
 
@@ -342,6 +346,22 @@ impl Drop for Session {
     fn drop(&mut self) {
         if let Some(pump) = &self.outbound.get_mut().pump {
             pump.abort();
+        }
+    }
+}
+
+/// The payload of the first buffer in line. It goes back to the queue, also if a panic passes.
+struct Taken<'a> {
+    session: &'a Session,
+    payload: Option<Outgoing>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        let payload = self.payload.take();
+        self.session.sending(|outbound, _| outbound.queue.give_back(payload));
+        if std::thread::panicking() {
+            self.session.fail_queue();
         }
     }
 }
