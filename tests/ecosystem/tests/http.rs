@@ -1,6 +1,7 @@
 //! hyper and what is built on it run unmodified: http1 and http2, server and client, hyper-util's
 //! automatic server, an axum router, h2 by itself, upgrades to WebSocket, timeouts.
 
+#[path = "../../common/mod.rs"]
 mod common;
 
 use std::cell::RefCell;

@@ -12,11 +12,11 @@ mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU8, Ordering};
 }
 
-#[path = "../src/driver/handshake.rs"]
+#[path = "../../src/driver/handshake.rs"]
 mod handshake;
 
 #[allow(dead_code, reason = "the executor uses all of it")]
-#[path = "../src/executor/inbox.rs"]
+#[path = "../../src/executor/inbox.rs"]
 mod inbox;
 
 use loom::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

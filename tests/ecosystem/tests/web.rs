@@ -1,26 +1,16 @@
 //! The examples of the web as programs, on both engines, and programs that are nobody's of ours at the
 //! other end: curl, wrk, h2load, openssl, Python. What is not installed here is skipped, with a word.
 
+#[path = "../../common/mod.rs"]
 mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream as StdStream};
 use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
 
+use common::PATIENCE;
 use common::example::{self, serve};
-use common::peer::{self, Folder, Peer, engines};
-use common::{PATIENCE, Watchdog};
-
-/// Runs a test once for each engine that the examples can have here, with a folder of its own.
-fn on_each_engine(name: &str, test: impl Fn(&str, &Folder)) {
-    for engine in engines() {
-        eprintln!("-- {engine}");
-        let _watchdog = Watchdog::start();
-        test(engine, &Folder::new(&format!("{name}-{engine}")));
-    }
-}
+use common::peer::{self, Folder, Peer, on_each_engine};
 
 /// Runs a program to its end, which must be a good one: what it printed.
 #[track_caller]
@@ -133,25 +123,8 @@ fn curl_is_served_without_tls() {
             .args(["--parallel", "--parallel-immediate", "--parallel-max", "50"])
             .arg(format!("{url}hello?[1-200]")));
         assert_eq!(parallel.matches("hello, HTTP/1.1\n").count(), 200, "{parallel}");
-        idle_again(&server, before);
+        server.is_idle_again(before);
     });
-}
-
-/// Descriptors go back to what they were, and then nothing is computed any more.
-#[track_caller]
-fn idle_again(server: &Peer, descriptors: usize) {
-    let until = Instant::now() + *PATIENCE / 2;
-    while server.descriptors() > descriptors {
-        assert!(Instant::now() < until, "descriptors left: {}", server.descriptors());
-        thread::sleep(Duration::from_millis(5));
-    }
-    // A loop that spins has both of the halves below full.
-    let spent = || {
-        let before = server.cpu_ticks();
-        thread::sleep(Duration::from_millis(300));
-        server.cpu_ticks() - before
-    };
-    assert!((0..10).any(|_| spent() < 10), "it computes with nothing to do");
 }
 
 #[test]
@@ -170,7 +143,7 @@ fn wrk_finds_no_error() {
         let requests = requests.and_then(|(number, _)| number.parse::<u64>().ok());
         assert!(requests > Some(0), "{text}");
         println!("wrk, {engine}: {} requests", requests.unwrap_or_default());
-        idle_again(&server, before);
+        server.is_idle_again(before);
     });
 }
 
@@ -204,7 +177,7 @@ fn h2load_finds_no_error() {
             assert_eq!(number("succeeded"), 1000, "{text}");
             assert!(text.contains("0 4xx, 0 5xx"), "{text}");
         }
-        idle_again(&server, before);
+        server.is_idle_again(before);
     });
 }
 
@@ -359,46 +332,6 @@ fn http_client_asks_python() {
         let (status, text) = Peer::start(example_on("http_client", engine).arg(nobody)).end();
         assert_eq!(status.code(), Some(1));
         assert!(text.contains("refused"), "{text}");
-    });
-}
-
-// ---- the echo server ----------------------------------------------------------------------------
-
-#[test]
-fn tls_echo_serves_openssl() {
-    if !peer::has(&["openssl"]) {
-        return;
-    }
-    on_each_engine("tls_echo", |engine, folder| {
-        let cert = folder.file("cert.pem");
-        let (server, addr) = serve("tls_echo", &["--save-cert", &cert], engine);
-        let before = server.descriptors();
-        for version in ["-tls1_2", "-tls1_3"] {
-            let client = || {
-                Peer::start(
-                    Command::new("openssl")
-                        .args(["s_client", "-connect", &addr, version, "-CAfile", &cert, "-quiet"])
-                        .args(["-no_ign_eof", "-verify_return_error", "-servername", "localhost"]),
-                )
-            };
-            let (mut first, mut second) = (client(), client());
-            for round in 0..3 {
-                for (number, client) in [&mut first, &mut second].into_iter().enumerate() {
-                    let line = format!("line {round} of {number}");
-                    client.write(&format!("{line}\n"));
-                    client.wait_for(&line);
-                }
-            }
-            // One says goodbye, the other is killed.
-            first.close_stdin();
-            let (status, text) = first.end();
-            assert!(status.success(), "{status}: {text}");
-            second.signal(libc::SIGKILL);
-            assert!(!second.end().0.success());
-        }
-        idle_again(&server, before);
-        let errors = server.text();
-        assert!(!errors.contains("panicked"), "{errors}");
     });
 }
 
@@ -682,7 +615,7 @@ fn ws_server_serves_python() {
             // Too much for one message: the client hears why.
             let (status, text) = ws_client_of_python(&url, "huge", files).end();
             assert!(status.success() && text.contains("HEARD 1009"), "{status}: {text}");
-            idle_again(&server, before);
+            server.is_idle_again(before);
             // A goodbye to those who are there.
             let client = ws_client_of_python(&url, "wait", files);
             client.wait_for("GOT ");

@@ -1,6 +1,7 @@
 //! Crates that know nothing of this runtime run on it unmodified; one test for each row of the table
 //! in `src/docs/ecosystem.md`. HTTP has its own file.
 
+#[path = "../../common/mod.rs"]
 mod common;
 
 use std::cell::RefCell;
