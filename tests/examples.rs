@@ -62,13 +62,13 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 }
 
 /// Every example is here, says how it is run, and is run by a test: of this file, of
-/// `tests/ecosystem/tests/web.rs`, or of one that has its name.
+/// `tests/ecosystem/tests/web`, or of one that has its name.
 #[test]
 fn every_example_is_known() {
     // `tls_echo` is in `tests/tls_peers.rs`.
     const KNOWN: [&str; 7] =
         ["compare", "doctor", "echo", "proxy", "staggered", "tasks", "tls_echo"];
-    // These belong to `tests/ecosystem`, and are in its `web.rs`.
+    // These belong to `tests/ecosystem`, and are in its `web`.
     const WEB: [&str; 4] = ["http_client", "https_server", "ws_client", "ws_server"];
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !sources.exists() {

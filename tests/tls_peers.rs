@@ -1,5 +1,5 @@
 //! TLS with strangers at the other end: openssl and Python, as clients and as servers. What is not
-//! installed here is skipped, with a word. `tests/tls.rs` has the first words with openssl.
+//! installed here is skipped, with a word. `tests/tls` has the first words with openssl.
 
 mod common;
 #[path = "common/keys.rs"]
