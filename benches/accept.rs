@@ -6,8 +6,8 @@
 //! every byte.
 //!
 //! ```text
-//! cargo bench --bench accept                      criterion: time per connection
-//! PAIRED=10 cargo bench --bench accept            interleaved: ratios, and CPU time per connection
+//! cargo bench -p tamam-benches --bench accept             criterion: time per connection
+//! PAIRED=10 cargo bench -p tamam-benches --bench accept   interleaved: ratios, and CPU time per connection
 //! ```
 //!
 //! Connecting costs more than accepting, so the time per connection is the client's; the CPU time of

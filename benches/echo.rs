@@ -6,10 +6,10 @@
 //! compares every byte.
 //!
 //! ```text
-//! cargo bench --bench echo                        criterion: time per request
-//! cargo bench --bench echo -- 64B/50/raw_ring     one of them
-//! PAIRED=10 cargo bench --bench echo              interleaved: ratios, and CPU time per request
-//! PAIRED=10 cargo bench --bench echo -- 64B/50    one row of it
+//! cargo bench -p tamam-benches --bench echo                       criterion: time per request
+//! cargo bench -p tamam-benches --bench echo -- 64B/50/raw_ring    one of them
+//! PAIRED=10 cargo bench -p tamam-benches --bench echo             interleaved: ratios, and CPU time per request
+//! PAIRED=10 cargo bench -p tamam-benches --bench echo -- 64B/50   one row of it
 //! ```
 //!
 //! Time per request is bounded below by the client, which costs about as much as a server. The CPU

@@ -5,8 +5,8 @@
 //! the same service; only what is below differs. The client compares every byte.
 //!
 //! ```text
-//! cargo bench --bench http                      criterion: time per request
-//! PAIRED=10 cargo bench --bench http            interleaved: ratios, and CPU time per request
+//! cargo bench -p tamam-benches --bench http             criterion: time per request
+//! PAIRED=10 cargo bench -p tamam-benches --bench http   interleaved: ratios, and CPU time per request
 //! ```
 
 mod support;

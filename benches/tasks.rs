@@ -11,8 +11,8 @@
 //! program. No I/O is done, but both runtimes look after their I/O at their own pace.
 //!
 //! ```text
-//! cargo bench --bench tasks                       criterion; a figure of a /1000 is per 1000
-//! PAIRED=10 cargo bench --bench tasks             interleaved: time per operation, ratios
+//! cargo bench -p tamam-benches --bench tasks             criterion; a figure of a /1000 is per 1000
+//! PAIRED=10 cargo bench -p tamam-benches --bench tasks   interleaved: time per operation, ratios
 //! ```
 
 mod support;

@@ -9,8 +9,8 @@
 //! is the nearest one, which tokio answers with a write to its eventfd. A server always has a nearer one.
 //!
 //! ```text
-//! cargo bench --bench timers                      criterion; the figure of /10000 is per 10 000
-//! PAIRED=10 cargo bench --bench timers            interleaved: time per timer, ratios
+//! cargo bench -p tamam-benches --bench timers             criterion; the figure of /10000 is per 10 000
+//! PAIRED=10 cargo bench -p tamam-benches --bench timers   interleaved: time per timer, ratios
 //! ```
 
 mod support;

@@ -6,9 +6,9 @@
 //! tokio-rustls. The client is a thread with plain sockets and rustls; it compares every byte.
 //!
 //! ```text
-//! cargo bench --bench tls                       criterion: time
-//! PAIRED=10 cargo bench --bench tls             interleaved: ratios, and CPU time of the server
-//! PAIRED=10 cargo bench --bench tls -- echo     one row of it
+//! cargo bench -p tamam-benches --bench tls                     criterion: time
+//! PAIRED=10 cargo bench -p tamam-benches --bench tls           interleaved: ratios, and CPU time of the server
+//! PAIRED=10 cargo bench -p tamam-benches --bench tls -- echo   one row of it
 //! ```
 
 mod support;

@@ -8,8 +8,8 @@
 //! core each; on a machine with one core the figures mean little.
 //!
 //! ```text
-//! cargo bench --bench wake                        criterion: time per wake
-//! PAIRED=10 cargo bench --bench wake              interleaved: time per wake, ratios
+//! cargo bench -p tamam-benches --bench wake             criterion: time per wake
+//! PAIRED=10 cargo bench -p tamam-benches --bench wake   interleaved: time per wake, ratios
 //! ```
 
 mod support;

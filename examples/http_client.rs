@@ -1,7 +1,7 @@
 //! Asks web servers: HTTP/1.1 or HTTP/2 as they agree by ALPN, over TLS or without.
 //!
-//!     cargo run --release --example http_client -- https://localhost:8443/hello --ca cert.pem
-//!     cargo run --release --example http_client -- http://localhost:8000/ http://localhost:8000/b
+//!     cargo run --release -p tamam-ecosystem --example http_client -- https://localhost:8443/hello --ca cert.pem
+//!     cargo run --release -p tamam-ecosystem --example http_client -- http://localhost:8000/ http://localhost:8000/b
 //!
 //! Prints the status and the version of each answer to stderr and its body to stdout; requests to one
 //! server share a connection. A request has 10 s for each of its steps.

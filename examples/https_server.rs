@@ -1,6 +1,6 @@
 //! A web server: hyper over TLS, HTTP/1.1 and HTTP/2 by what the client offers, a graceful end.
 //!
-//!     cargo run --release --example https_server -- --port 8443 --save-cert cert.pem
+//!     cargo run --release -p tamam-ecosystem --example https_server -- --port 8443 --save-cert cert.pem
 //!     curl --cacert cert.pem https://localhost:8443/hello
 //!     curl --cacert cert.pem --http1.1 --data-binary @Cargo.toml https://localhost:8443/echo
 //!

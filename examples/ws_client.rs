@@ -1,7 +1,7 @@
 //! A WebSocket client that stays connected: JSON messages go to a callback, whatever the network does.
 //!
-//!     cargo run --release --example ws_client -- ws://127.0.0.1:7001/
-//!     cargo run --release --example ws_client -- wss://localhost:7001/ --ca cert.pem --count 3
+//!     cargo run --release -p tamam-ecosystem --example ws_client -- ws://127.0.0.1:7001/
+//!     cargo run --release -p tamam-ecosystem --example ws_client -- wss://localhost:7001/ --ca cert.pem --count 3
 //!
 //! It opens within 10 s or gives up, asks a line that is quiet for 20 s for a sign of life and drops it
 //! after another 20 s, and connects again whenever the connection is refused, lost, half dead or

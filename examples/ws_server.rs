@@ -1,7 +1,7 @@
 //! A WebSocket server: sends each client numbered JSON messages, and echoes what it is sent.
 //!
-//!     cargo run --release --example ws_server -- --port 7001
-//!     cargo run --release --example ws_server -- --port 7001 --every-ms 200 --tls cert.pem key.pem
+//!     cargo run --release -p tamam-ecosystem --example ws_server -- --port 7001
+//!     cargo run --release -p tamam-ecosystem --example ws_server -- --port 7001 --every-ms 200 --tls cert.pem key.pem
 //!
 //! Prints `READY ws://127.0.0.1:7001/` once it listens. Try it with `ws_client`, or with Python:
 //! `python3 -m websockets ws://127.0.0.1:7001/`. A line that is quiet for 20 s (`--quiet-ms`) is asked

@@ -61,13 +61,15 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     lines.into_iter().map(|line| line.split(' ').map(word).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Every example is here, says how it is run, and is run by a test: of this file, of `tests/web.rs`, or
-/// of one that has its name.
+/// Every example is here, says how it is run, and is run by a test: of this file, of
+/// `tests/ecosystem/tests/web`, or of one that has its name.
 #[test]
 fn every_example_is_known() {
-    const KNOWN: [&str; 6] = ["compare", "doctor", "echo", "proxy", "staggered", "tasks"];
-    // These are in `tests/web.rs`.
-    const WEB: [&str; 5] = ["http_client", "https_server", "tls_echo", "ws_client", "ws_server"];
+    // `tls_echo` is in `tests/tls_peers.rs`.
+    const KNOWN: [&str; 7] =
+        ["compare", "doctor", "echo", "proxy", "staggered", "tasks", "tls_echo"];
+    // These belong to `tests/ecosystem`, and are in its `web`.
+    const WEB: [&str; 4] = ["http_client", "https_server", "ws_client", "ws_server"];
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !sources.exists() {
         // The binary was carried to another machine (`ci/kernels`).
@@ -92,6 +94,8 @@ fn every_example_is_known() {
         let runs = usage.split(' ').collect::<Vec<_>>();
         assert_eq!(runs[..2], ["cargo", "run"], "{name}");
         assert!(usage.contains(&format!("--example {name}")), "{name}: {usage}");
+        let of_member = usage.contains("-p tamam-ecosystem");
+        assert_eq!(of_member, WEB.contains(&name.as_str()), "{name}: whose is it? {usage}");
     }
 }
 

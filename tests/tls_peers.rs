@@ -1,5 +1,5 @@
 //! TLS with strangers at the other end: openssl and Python, as clients and as servers. What is not
-//! installed here is skipped, with a word. `tests/tls.rs` has the first words with openssl.
+//! installed here is skipped, with a word. `tests/tls` has the first words with openssl.
 
 mod common;
 #[path = "common/keys.rs"]
@@ -12,7 +12,8 @@ use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
 
-use common::peer::{self, Folder, Peer};
+use common::example::serve;
+use common::peer::{self, Folder, Peer, on_each_engine};
 use common::{PATIENCE, with_both};
 use keys::{KEYS, NAME, client_config, server_config};
 use tamam::Runtime;
@@ -497,5 +498,45 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[2]))) as tcp:
                 assert!(text.contains(expected), "{text}");
             }
         }
+    });
+}
+
+// ---- the echo example ---------------------------------------------------------------------------
+
+#[test]
+fn tls_echo_serves_openssl() {
+    if !peer::has(&["openssl"]) {
+        return;
+    }
+    on_each_engine("tls_echo", |engine, folder| {
+        let cert = folder.file("cert.pem");
+        let (server, addr) = serve("tls_echo", &["--save-cert", &cert], engine);
+        let before = server.descriptors();
+        for version in ["-tls1_2", "-tls1_3"] {
+            let client = || {
+                Peer::start(
+                    Command::new("openssl")
+                        .args(["s_client", "-connect", &addr, version, "-CAfile", &cert, "-quiet"])
+                        .args(["-no_ign_eof", "-verify_return_error", "-servername", "localhost"]),
+                )
+            };
+            let (mut first, mut second) = (client(), client());
+            for round in 0..3 {
+                for (number, client) in [&mut first, &mut second].into_iter().enumerate() {
+                    let line = format!("line {round} of {number}");
+                    client.write(&format!("{line}\n"));
+                    client.wait_for(&line);
+                }
+            }
+            // One says goodbye, the other is killed.
+            first.close_stdin();
+            let (status, text) = first.end();
+            assert!(status.success(), "{status}: {text}");
+            second.signal(libc::SIGKILL);
+            assert!(!second.end().0.success());
+        }
+        server.is_idle_again(before);
+        let errors = server.text();
+        assert!(!errors.contains("panicked"), "{errors}");
     });
 }

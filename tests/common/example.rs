@@ -21,7 +21,7 @@ fn path(name: &str) -> PathBuf {
     let path = profile.join("examples").join(name);
     assert!(
         path.is_file(),
-        "{path:?} is missing; `cargo test` or `cargo build --examples` makes it"
+        "{path:?} is missing; `cargo test --workspace` or `cargo build --workspace --examples` makes it"
     );
     path
 }

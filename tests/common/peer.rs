@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::PATIENCE;
+use crate::common::{PATIENCE, Watchdog};
 
 /// Whether these programs are on the PATH; if not, the test says so and goes on without.
 pub fn has(programs: &[&str]) -> bool {
@@ -45,6 +45,15 @@ pub fn python(program: &str, args: &[&str]) -> Command {
 /// The engines that an example can be told to run on here.
 pub fn engines() -> Vec<&'static str> {
     crate::common::both(&tamam::Runtime::builder()).into_iter().map(|(name, _)| name).collect()
+}
+
+/// Runs a test once for each engine that the examples can have here, with a folder of its own.
+pub fn on_each_engine(name: &str, test: impl Fn(&str, &Folder)) {
+    for engine in engines() {
+        eprintln!("-- {engine}");
+        let _watchdog = Watchdog::start();
+        test(engine, &Folder::new(&format!("{name}-{engine}")));
+    }
 }
 
 /// An address of loopback where nobody listens at this moment.
@@ -219,6 +228,23 @@ impl Peer {
         let (_, fields) = stat.rsplit_once(") ").expect("its name is in parentheses");
         let fields: Vec<&str> = fields.split(' ').collect();
         [fields[11], fields[12]].iter().map(|field| field.parse::<u64>().expect("a number")).sum()
+    }
+
+    /// Descriptors go back to what they were, and then nothing is computed any more.
+    #[track_caller]
+    pub fn is_idle_again(&self, descriptors: usize) {
+        let until = Instant::now() + *PATIENCE / 2;
+        while self.descriptors() > descriptors {
+            assert!(Instant::now() < until, "descriptors left: {}", self.descriptors());
+            thread::sleep(Duration::from_millis(5));
+        }
+        // A loop that spins has both of the halves below full.
+        let spent = || {
+            let before = self.cpu_ticks();
+            thread::sleep(Duration::from_millis(300));
+            self.cpu_ticks() - before
+        };
+        assert!((0..10).any(|_| spent() < 10), "it computes with nothing to do");
     }
 }
 
