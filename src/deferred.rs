@@ -63,6 +63,12 @@ impl Deferred {
         &mut self.wakers
     }
 
+    /// Whether there is nothing in it, and never was: it holds no memory.
+    #[inline]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.wakers.capacity() == 0 && self.values.capacity() == 0
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.wakers.is_empty() && self.values.is_empty()

@@ -279,15 +279,14 @@ impl Runtime {
     /// Wakes what is due, and what the driver brings.
     fn park(&self, wait: Wait) {
         let Handle { driver, timers, deferred: reused, .. } = &*self.handle;
-        let mut deferred = reused.take();
-        self.expire(&mut deferred);
+        let deferred = &mut *reused.borrow_mut(); // a turn is not turned inside itself
+        self.expire(deferred);
         let wait = if deferred.is_empty() { wait } else { Wait::No };
-        driver.park(wait, &mut deferred);
+        driver.park(wait, deferred);
         if timers.next_deadline().is_some() && deferred.is_empty() {
-            self.expire(&mut deferred); // slept until the deadline, most likely
+            self.expire(deferred); // slept until the deadline, most likely
         }
-        deferred.run(); // no borrow is held here
-        reused.replace(deferred);
+        deferred.run(); // no other borrow is held here
     }
 
     fn expire(&self, deferred: &mut Deferred) {

@@ -25,7 +25,7 @@ use io_uring::{opcode, squeue};
 
 use super::buffer_ring::Pool;
 use super::epoll::Epoll;
-use super::op::{Completion, Op, Request, Token};
+use super::op::{Completion, Op, Request, Target, Token};
 use super::probe::{self, SetupError};
 use super::ring::{Ring, Sleep};
 use super::{BUFFER_GROUP, CANCEL, Settings, trial};
@@ -85,13 +85,13 @@ impl Engine {
         }
     }
 
-    /// Takes a request over that has to wait.
+    /// Takes a request over that has to wait, of which `sent` bytes went out in an attempt.
     #[inline]
-    pub(super) fn start<R: Request, P>(&self, op: &Op<R, P>, token: Token) -> Told {
+    pub(super) fn start<R: Request>(&self, target: &Target, sent: u32, token: Token) -> Told {
         match self {
-            Engine::Ring(_) => self.push(R::entry(&op.target).user_data(token.to_user_data())),
+            Engine::Ring(_) => self.push(R::entry(target).user_data(token.to_user_data())),
             Engine::Epoll(epoll) => {
-                epoll.wait_for::<R>(token.to_user_data(), op.target, op.sent);
+                epoll.wait_for::<R>(token.to_user_data(), *target, sent);
                 Told::Yes
             }
         }

@@ -33,6 +33,7 @@ mod wake;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::Rc;
@@ -362,7 +363,9 @@ impl Driver {
     /// in the next turn (SEMANTICS G7). No borrow may be held.
     #[inline]
     pub(crate) fn finish(&self, deferred: Deferred) {
-        if !deferred.is_empty() {
+        if deferred.is_untouched() {
+            mem::forget(deferred); // it holds no memory: the usual case pays for no destructor
+        } else {
             self.finish_some(deferred);
         }
     }
@@ -484,7 +487,7 @@ impl Driver {
             match self.submissions.complete(token, done, &mut payload) {
                 Some((owner, role)) => {
                     is_with_owner.set(true);
-                    owner.complete(role, done, payload, deferred);
+                    owner.complete(role, done, &mut payload, deferred);
                     is_with_owner.set(false);
                 }
                 None => {

@@ -133,7 +133,7 @@ pub(crate) struct Op<R, P = Payload> {
     pub(super) sent: u32,
     /// There was an attempt, and it must wait.
     pub(super) tried: bool,
-    pub(super) request: PhantomData<R>,
+    request: PhantomData<R>,
 }
 
 impl<R: Request, P> Op<R, P> {
@@ -150,6 +150,12 @@ impl<R: Request, P> Op<R, P> {
     #[inline]
     pub(crate) fn sent(&self) -> u32 {
         self.sent
+    }
+
+    /// The memory of an op that is over.
+    #[inline]
+    pub(crate) fn into_payload(self) -> P {
+        self.payload
     }
 
     /// There was an attempt at the same request: `sent` bytes went out, at most `left` are to follow.
@@ -181,6 +187,26 @@ pub(crate) enum Payload {
     Batch(Rc<Batch>),
     /// An address to connect to.
     Address(#[expect(dead_code, reason = "only the kernel reads it")] Rc<SockAddr>),
+}
+
+impl Payload {
+    /// The buffer, if it is one that was sent.
+    #[inline]
+    pub(crate) fn take_outgoing(&mut self) -> Option<Outgoing> {
+        match std::mem::take(self) {
+            Payload::Outgoing(outgoing) => Some(outgoing),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
+impl Default for Payload {
+    fn default() -> Payload {
+        Payload::None
+    }
 }
 
 /// What an object has in flight, at most one of each kind.
@@ -248,12 +274,13 @@ impl Completion {
 /// Called with no borrow of the driver held, so it may submit and cancel. The wakers of waiting
 /// futures and the buffers that nothing collects go to `deferred` (invariant 3).
 pub(crate) trait Owner {
-    /// One answer. `payload` comes with the terminal one; it is `None` before.
+    /// One answer. `payload` comes with the terminal one; it is `None` before. Lent, so that the
+    /// owner moves it once, to where it stays.
     fn complete(
         self: Rc<Self>,
         role: Role,
         done: Completion,
-        payload: Payload,
+        payload: &mut Payload,
         deferred: &mut Deferred,
     );
 }

@@ -114,10 +114,8 @@ impl Submissions {
         if self.is_epoll {
             count(&self.counters.submissions, 1);
         }
-        let Op { target, payload, sent, tried, request } = op;
-        let token = self.table.borrow_mut().insert(owner, role, payload);
-        let op: Op<R, ()> = Op { target, payload: (), sent, tried, request };
-        self.tell(|engine| engine.start(&op, token));
+        let token = self.table.borrow_mut().insert(owner, role, op.payload);
+        self.tell(|engine| engine.start::<R>(&op.target, op.sent, token));
         token
     }
 
@@ -146,6 +144,9 @@ impl Submissions {
 
     /// Tells the engine of the cancels that were asked for and not taken back.
     pub(super) fn send_cancels(&self) {
+        if self.cancels.borrow().is_empty() {
+            return;
+        }
         let mut cancels = self.cancels.take();
         for token in cancels.drain(..) {
             if self.table.borrow_mut().cancel_sent(token) {

@@ -225,7 +225,7 @@ mod tests {
     struct Nobody;
 
     impl Owner for Nobody {
-        fn complete(self: Rc<Self>, _: Role, _: Completion, _: Payload, _: &mut Deferred) {}
+        fn complete(self: Rc<Self>, _: Role, _: Completion, _: &mut Payload, _: &mut Deferred) {}
     }
 
     /// A small generator of pseudo-random numbers (xorshift64*), so that a seed repeats a run.

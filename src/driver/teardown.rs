@@ -106,7 +106,7 @@ impl Driver {
             mem::forget(op.owner.clone());
             // A future that waits comes again, and is told by `check` what has failed.
             let done = Completion::cancelled();
-            contain(|| op.owner.complete(op.role, done, Payload::None, &mut deferred));
+            contain(|| op.owner.complete(op.role, done, &mut Payload::None, &mut deferred));
         }
         self.deferred.borrow_mut().append(&mut deferred);
     }

@@ -54,6 +54,19 @@ impl<T> Line<T> {
         matches!(self, Line::Empty)
     }
 
+    /// The only element, if it is in line and `is_it` says so, steps out of it: the usual case,
+    /// without a search.
+    #[inline]
+    pub(crate) fn step_out_only(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<&mut T> {
+        match self {
+            Line::One { value, in_line } if *in_line && is_it(value) => {
+                *in_line = false;
+                Some(value)
+            }
+            _ => None,
+        }
+    }
+
     #[inline]
     pub(crate) fn push(&mut self, value: T) -> Key {
         match self {
@@ -72,7 +85,13 @@ impl<T> Line<T> {
     where
         T: Default,
     {
-        let key = self.push(T::default());
+        if let Line::Empty = self {
+            *self = Line::One { value: T::default(), in_line: true };
+            if let Line::One { value, .. } = self {
+                return (Key::ONE, value);
+            }
+        }
+        let key = self.push_behind(T::default());
         (key, self.get_mut(key).expect("it was just pushed"))
     }
 
@@ -185,6 +204,17 @@ impl<T> Line<T> {
             *self = Line::Empty; // its memory too: most connections need none
         }
         Some(place.value)
+    }
+
+    /// Drops the element where it is.
+    #[inline]
+    pub(crate) fn drop_element(&mut self, key: Key) {
+        match self {
+            Line::Empty => {}
+            Line::One { .. } if key == Key::ONE => *self = Line::Empty,
+            Line::One { .. } => {}
+            Line::Many(_) => drop(self.remove_of_many(key)),
+        }
     }
 
     /// Removes the first element in line.

@@ -98,8 +98,14 @@ impl Waiters {
             return;
         }
         self.round = self.round.wrapping_add(1);
-        while let Some(waker) = self.line.pop() {
-            deferred.wake(waker);
+        match mem::take(&mut self.line) {
+            Line::Empty => {}
+            Line::One { value, .. } => deferred.wake(value),
+            mut many => {
+                while let Some(waker) = many.pop() {
+                    deferred.wake(waker);
+                }
+            }
         }
         if let Some(waker) = self.poller.take() {
             deferred.wake(waker);

@@ -290,7 +290,13 @@ impl Drop for Listener {
 }
 
 impl Owner for Listener {
-    fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, deferred: &mut Deferred) {
+    fn complete(
+        self: Rc<Self>,
+        _: Role,
+        done: Completion,
+        _: &mut Payload,
+        deferred: &mut Deferred,
+    ) {
         let accept = &mut *self.accept.borrow_mut();
         let wanted = !accept.waiters.is_empty();
         self.has_accepted(accept, done, wanted, deferred);

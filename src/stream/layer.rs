@@ -69,7 +69,7 @@ impl Connection {
     ) -> io::Result<Key> {
         self.check_sendable()?;
         Ok(self.sending(|transmit, deferred| {
-            let key = transmit.queue.push(bytes.len(), Some(Outgoing::one(bytes)), waker);
+            let key = transmit.queue.push(Outgoing::one(bytes), waker);
             self.send_next(transmit, deferred);
             key
         }))
@@ -77,8 +77,8 @@ impl Connection {
 
     /// Waits until the bytes of `key` are with the kernel.
     pub(crate) fn poll_collect(&self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some((_, error, _bytes)) = self.collect(key) {
-            return Poll::Ready(error.map_or(Ok(()), Err));
+        if let Some(collected) = self.collect(key) {
+            return Poll::Ready(self.error_of(collected.answer).map_or(Ok(()), Err));
         }
         if let Err(error) = context::check_home(self.home()) {
             self.detach(key);

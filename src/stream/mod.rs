@@ -28,6 +28,7 @@ mod accept;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -177,7 +178,7 @@ impl Owner for Connection {
         self: Rc<Self>,
         role: Role,
         done: Completion,
-        payload: Payload,
+        payload: &mut Payload,
         deferred: &mut Deferred,
     ) {
         match role {
@@ -186,7 +187,7 @@ impl Owner for Connection {
                 if matches!(done.result(), Ok(1..)) && receive.is_unawaited() {
                     count(&self.home.counters().parked, 1);
                 }
-                self.complete_receive(receive, done, payload, deferred);
+                self.complete_receive(receive, done, mem::take(payload), deferred);
             }
             Role::Send => {
                 self.complete_send(&mut self.transmit.borrow_mut(), done, payload, deferred);

@@ -26,7 +26,7 @@ use super::unread::{End, Errno, Segment, Unread};
 use crate::buf::{Chunk, Fill};
 use crate::context;
 use crate::deferred::Deferred;
-use crate::driver::{Completion, Op, Payload, Request, Role, Submitted, Token, count, is_retried};
+use crate::driver::{Completion, Op, Payload, Request, Role, Token, count, is_retried};
 use crate::ops;
 use crate::queue::{WaiterId, Waiters};
 use crate::sys;
@@ -164,28 +164,16 @@ impl Connection {
 
     /// Makes sure that a receive is in flight: arms one, or keeps the one that was to be stopped.
     /// The caller is at home, and found no bytes and no end. True: it was over at once, look again.
+    #[inline]
     pub(crate) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let memory = self.memory_to_arm(&mut self.receive.borrow_mut(), lend.is_some());
-        let Some(memory) = memory else { return false };
-        let (submitted, memory) = match (memory, lend) {
-            (Memory::Lent, Some(fill)) => {
-                (self.submit_receive(ops::recv::into_fill(self.fd(), fill)), memory)
+        match (memory, lend) {
+            (None, _) => false,
+            (Some(Memory::Lent), Some(fill)) => {
+                self.arm_op(ops::recv::into_fill(self.fd(), fill), Memory::Lent)
             }
-            (Memory::Bulk, _) => self.submit_bulk(),
-            (memory, _) => self.submit_usual(memory),
-        };
-        match submitted {
-            Submitted::InFlight(token) => {
-                let armed = ReceiveOp::Armed { token, memory, stopping: None };
-                self.receive.borrow_mut().op = armed;
-                false
-            }
-            Submitted::Answered(done, payload) => {
-                self.receiving(|receive, deferred| {
-                    self.complete_receive(receive, done, payload, deferred);
-                });
-                true
-            }
+            (Some(Memory::Bulk), _) => self.arm_bulk(),
+            (Some(memory), _) => self.arm_usual(memory),
         }
     }
 
@@ -227,39 +215,58 @@ impl Connection {
         })
     }
 
-    fn submit_receive<R: Request>(self: &Rc<Self>, op: Op<R>) -> Submitted {
-        self.home.submit(op, self.clone(), Role::Recv)
-    }
-
-    /// Receives into the pool, or a buffer of that size.
+    /// Arms a receive into the pool, or into a buffer of that size.
     #[inline]
-    fn submit_usual(self: &Rc<Self>, memory: Memory) -> (Submitted, Memory) {
-        let submitted = match memory {
+    fn arm_usual(self: &Rc<Self>, memory: Memory) -> bool {
+        match memory {
             Memory::Heap | Memory::Bulk | Memory::Lent => {
                 let len = self.home.pool().buffer_len();
-                self.submit_receive(ops::recv::into_heap(self.fd(), len))
+                self.arm_op(ops::recv::into_heap(self.fd(), len), memory)
             }
             Memory::Pooled { .. } if self.home.has_multishot_recv() => {
-                self.submit_receive(ops::recv::multishot(self.fd()))
+                self.arm_op(ops::recv::multishot(self.fd()), memory)
             }
-            Memory::Pooled { .. } => self.submit_receive(ops::recv::into_pool(self.fd())),
-        };
-        (submitted, memory)
+            Memory::Pooled { .. } => self.arm_op(ops::recv::into_pool(self.fd()), memory),
+        }
     }
 
     #[cold]
-    fn submit_bulk(self: &Rc<Self>) -> (Submitted, Memory) {
-        let submitted = self.submit_receive(ops::recv::into_heap(self.fd(), BULK_LEN));
-        match submitted {
+    fn arm_bulk(self: &Rc<Self>) -> bool {
+        let mut op = ops::recv::into_heap(self.fd(), BULK_LEN);
+        match self.home.attempt(&mut op) {
             // Under epoll nothing is there yet: waiting for it takes no large buffer.
-            Submitted::InFlight(token) if self.home.withdraw(token) => {
-                self.submit_usual(match self.home.pool().has_free() {
-                    true => Memory::Pooled { reset_checked: true },
-                    false => Memory::Heap,
-                })
-            }
-            submitted => (submitted, Memory::Bulk),
+            None if self.home.tries_first() => self.arm_usual(match self.home.pool().has_free() {
+                true => Memory::Pooled { reset_checked: true },
+                false => Memory::Heap,
+            }),
+            answer => self.arm_tried(op, Memory::Bulk, answer),
         }
+    }
+
+    #[inline]
+    fn arm_op<R: Request>(self: &Rc<Self>, mut op: Op<R>, memory: Memory) -> bool {
+        let answer = self.home.attempt(&mut op);
+        self.arm_tried(op, memory, answer)
+    }
+
+    /// Submits a receive that was tried, unless the attempt was its answer.
+    #[inline]
+    fn arm_tried<R: Request>(
+        self: &Rc<Self>,
+        op: Op<R>,
+        memory: Memory,
+        answer: Option<Completion>,
+    ) -> bool {
+        if let Some(done) = answer {
+            self.receiving(|receive, deferred| {
+                self.complete_receive(receive, done, op.into_payload(), deferred);
+            });
+            return true;
+        }
+        let token = self.home.submit_tried(op, self.clone(), Role::Recv);
+        let armed = ReceiveOp::Armed { token, memory, stopping: None };
+        self.receive.borrow_mut().op = armed;
+        false
     }
 
     /// Asks for the receive to end, if one is in flight.

@@ -11,7 +11,7 @@ use super::transmit::{Answer, Direction, Flight, Share, Transmit};
 use crate::buf::Handed;
 use crate::context;
 use crate::deferred::Deferred;
-use crate::driver::{self, Completion, Payload, Role, Submitted, error};
+use crate::driver::{self, Completion, Payload, Role, error};
 use crate::ops;
 use crate::queue::{Key, WaiterId};
 use crate::sys::TRANSFER_LEN_MAX;
@@ -117,7 +117,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let token = connection.home().submit_tried(op, connection.clone(), Role::Send);
         let key = connection.sending(|transmit, _| {
             transmit.flight = Flight::Sending(Share { token, entries: 1, len: len as u32 });
-            transmit.queue.push(all, None, None)
+            transmit.queue.push_taken(all, None)
         });
         self.wait(key, cx)
     }
@@ -135,11 +135,12 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let payload = handed.into_outgoing();
         let (key, has_ended) = connection.sending(|transmit, deferred| match done {
             None => {
-                let key = transmit.queue.push(len, Some(payload), None);
+                let key = transmit.queue.push(payload, None);
                 (key, connection.send_next(transmit, deferred))
             }
             Some(done) => {
-                let key = transmit.queue.push(len, None, None);
+                transmit.queue.seal();
+                let key = transmit.queue.push_taken(len, None);
                 let part = len.min(TRANSFER_LEN_MAX) as u32;
                 let payload = Payload::Outgoing(payload);
                 connection.has_sent(transmit, 1, part, done, payload, deferred);
@@ -162,14 +163,10 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let (waker, payload) = (cx.waker().clone(), handed.into_outgoing());
         let transmit = &mut *connection.transmit.borrow_mut();
         let key = if transmit.flight == Flight::Idle && transmit.queue.is_idle() {
-            let (submitted, entries, len_of_op) = connection.submit_one(payload, 0);
-            let Submitted::InFlight(token) = submitted else {
-                unreachable!("the ring answers later")
-            };
-            transmit.flight = Flight::Sending(Share { token, entries, len: len_of_op });
-            transmit.queue.push(len, None, Some(waker))
+            transmit.flight = Flight::Sending(connection.submit_to_ring(payload));
+            transmit.queue.push_taken(len, Some(waker))
         } else {
-            let key = transmit.queue.push(len, Some(payload), Some(waker));
+            let key = transmit.queue.push(payload, Some(waker));
             connection.send_next_on_ring(transmit);
             key
         };
@@ -187,9 +184,12 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         Poll::Pending
     }
 
+    #[inline]
     fn collect(&self, key: Key) -> Option<SendReport<H::Buf>> {
-        let (sent, error, payload) = self.connection.collect(key)?;
-        Some(SendReport { sent, error, buf: payload.take() })
+        let collected = self.connection.collect(key)?;
+        let error = self.connection.error_of(collected.answer);
+        let buf = collected.payload.expect("`collect` has looked").take();
+        Some(SendReport { sent: collected.sent, error, buf })
     }
 
     #[inline]

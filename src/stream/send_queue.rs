@@ -107,7 +107,7 @@ impl<A> Entry<A> {
     }
 }
 
-impl<A> SendQueue<A> {
+impl<A: Copy> SendQueue<A> {
     // ---- what is in it ----------------------------------------------------------------------
 
     /// Whether everything is out, or has failed.
@@ -154,17 +154,20 @@ impl<A> SendQueue<A> {
 
     // ---- in ---------------------------------------------------------------------------------
 
-    /// Queues a buffer. Without a payload it is being sent already.
-    #[inline]
-    pub(crate) fn push(
-        &mut self,
-        len: usize,
-        payload: Option<Outgoing>,
-        waker: Option<Waker>,
-    ) -> Key {
+    /// Queues a buffer.
+    pub(crate) fn push(&mut self, payload: Outgoing, waker: Option<Waker>) -> Key {
         self.seal();
+        let key = self.push_taken(payload.len(), waker);
+        self.change(key, |entry| entry.payload = Some(payload));
+        key
+    }
+
+    /// Queues a buffer that is being sent already: its payload is with the op.
+    #[inline]
+    pub(crate) fn push_taken(&mut self, len: usize, waker: Option<Waker>) -> Key {
+        debug_assert!(!self.has_written(), "what was written comes first");
         let (key, entry) = self.line.push_default();
-        (entry.payload, entry.len, entry.state) = (payload, len, State::Live(waker));
+        (entry.len, entry.state) = (len, State::Live(waker));
         self.totals.unsent += len;
         key
     }
@@ -254,6 +257,29 @@ impl<A> SendQueue<A> {
             let replaced = self.change(key, |entry| entry.payload.replace(payload)).flatten();
             debug_assert!(replaced.is_none(), "a payload is given back once");
         }
+    }
+
+    /// The usual case of [`give_back`](Self::give_back) and [`advance`](Self::advance) in one step:
+    /// one buffer with a future is in line, and the `len` bytes that went out are its last. Gives the
+    /// place that its payload goes back to. `None`: it is another case, and nothing was done.
+    #[inline]
+    pub(crate) fn complete_only(
+        &mut self,
+        len: usize,
+        answer: A,
+        deferred: &mut Deferred,
+    ) -> Option<&mut Option<Outgoing>> {
+        let entry = self.line.step_out_only(|entry| {
+            matches!(entry.state, State::Live(_)) && entry.sent + len == entry.len
+        })?;
+        if let State::Live(Some(waker)) =
+            std::mem::replace(&mut entry.state, State::Finished(answer))
+        {
+            deferred.wake(waker);
+        }
+        entry.sent = entry.len;
+        self.totals.unsent -= len;
+        Some(&mut entry.payload)
     }
 
     /// `len` bytes of the first `entries` in line went out. Entries that are out whole are finished.
@@ -387,12 +413,11 @@ impl<A> SendQueue<A> {
     /// Removes an entry that is finished.
     #[inline]
     pub(crate) fn collect(&mut self, key: Key) -> Option<Collected<A>> {
-        if !self.is_finished(key) {
-            return None;
-        }
-        let entry = self.line.remove(key)?; // out of line, so it counts in no total
-        let State::Finished(answer) = entry.state else { unreachable!("just looked") };
-        Some(Collected { sent: entry.sent, answer, payload: entry.payload })
+        let entry = self.line.get_mut(key)?;
+        let State::Finished(answer) = entry.state else { return None };
+        let (sent, payload) = (entry.sent, entry.payload.take());
+        self.line.drop_element(key); // it is out of line, so it counts in no total
+        Some(Collected { sent, answer, payload })
     }
 
     /// The future of an entry is gone before its answer.
@@ -492,7 +517,7 @@ mod tests {
     type Queue = SendQueue<Told>;
 
     fn push(queue: &mut Queue, bytes: &[u8]) -> Key {
-        queue.push(bytes.len(), Some(Outgoing::one(bytes.to_vec())), None)
+        queue.push(Outgoing::one(bytes.to_vec()), None)
     }
 
     /// Takes what is next, "sends" `len` bytes of it, and gives it back; what was sent.
@@ -586,9 +611,9 @@ mod tests {
         }
         let count = Arc::new(Count(AtomicU32::new(0)));
         let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
-        let payload = || Some(Outgoing::one(b"12".to_vec()));
+        let payload = || Outgoing::one(b"12".to_vec());
         let keys: Vec<Key> =
-            (0..3).map(|_| queue.push(2, payload(), Some(Waker::from(count.clone())))).collect();
+            (0..3).map(|_| queue.push(payload(), Some(Waker::from(count.clone())))).collect();
         queue.push_detached(b"nobody's".to_vec());
         assert!(!queue.wants(keys[0], &Waker::from(count.clone())));
         queue.write(&[IoSlice::new(b"x")], 9);
@@ -607,7 +632,7 @@ mod tests {
     fn buffers_are_dropped_once_and_later() {
         let buf = Rc::new(b"1234".to_vec());
         let (mut queue, mut deferred) = (Queue::default(), Deferred::default());
-        let mut push = || queue.push(4, Some(Outgoing::one(buf.clone())), None);
+        let mut push = || queue.push(Outgoing::one(buf.clone()), None);
         let (abandoned, detached, _kept) = (push(), push(), push());
         queue.abandon(abandoned, &mut deferred);
         queue.detach(detached, &mut deferred);

@@ -7,11 +7,12 @@
 //! Read next: `send.rs`, the futures.
 
 use std::io;
+use std::mem;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::Connection;
-use super::send_queue::{Next, SendQueue};
+use super::send_queue::{Collected, Next, SendQueue};
 use super::unread::End;
 use crate::buf::Outgoing;
 use crate::deferred::Deferred;
@@ -145,14 +146,27 @@ impl Connection {
     // ---- the op -----------------------------------------------------------------------------
 
     #[inline]
-    pub(super) fn submit_one(
-        self: &Rc<Self>,
-        payload: Outgoing,
-        offset: usize,
-    ) -> (Submitted, u32, u32) {
+    fn submit_one(self: &Rc<Self>, payload: Outgoing, offset: usize) -> (Submitted, u32, u32) {
         match ops::send::one(self.fd(), payload, offset) {
             Ok((op, len)) => (self.home.submit(op, self.clone(), Role::Send), 1, len as u32),
             Err(payload) => self.submit_batch(vec![payload], offset),
+        }
+    }
+
+    /// As [`submit_one`](Self::submit_one), on the ring, which answers later.
+    #[inline]
+    pub(super) fn submit_to_ring(self: &Rc<Self>, payload: Outgoing) -> Share {
+        match ops::send::one(self.fd(), payload, 0) {
+            Ok((mut op, len)) => {
+                let answer = self.home.attempt(&mut op);
+                debug_assert!(answer.is_none(), "the ring answers later");
+                let token = self.home.submit_tried(op, self.clone(), Role::Send);
+                Share { token, entries: 1, len: len as u32 }
+            }
+            Err(payload) => match self.submit_batch(vec![payload], 0) {
+                (Submitted::InFlight(token), entries, len) => Share { token, entries, len },
+                (Submitted::Answered(..), ..) => unreachable!("the ring answers later"),
+            },
         }
     }
 
@@ -200,7 +214,7 @@ impl Connection {
         self: &Rc<Self>,
         transmit: &mut Transmit,
         done: Completion,
-        payload: Payload,
+        payload: &mut Payload,
         deferred: &mut Deferred,
     ) {
         let (share, next) = match transmit.flight {
@@ -208,9 +222,38 @@ impl Connection {
             Flight::Recalling(share) => (share, Flight::Recalled),
             Flight::Idle | Flight::Recalled => unreachable!("a send completes once"),
         };
-        self.has_sent(transmit, share.entries, share.len, done, payload, deferred);
-        transmit.flight = next;
+        if self.has_sent_all(transmit, share.len, done, payload, deferred) {
+            transmit.flight = next;
+            if transmit.direction == Direction::Open && !transmit.queue.has_written() {
+                return;
+            }
+        } else {
+            let payload = mem::take(payload);
+            self.has_sent(transmit, share.entries, share.len, done, payload, deferred);
+            transmit.flight = next;
+        }
         self.go_on(transmit, deferred);
+    }
+
+    /// The usual answer: one buffer was queued, and all of it went out. False: it is another.
+    #[inline]
+    fn has_sent_all(
+        &self,
+        transmit: &mut Transmit,
+        len: u32,
+        done: Completion,
+        payload: &mut Payload,
+        deferred: &mut Deferred,
+    ) -> bool {
+        if done.result() != Ok(len) || !matches!(payload, Payload::Outgoing(_)) {
+            return false;
+        }
+        let place = transmit.queue.complete_only(len as usize, Answer::Sent, deferred);
+        let Some(place) = place else { return false };
+        *place = payload.take_outgoing();
+        transmit.fell_short = false;
+        transmit.waiters.wake(deferred);
+        true
     }
 
     /// Deals an answer out to the entries that were in flight.
@@ -277,7 +320,9 @@ impl Connection {
             // Nothing more can be submitted. The entries give their buffers back.
             transmit.give_up(deferred);
         }
-        self.send_next(transmit, deferred);
+        if !transmit.queue.is_idle() {
+            self.send_next(transmit, deferred);
+        }
         if transmit.direction == Direction::ShutdownAsked && transmit.queue.is_idle() {
             let done = sys::shutdown_write(self.fd());
             let done = done.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
@@ -327,18 +372,24 @@ impl Connection {
 
     /// What a future of `key` is told, and its buffer, once that is known.
     #[inline]
-    pub(super) fn collect(&self, key: Key) -> Option<(usize, Option<io::Error>, Outgoing)> {
+    pub(super) fn collect(&self, key: Key) -> Option<Collected<Answer>> {
         let collected = self.transmit.borrow_mut().queue.collect(key)?;
-        let error = match collected.answer {
+        if collected.payload.is_none() {
+            let error = self.error_of(collected.answer);
+            let error = error.as_ref().map_or_else(String::new, io::Error::to_string);
+            panic!("the engine failed with this buffer in flight: {error}");
+        }
+        Some(collected)
+    }
+
+    /// The error that an answer stands for.
+    #[inline]
+    pub(super) fn error_of(&self, answer: Answer) -> Option<io::Error> {
+        match answer {
             Answer::Sent => None,
             Answer::Failed(errno) => Some(error(errno)),
             Answer::Lost => self.home.check().err(),
-        };
-        let payload = collected.payload.unwrap_or_else(|| {
-            let error = error.as_ref().map_or_else(String::new, io::Error::to_string);
-            panic!("the engine failed with this buffer in flight: {error}")
-        });
-        Some((collected.sent, error, payload))
+        }
     }
 
     /// The future of an entry is polled under another runtime, and wants its buffer back at once.

@@ -445,8 +445,7 @@ impl<'a, T> SendBuffer<'a, T> {
             return Step::Ready(Report { sent: 0, error, outgoing: payload });
         }
         let waker = cx.waker().clone(); // foreign code: before the borrow
-        let key = session
-            .sending(|outbound, _| outbound.queue.push(payload.len(), Some(payload), Some(waker)));
+        let key = session.sending(|outbound, _| outbound.queue.push(payload, Some(waker)));
         if !session.drive() {
             session.start_pump();
         }

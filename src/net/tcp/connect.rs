@@ -34,7 +34,13 @@ enum State {
 }
 
 impl Owner for Attempt {
-    fn complete(self: Rc<Self>, _: Role, done: Completion, _: Payload, deferred: &mut Deferred) {
+    fn complete(
+        self: Rc<Self>,
+        _: Role,
+        done: Completion,
+        _: &mut Payload,
+        deferred: &mut Deferred,
+    ) {
         let mut state = self.state.borrow_mut();
         if let State::InFlight(..) = *state {
             let done = State::Done(done.result().map(drop));
