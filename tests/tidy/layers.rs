@@ -132,7 +132,7 @@ fn crate_paths(code: &str) -> Vec<(usize, String)> {
 }
 
 /// Reads one use tree (or path), calls `found` for each of its leaves, and returns what follows it.
-fn expand<'a>(text: &'a str, prefix: &str, found: &mut dyn FnMut(String)) -> &'a str {
+pub fn expand<'a>(text: &'a str, prefix: &str, found: &mut dyn FnMut(String)) -> &'a str {
     let end =
         text.find(|c: char| !c.is_alphanumeric() && c != '_' && c != ':').unwrap_or(text.len());
     let path = format!("{prefix}{}", &text[..end]);

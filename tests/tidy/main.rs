@@ -1,11 +1,12 @@
-//! What the compiler does not check: layers, unsafe code, the docs of ops, a test for each row of the
-//! contract, and what has no place in this repository.
+//! What the compiler does not check: layers, unsafe code, the shape of files and types, a test for each
+//! row of the contract, what the docs have, and what has no place in this repository.
 //!
 //! Each failure names a file and a line and says what to do. The tables below are meant to be edited,
 //! in the change that makes them wrong.
 
 mod layers;
 mod unsafety;
+mod shape;
 mod contract;
 mod documentation;
 mod repository;

@@ -215,6 +215,99 @@ pub fn trait_impl_lines(code: &str) -> BTreeSet<usize> {
     lines
 }
 
+/// A struct, enum, union or trait.
+pub struct Declaration {
+    pub line: usize,
+    pub kind: &'static str,
+    pub name: String,
+    /// `pub`, and nothing in parentheses behind it.
+    pub is_public: bool,
+    /// Of a struct.
+    pub fields: usize,
+}
+
+/// The types that this code declares, wherever: in a function, too. Macros' are not seen.
+pub fn type_declarations(code: &str) -> Vec<Declaration> {
+    let mut found = Vec::new();
+    let mut begin = 0;
+    for (line, text) in numbered(code) {
+        let at = begin;
+        begin += text.len() + 1;
+        let item = text.trim_start();
+        let (visibility, item) = match item.strip_prefix("pub") {
+            Some(rest) if rest.starts_with('(') => {
+                ("pub(…)", rest.split_once(") ").map_or("", |it| it.1))
+            }
+            Some(rest) if rest.starts_with(' ') => ("pub", &rest[1..]),
+            _ => ("", item),
+        };
+        let item = item.strip_prefix("unsafe ").unwrap_or(item);
+        for kind in ["struct", "enum", "union", "trait"] {
+            let Some(rest) = item.strip_prefix(kind).and_then(|rest| rest.strip_prefix(' ')) else {
+                continue;
+            };
+            let Some(name) = words(rest).next().filter(|name| rest.starts_with(name)) else {
+                continue;
+            };
+            let behind = at + text.len() - rest.len() + name.len();
+            let fields = if kind == "struct" { count_fields(&code[behind..]) } else { 0 };
+            let (name, is_public) = (name.to_owned(), visibility == "pub");
+            found.push(Declaration { line, kind, name, is_public, fields });
+        }
+    }
+    found
+}
+
+/// How many fields a struct has, from what is behind its name.
+fn count_fields(code: &str) -> usize {
+    let generics = match code.starts_with('<') {
+        true => closing_angle(code),
+        false => 0,
+    };
+    let rest = &code[generics..];
+    match rest.find(['{', '(', ';']) {
+        // The bounds of a `where` may have parentheses; braces come behind them.
+        Some(at) if rest.trim_start().starts_with("where") => {
+            rest.find('{').map_or(0, |open| pieces(&rest[open.max(at)..]).0)
+        }
+        Some(at) if rest[at..].starts_with(';') => 0,
+        Some(at) => pieces(&rest[at..]).0,
+        None => 0,
+    }
+}
+
+/// Where the bracket closes that a text opens with.
+pub fn closing_angle(code: &str) -> usize {
+    pieces(code).1
+}
+
+/// Of a text that opens with a bracket: how many pieces the commas in it make, and where it closes.
+fn pieces(code: &str) -> (usize, usize) {
+    let (mut depth, mut count, mut is_empty, mut before) = (0usize, 0, true, ' ');
+    for (at, c) in code.char_indices() {
+        match c {
+            '{' | '(' | '[' | '<' => {
+                is_empty &= depth == 0;
+                depth += 1;
+            }
+            // Not the arrow of a function's type.
+            '}' | ')' | ']' | '>' if before != '-' => {
+                depth -= 1;
+                if depth == 0 {
+                    return (count + usize::from(!is_empty), at + 1);
+                }
+            }
+            ',' if depth == 1 => {
+                count += usize::from(!is_empty);
+                is_empty = true;
+            }
+            c => is_empty &= c.is_whitespace(),
+        }
+        before = c;
+    }
+    (count, code.len())
+}
+
 #[derive(Clone, Copy, PartialEq)]
 pub enum Unsafe {
     Block,
@@ -260,4 +353,27 @@ unsafe { f() }"##;
         .map(|(n, _)| n)
         .collect();
     assert_eq!(lines, [3]);
+}
+
+#[test]
+fn the_reader_finds_types_and_counts_fields() {
+    let code = "pub struct A;\nstruct B<F: Fn(u8) -> u8>(F, pub u8);\npub(crate) struct C<T>\nwhere\n    T: Fn(u8),\n\
+                {\n    #[cfg(x, y)]\n    a: Map<u8, T>,\n    b: fn(u8, u8) -> u8,\n}\nfn f() {\n    enum D {}\n}\n\
+                struct E {}\npub unsafe trait F {}\nlet structure = 1;\n";
+    let found: Vec<_> = type_declarations(code)
+        .into_iter()
+        .map(|it| (it.line, it.kind, it.name, it.is_public, it.fields))
+        .collect();
+    let expected = [
+        (1, "struct", "A", true, 0),
+        (2, "struct", "B", false, 2),
+        (3, "struct", "C", false, 2),
+        (12, "enum", "D", false, 0),
+        (14, "struct", "E", false, 0),
+        (15, "trait", "F", true, 0),
+    ];
+    assert_eq!(
+        found,
+        expected.map(|(line, kind, name, public, n)| (line, kind, name.to_owned(), public, n))
+    );
 }
