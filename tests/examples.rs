@@ -87,8 +87,9 @@ fn every_example_is_known() {
         "a test for each of {names:?}, please"
     );
     for name in names {
-        let source =
-            std::fs::read_to_string(folder.join(format!("{name}.rs"))).expect("it is text");
+        let (file, main) = (folder.join(format!("{name}.rs")), folder.join(&name).join("main.rs"));
+        let source = if file.exists() { file } else { main };
+        let source = std::fs::read_to_string(source).expect("it is text");
         let blocks = blocks(&source);
         let usage = &blocks.first().expect("it says how it is run")[0];
         let runs = usage.split(' ').collect::<Vec<_>>();

@@ -15,7 +15,7 @@
 //! does, the waker reads PARKED and writes; the poll on the eventfd ends the sleep. In both cases
 //! home's later swap to RUNNING reads the waker's, so it sees what was pushed.
 //!
-//! `tests/loom.rs` includes this file with loom's atomics in place of std's.
+//! `tests/loom/loom.rs` includes this file with loom's atomics in place of std's.
 
 use crate::sync::{AtomicU8, Ordering};
 
