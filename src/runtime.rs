@@ -158,6 +158,17 @@ impl Builder {
     /// what cannot be, and it is asked. An error around a
     /// [`SetupError`](crate::SetupError), if the ring was asked for and cannot be used here, or
     /// neither engine starts.
+    /// # Examples
+    /// ```
+    /// use std::io::ErrorKind;
+    ///
+    /// let error = tamam::Runtime::builder().buffer_size(0).build().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    ///
+    /// let runtime = tamam::Runtime::builder().entries(64).build()?;
+    /// assert_eq!(runtime.block_on(async { 2 + 2 }), 4);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn build(self) -> io::Result<Runtime> {
         let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if self.entries == 0 || self.completion_entries == 0 {
@@ -207,11 +218,24 @@ impl Runtime {
     /// An error around a [`SetupError`](crate::SetupError), if the ring was asked for
     /// (`TAMAM_BACKEND=ring`) and cannot be used here, or neither engine starts. `InvalidInput` if
     /// that variable or `TAMAM_PRETEND_KERNEL` says what cannot be.
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// assert_eq!(runtime.block_on(async { 2 + 2 }), 4);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new() -> io::Result<Runtime> {
         Builder::default().build()
     }
 
     /// Sizes and limits to choose.
+    ///
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::builder().budget(32).build()?;
+    /// # drop(runtime);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
@@ -225,6 +249,19 @@ impl Runtime {
     /// With the panic of `future`; the runtime can be used again. Inside another `block_on` of
     /// this thread, before anything is polled. In a forked child of the process that made the
     /// runtime.
+    /// # Examples
+    /// The future may borrow, and tasks go on in the next call:
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// let mut log = Vec::new();
+    /// let task = runtime.block_on(async {
+    ///     log.push("first");
+    ///     tamam::spawn(async { "second" })
+    /// });
+    /// log.push(runtime.block_on(task)?);
+    /// assert_eq!(log, ["first", "second"]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let Some(_turning) = context::turn(&self.handle.driver) else {
@@ -303,6 +340,15 @@ impl Runtime {
     }
 
     /// Spawns a task that runs in the next [`block_on`](Self::block_on).
+    ///
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// let task = runtime.spawn(async { "done" });
+    /// assert!(!task.is_finished());
+    /// assert_eq!(runtime.block_on(task)?, "done");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         self.handle.executor.spawn(future)
     }
@@ -326,22 +372,66 @@ impl Runtime {
     }
 
     /// What has been counted since the runtime was made.
+    ///
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// runtime.spawn(async {});
+    /// runtime.block_on(tamam::yield_now());
+    /// let metrics = runtime.metrics();
+    /// assert!(metrics.turns > 0 && metrics.polls > 1);
+    /// assert_eq!(metrics.tasks, 0); // it has ended
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn metrics(&self) -> Metrics {
         Metrics::of(&self.handle)
     }
 
     /// What completes this runtime's I/O: [`Backend::Ring`] or [`Backend::Epoll`].
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::{Backend, Runtime};
+    ///
+    /// let runtime = Runtime::new()?;
+    /// assert_ne!(runtime.backend(), Backend::Auto); // it has been decided
+    /// println!("on {}", runtime.backend());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn backend(&self) -> Backend {
         self.handle.driver.backend()
     }
 
     /// Why this runtime is not on io_uring, if that was tried and could not be had.
+    ///
+    /// # Examples
+    /// A line for the log, where the service runs on epoll because it has to:
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// if let Some(cause) = runtime.ring_refused() {
+    ///     eprintln!("running on {}: {cause}", runtime.backend());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn ring_refused(&self) -> Option<&SetupError> {
         self.handle.driver.refused()
     }
 
     /// What this runtime makes of its kernel: the engine in use, and for each kernel feature whether
     /// it is used, replaced or done without. For logs, and for tests of what a machine can do.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::{Runtime, Support};
+    ///
+    /// let capabilities = Runtime::new()?.capabilities();
+    /// for feature in capabilities.features() {
+    ///     if feature.support != Support::Native {
+    ///         println!("{} is {}: {}", feature.name, feature.support, feature.note);
+    ///     }
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn capabilities(&self) -> Capabilities {
         self.handle.driver.capabilities().expect("the engine is there until the runtime is dropped")
     }
@@ -367,6 +457,16 @@ impl fmt::Debug for Runtime {
 }
 
 /// Makes a runtime the current one of its thread; see [`Runtime::enter`].
+///
+/// # Examples
+/// ```
+/// let runtime = tamam::Runtime::new()?;
+/// let guard = runtime.enter();
+/// let task = tamam::spawn(async { "spawned before anything ran" });
+/// drop(guard);
+/// assert_eq!(runtime.block_on(task)?, "spawned before anything ran");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "the runtime is left when the guard is dropped"]
 pub struct EnterGuard<'a> {
     _entered: Entered,
