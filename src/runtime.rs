@@ -141,7 +141,7 @@ impl Builder {
         self
     }
 
-    /// Who is asked for the addresses of host names: the system unless set, see
+    /// What looks up the addresses of host names: the system unless set, see
     /// [`SystemResolver`](crate::net::SystemResolver).
     ///
     /// `Send` and `Sync`, because a builder can make runtimes on many threads; the futures of the
@@ -154,10 +154,10 @@ impl Builder {
     /// Starts a runtime on this thread.
     ///
     /// # Errors
-    /// `InvalidInput` if a size is zero or too large, or `TAMAM_BACKEND` or `TAMAM_PRETEND_KERNEL` says
-    /// what cannot be, and it is asked. An error around a
-    /// [`SetupError`](crate::SetupError), if the ring was asked for and cannot be used here, or
-    /// neither engine starts.
+    /// `InvalidInput` if a size is zero or too large, or if `TAMAM_BACKEND` or
+    /// `TAMAM_PRETEND_KERNEL` has an invalid value (each is read only if the builder makes no
+    /// choice of its own). An error around a [`SetupError`](crate::SetupError) if the ring was
+    /// asked for and cannot be used here, or if neither engine starts.
     /// # Examples
     /// ```
     /// use std::io::ErrorKind;
@@ -215,9 +215,9 @@ impl Runtime {
     /// Starts a runtime on this thread with the default sizes.
     ///
     /// # Errors
-    /// An error around a [`SetupError`](crate::SetupError), if the ring was asked for
-    /// (`TAMAM_BACKEND=ring`) and cannot be used here, or neither engine starts. `InvalidInput` if
-    /// that variable or `TAMAM_PRETEND_KERNEL` says what cannot be.
+    /// An error around a [`SetupError`](crate::SetupError) if the ring was asked for
+    /// (`TAMAM_BACKEND=ring`) and cannot be used here, or if neither engine starts. `InvalidInput`
+    /// if that variable or `TAMAM_PRETEND_KERNEL` has an invalid value.
     /// # Examples
     /// ```
     /// let runtime = tamam::Runtime::new()?;
@@ -228,7 +228,7 @@ impl Runtime {
         Builder::default().build()
     }
 
-    /// Sizes and limits to choose.
+    /// A builder, to choose sizes and limits.
     ///
     /// # Examples
     /// ```
@@ -240,14 +240,14 @@ impl Runtime {
         Builder::default()
     }
 
-    /// Runs `future` to its end, and meanwhile every task of this runtime. It is polled where it
-    /// is, on the caller's stack.
+    /// Runs `future` to its end, and the tasks of this runtime beside it. The future is polled
+    /// where it is, on the caller's stack.
     ///
-    /// Tasks that have not ended stay, and go on in the next `block_on`.
+    /// Tasks that have not ended stay in the runtime, and go on in the next `block_on`.
     ///
     /// # Panics
-    /// With the panic of `future`; the runtime can be used again. Inside another `block_on` of
-    /// this thread, before anything is polled. In a forked child of the process that made the
+    /// If `future` panics, with its panic; the runtime can be used again. Inside another `block_on`
+    /// of this thread, before anything is polled. In a forked child of the process that made the
     /// runtime.
     /// # Examples
     /// The future may borrow, and tasks go on in the next call:
@@ -354,8 +354,9 @@ impl Runtime {
     }
 
     /// Makes this the runtime of the thread until the guard is dropped, so that constructors and
-    /// [`spawn`](crate::spawn) find it. Nothing is polled meanwhile: I/O that would have to wait is
-    /// an error, and a sleep that another executor polls is due in the next `block_on`.
+    /// [`spawn`](crate::spawn) find it. The guard runs nothing: tasks wait for the next `block_on`,
+    /// I/O that would have to wait is an error, and a sleep that another executor polls is due in
+    /// the next `block_on`.
     ///
     /// # Examples
     /// ```
@@ -402,7 +403,7 @@ impl Runtime {
         self.handle.driver.backend()
     }
 
-    /// Why this runtime is not on io_uring, if that was tried and could not be had.
+    /// Why this runtime is not on io_uring. `None` if it is, or if io_uring was not tried.
     ///
     /// # Examples
     /// A line for the log, where the service runs on epoll because it has to:
@@ -417,8 +418,8 @@ impl Runtime {
         self.handle.driver.refused()
     }
 
-    /// What this runtime makes of its kernel: the engine in use, and for each kernel feature whether
-    /// it is used, replaced or done without. For logs, and for tests of what a machine can do.
+    /// The engine in use, and for each kernel feature whether this runtime uses it, emulates it, or
+    /// works without it. For logs, and for tests of what a machine can do.
     ///
     /// # Examples
     /// ```
@@ -483,9 +484,10 @@ impl fmt::Debug for EnterGuard<'_> {
 /// dropped.
 ///
 /// # Panics
-/// If no runtime can start, with the reason: descriptors have run out, say, or the ring was asked for
-/// (`TAMAM_BACKEND=ring`) and cannot be had. [`Runtime::new`] gives it as an error instead. Where
-/// io_uring is refused and nothing was asked for, epoll takes its place. Otherwise as [`Runtime::block_on`].
+/// If no runtime can start, with the reason: descriptors have run out, say, or the ring was asked
+/// for (`TAMAM_BACKEND=ring`) and cannot be used. [`Runtime::new`] returns the reason as an error
+/// instead. Where io_uring is refused and was not asked for, epoll takes its place. Otherwise as
+/// [`Runtime::block_on`].
 ///
 /// # Examples
 /// ```

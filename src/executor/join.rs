@@ -176,7 +176,7 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 impl AbortHandle {
-    /// Asks the task to end, as [`JoinHandle::abort`] does.
+    /// Asks the task to end, as [`JoinHandle::abort`] does. Any clone of the handle can do it.
     pub fn abort(&self) {
         self.task.abort();
     }
