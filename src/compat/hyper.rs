@@ -152,11 +152,11 @@ where
 /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
 /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
 /// # let (server, _) = listener.accept().await?;
-/// let never = service_fn(async |_: Request<Incoming>| hyper::Result::Ok(Response::new(String::new())));
+/// let empty = async |_: Request<Incoming>| hyper::Result::Ok(Response::new(String::new()));
 /// let served = http1::Builder::new()
 ///     .timer(tamam::hyper::Timer::new())
 ///     .header_read_timeout(Duration::from_millis(2))
-///     .serve_connection(server, never)
+///     .serve_connection(server, service_fn(empty))
 ///     .await;
 /// assert!(served.unwrap_err().is_timeout());
 /// # drop(client);

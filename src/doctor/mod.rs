@@ -60,7 +60,8 @@ pub fn doctor() -> Report {
 /// use tamam::Backend;
 ///
 /// let report = tamam::doctor();
-/// println!("Linux {}, in {}", report.kernel_release(), report.container().unwrap_or("no container"));
+/// let container = report.container().unwrap_or("no container");
+/// println!("Linux {}, in {container}", report.kernel_release());
 /// match report.backend() {
 ///     Some(Backend::Ring) => println!("io_uring works"),
 ///     Some(_) => println!("epoll is used: {:?}", report.cause()),
@@ -146,7 +147,7 @@ impl Report {
     ///
     /// let report = tamam::doctor();
     /// match report.cause() {
-    ///     Some(SetupError::Disabled { sysctl }) => println!("kernel.io_uring_disabled is {sysctl}"),
+    ///     Some(SetupError::Disabled { sysctl }) => println!("forbidden by a sysctl: {sysctl}"),
     ///     Some(cause) => println!("{cause}"),
     ///     None => println!("the ring works, or the cause is not known"),
     /// }

@@ -114,13 +114,14 @@ impl TcpSocket {
     /// # Errors
     /// Those of socket(2), such as EMFILE; `Other` outside a runtime.
     /// # Examples
-    /// One socket for each family, at the same port (not run, since there are machines without IPv6):
+    /// One socket for each family, at the same port:
     /// ```no_run
     /// use tamam::net::TcpSocket;
     ///
     /// # tamam::run(async {
-    /// let v6 = TcpSocket::new_v6()?.only_v6(true).listen("[::]:8080".parse().expect("an address"))?;
-    /// let v4 = TcpSocket::new_v4()?.listen("0.0.0.0:8080".parse().expect("an address"))?;
+    /// let (any_v6, any_v4) = ("[::]:8080", "0.0.0.0:8080");
+    /// let v6 = TcpSocket::new_v6()?.only_v6(true).listen(any_v6.parse().expect("an address"))?;
+    /// let v4 = TcpSocket::new_v4()?.listen(any_v4.parse().expect("an address"))?;
     /// assert_eq!(v6.local_addr()?.port(), v4.local_addr()?.port());
     /// # std::io::Result::Ok(())
     /// # })?;
