@@ -130,6 +130,20 @@ pub struct BlockingHandle<T> {
 
 impl<T> BlockingHandle<T> {
     /// Whether the closure has ended, so that its result is there without waiting.
+    ///
+    /// # Examples
+    /// A slow closure is looked at now and then, while other work goes on:
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// tamam::run(async {
+    ///     let sum = tamam::spawn_blocking(|| (1..=1000).sum::<u32>());
+    ///     while !sum.is_finished() {
+    ///         tamam::time::sleep(Duration::from_millis(1)).await;
+    ///     }
+    ///     assert_eq!(sum.await.expect("no panic"), 500_500);
+    /// });
+    /// ```
     pub fn is_finished(&self) -> bool {
         !matches!(*self.shared.lock(), Stage::Pending(_))
     }

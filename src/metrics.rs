@@ -79,6 +79,16 @@ impl Metrics {
 ///
 /// # Panics
 /// Outside a runtime; [`Runtime::metrics`](crate::Runtime::metrics) works there.
+/// # Examples
+/// ```
+/// tamam::run(async {
+///     let task = tamam::spawn(std::future::pending::<()>());
+///     assert_eq!(tamam::metrics().tasks, 1);
+///     task.abort();
+///     assert!(task.await.is_err());
+///     assert_eq!(tamam::metrics().tasks, 0);
+/// });
+/// ```
 #[track_caller]
 pub fn metrics() -> Metrics {
     Metrics::of(&context::expect_current())

@@ -141,7 +141,7 @@ impl Builder {
         self
     }
 
-    /// Who is asked for the addresses of host names: the system unless set, see
+    /// What looks up the addresses of host names: the system unless set, see
     /// [`SystemResolver`](crate::net::SystemResolver).
     ///
     /// `Send` and `Sync`, because a builder can make runtimes on many threads; the futures of the
@@ -154,10 +154,21 @@ impl Builder {
     /// Starts a runtime on this thread.
     ///
     /// # Errors
-    /// `InvalidInput` if a size is zero or too large, or `TAMAM_BACKEND` or `TAMAM_PRETEND_KERNEL` says
-    /// what cannot be, and it is asked. An error around a
-    /// [`SetupError`](crate::SetupError), if the ring was asked for and cannot be used here, or
-    /// neither engine starts.
+    /// `InvalidInput` if a size is zero or too large, or if `TAMAM_BACKEND` or
+    /// `TAMAM_PRETEND_KERNEL` has an invalid value (each is read only if the builder makes no
+    /// choice of its own). An error around a [`SetupError`](crate::SetupError) if the ring was
+    /// asked for and cannot be used here, or if neither engine starts.
+    /// # Examples
+    /// ```
+    /// use std::io::ErrorKind;
+    ///
+    /// let error = tamam::Runtime::builder().buffer_size(0).build().unwrap_err();
+    /// assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    ///
+    /// let runtime = tamam::Runtime::builder().entries(64).build()?;
+    /// assert_eq!(runtime.block_on(async { 2 + 2 }), 4);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn build(self) -> io::Result<Runtime> {
         let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if self.entries == 0 || self.completion_entries == 0 {
@@ -204,27 +215,53 @@ impl Runtime {
     /// Starts a runtime on this thread with the default sizes.
     ///
     /// # Errors
-    /// An error around a [`SetupError`](crate::SetupError), if the ring was asked for
-    /// (`TAMAM_BACKEND=ring`) and cannot be used here, or neither engine starts. `InvalidInput` if
-    /// that variable or `TAMAM_PRETEND_KERNEL` says what cannot be.
+    /// An error around a [`SetupError`](crate::SetupError) if the ring was asked for
+    /// (`TAMAM_BACKEND=ring`) and cannot be used here, or if neither engine starts. `InvalidInput`
+    /// if that variable or `TAMAM_PRETEND_KERNEL` has an invalid value.
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// assert_eq!(runtime.block_on(async { 2 + 2 }), 4);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new() -> io::Result<Runtime> {
         Builder::default().build()
     }
 
-    /// Sizes and limits to choose.
+    /// A builder, to choose sizes and limits.
+    ///
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::builder().budget(32).build()?;
+    /// # drop(runtime);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn builder() -> Builder {
         Builder::default()
     }
 
-    /// Runs `future` to its end, and meanwhile every task of this runtime. It is polled where it
-    /// is, on the caller's stack.
+    /// Runs `future` to its end, and the tasks of this runtime beside it. The future is polled
+    /// where it is, on the caller's stack.
     ///
-    /// Tasks that have not ended stay, and go on in the next `block_on`.
+    /// Tasks that have not ended stay in the runtime, and go on in the next `block_on`.
     ///
     /// # Panics
-    /// With the panic of `future`; the runtime can be used again. Inside another `block_on` of
-    /// this thread, before anything is polled. In a forked child of the process that made the
+    /// If `future` panics, with its panic; the runtime can be used again. Inside another `block_on`
+    /// of this thread, before anything is polled. In a forked child of the process that made the
     /// runtime.
+    /// # Examples
+    /// The future may borrow, and tasks go on in the next call:
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// let mut log = Vec::new();
+    /// let task = runtime.block_on(async {
+    ///     log.push("first");
+    ///     tamam::spawn(async { "second" })
+    /// });
+    /// log.push(runtime.block_on(task)?);
+    /// assert_eq!(log, ["first", "second"]);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[track_caller]
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         let Some(_turning) = context::turn(&self.handle.driver) else {
@@ -302,13 +339,23 @@ impl Runtime {
     }
 
     /// Spawns a task that runs in the next [`block_on`](Self::block_on).
+    ///
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// let task = runtime.spawn(async { "done" });
+    /// assert!(!task.is_finished());
+    /// assert_eq!(runtime.block_on(task)?, "done");
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         self.handle.executor.spawn(future)
     }
 
     /// Makes this the runtime of the thread until the guard is dropped, so that constructors and
-    /// [`spawn`](crate::spawn) find it. Nothing is polled meanwhile: I/O that would have to wait is
-    /// an error, and a sleep that another executor polls is due in the next `block_on`.
+    /// [`spawn`](crate::spawn) find it. The guard runs nothing: tasks wait for the next `block_on`,
+    /// I/O that would have to wait is an error, and a sleep that another executor polls is due in
+    /// the next `block_on`.
     ///
     /// # Examples
     /// ```
@@ -325,22 +372,66 @@ impl Runtime {
     }
 
     /// What has been counted since the runtime was made.
+    ///
+    /// # Examples
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// runtime.spawn(async {});
+    /// runtime.block_on(tamam::yield_now());
+    /// let metrics = runtime.metrics();
+    /// assert!(metrics.turns > 0 && metrics.polls > 1);
+    /// assert_eq!(metrics.tasks, 0); // it has ended
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn metrics(&self) -> Metrics {
         Metrics::of(&self.handle)
     }
 
     /// What completes this runtime's I/O: [`Backend::Ring`] or [`Backend::Epoll`].
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::{Backend, Runtime};
+    ///
+    /// let runtime = Runtime::new()?;
+    /// assert_ne!(runtime.backend(), Backend::Auto); // it has been decided
+    /// println!("on {}", runtime.backend());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn backend(&self) -> Backend {
         self.handle.driver.backend()
     }
 
-    /// Why this runtime is not on io_uring, if that was tried and could not be had.
+    /// Why this runtime is not on io_uring. `None` if it is, or if io_uring was not tried.
+    ///
+    /// # Examples
+    /// A line for the log, where the service runs on epoll because it has to:
+    /// ```
+    /// let runtime = tamam::Runtime::new()?;
+    /// if let Some(cause) = runtime.ring_refused() {
+    ///     eprintln!("running on {}: {cause}", runtime.backend());
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn ring_refused(&self) -> Option<&SetupError> {
         self.handle.driver.refused()
     }
 
-    /// What this runtime makes of its kernel: the engine in use, and for each kernel feature whether
-    /// it is used, replaced or done without. For logs, and for tests of what a machine can do.
+    /// The engine in use, and for each kernel feature whether this runtime uses it, emulates it, or
+    /// works without it. For logs, and for tests of what a machine can do.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::{Runtime, Support};
+    ///
+    /// let capabilities = Runtime::new()?.capabilities();
+    /// for feature in capabilities.features() {
+    ///     if feature.support != Support::Native {
+    ///         println!("{} is {}: {}", feature.name, feature.support, feature.note);
+    ///     }
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn capabilities(&self) -> Capabilities {
         self.handle.driver.capabilities().expect("the engine is there until the runtime is dropped")
     }
@@ -366,6 +457,16 @@ impl fmt::Debug for Runtime {
 }
 
 /// Makes a runtime the current one of its thread; see [`Runtime::enter`].
+///
+/// # Examples
+/// ```
+/// let runtime = tamam::Runtime::new()?;
+/// let guard = runtime.enter();
+/// let task = tamam::spawn(async { "spawned before anything ran" });
+/// drop(guard);
+/// assert_eq!(runtime.block_on(task)?, "spawned before anything ran");
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[must_use = "the runtime is left when the guard is dropped"]
 pub struct EnterGuard<'a> {
     _entered: Entered,
@@ -382,9 +483,10 @@ impl fmt::Debug for EnterGuard<'_> {
 /// dropped.
 ///
 /// # Panics
-/// If no runtime can start, with the reason: descriptors have run out, say, or the ring was asked for
-/// (`TAMAM_BACKEND=ring`) and cannot be had. [`Runtime::new`] gives it as an error instead. Where
-/// io_uring is refused and nothing was asked for, epoll takes its place. Otherwise as [`Runtime::block_on`].
+/// If no runtime can start, with the reason: descriptors have run out, say, or the ring was asked
+/// for (`TAMAM_BACKEND=ring`) and cannot be used. [`Runtime::new`] returns the reason as an error
+/// instead. Where io_uring is refused and was not asked for, epoll takes its place. Otherwise as
+/// [`Runtime::block_on`].
 ///
 /// # Examples
 /// ```

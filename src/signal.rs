@@ -141,6 +141,8 @@ pub fn terminate() -> Next {
 /// # Errors
 /// `InvalidInput` for a signal that cannot have a handler here, such as SIGKILL or SIGSEGV; those
 /// of eventfd(2) and of starting a thread.
+/// # Kernel
+/// sigaction(2), and an eventfd.
 /// # Examples
 /// ```no_run
 /// use tamam::signal::{SignalKind, signal};
@@ -175,6 +177,20 @@ pub fn signal(kind: SignalKind) -> io::Result<Signal> {
 /// The signals of one kind; see [`signal`].
 ///
 /// It is `Send` and belongs to no runtime: any executor can poll it.
+///
+/// # Examples
+/// ```
+/// use std::process::Command;
+/// use tamam::signal::{SignalKind, signal};
+///
+/// tamam::run(async {
+///     let mut signals = signal(SignalKind::USER1)?;
+///     Command::new("sh").args(["-c", "kill -USR1 $PPID"]).status()?;
+///     signals.recv().await; // without a handler, the signal would have ended the process
+///     std::io::Result::Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct Signal {
     kind: SignalKind,
     /// Identifies its entry in `Hub::waiting`.
@@ -189,12 +205,46 @@ impl Signal {
     ///
     /// # Cancel safety
     /// Cancel safe: a signal that comes after a drop is seen by the next call.
+    /// # Examples
+    /// A dropped `recv` misses no signal:
+    /// ```
+    /// use std::process::Command;
+    /// use std::time::Duration;
+    /// use tamam::signal::{SignalKind, signal};
+    /// use tamam::time::timeout;
+    ///
+    /// tamam::run(async {
+    ///     let mut signals = signal(SignalKind::USER2)?;
+    ///     assert!(timeout(Duration::from_millis(1), signals.recv()).await.is_err());
+    ///     Command::new("sh").args(["-c", "kill -USR2 $PPID"]).status()?;
+    ///     signals.recv().await;
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn recv(&mut self) {
         poll_fn(|cx| self.poll_recv(cx)).await;
     }
 
     /// As [`recv`](Self::recv), for your own futures and streams. The signal wakes the waker of the
     /// last call.
+    ///
+    /// # Examples
+    /// As a stream:
+    /// ```
+    /// use std::process::Command;
+    /// use futures_util::{StreamExt, stream};
+    /// use tamam::signal::{SignalKind, signal};
+    ///
+    /// tamam::run(async {
+    ///     let mut signal = signal(SignalKind::HANGUP)?;
+    ///     let mut hangups = stream::poll_fn(move |cx| signal.poll_recv(cx).map(Some));
+    ///     Command::new("sh").args(["-c", "kill -HUP $PPID"]).status()?;
+    ///     assert_eq!(hangups.next().await, Some(()));
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.count() == self.seen {
             let waker = cx.waker().clone(); // foreign code, so before the lock
@@ -211,6 +261,15 @@ impl Signal {
     }
 
     /// The kind of signal that it waits for.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::signal::{SignalKind, signal};
+    ///
+    /// let signal = signal(SignalKind::USER1)?;
+    /// assert_eq!(signal.kind(), SignalKind::USER1);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn kind(&self) -> SignalKind {
         self.kind
     }
@@ -234,6 +293,28 @@ impl fmt::Debug for Signal {
 }
 
 /// Future of [`ctrl_c`] and [`terminate`]. Ready again only after a further signal.
+///
+/// # Examples
+/// Made before the loop, it misses no signal:
+/// ```
+/// use std::process::Command;
+/// use std::pin::pin;
+/// use std::time::Duration;
+/// use futures_util::future::{Either, select};
+///
+/// tamam::run(async {
+///     let mut stop = tamam::signal::terminate();
+///     let mut work = tamam::time::interval(Duration::from_millis(1));
+///     Command::new("sh").args(["-c", "kill -TERM $PPID"]).status()?;
+///     loop {
+///         match select(&mut stop, pin!(work.tick())).await {
+///             Either::Left((stopped, _)) => break stopped,
+///             Either::Right(_) => {} // a piece of work
+///         }
+///     }
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless awaited"]
 pub struct Next {

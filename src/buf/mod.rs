@@ -38,6 +38,40 @@ pub(crate) use outgoing::{Handed, Many, One, Outgoing};
 /// - `ptr` points to `len` initialised bytes, which stay readable until the value is dropped.
 /// - Moving the value changes neither `ptr` nor `len`. (So `[u8; N]` itself cannot be an `IoBuf`.)
 /// - As long as the value is not changed, both return the same each time.
+/// # Examples
+/// A part of a buffer that is shared:
+/// ```
+/// use std::ops::Range;
+/// use std::sync::Arc;
+/// use tamam::buf::IoBuf;
+///
+/// struct Part {
+///     whole: Arc<[u8]>,
+///     range: Range<usize>,
+/// }
+///
+/// // SAFETY: the bytes are on the heap, initialised, and never changed. `whole` keeps them there
+/// // until the value is dropped, also when the value moves.
+/// unsafe impl IoBuf for Part {
+///     fn ptr(&self) -> *const u8 {
+///         self.whole[self.range.clone()].as_ptr()
+///     }
+///
+///     fn len(&self) -> usize {
+///         self.range.len()
+///     }
+/// }
+///
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// client.send_all(Part { whole: Arc::from(&b"hello world"[..]), range: 6..11 }).await?;
+/// assert_eq!(server.read_exact(Vec::with_capacity(5), 5).await?, b"world");
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[allow(unsafe_code)]
 pub unsafe trait IoBuf: 'static {
     /// Where the bytes start.
@@ -66,6 +100,54 @@ pub unsafe trait IoBuf: 'static {
 ///   shared with anything else, until the value is dropped.
 /// - `capacity` is at least `len`, and does not change when the value is moved or `set_len` is
 ///   called.
+/// # Examples
+/// A packet of at most 1500 bytes:
+/// ```
+/// use tamam::buf::{IoBuf, IoBufMut};
+///
+/// struct Packet {
+///     bytes: Box<[u8; 1500]>,
+///     len: usize,
+/// }
+///
+/// // SAFETY: the bytes are on the heap and initialised, so they stay where they are when the value
+/// // moves. `len` is at most 1500, see `set_len`.
+/// unsafe impl IoBuf for Packet {
+///     fn ptr(&self) -> *const u8 {
+///         self.bytes.as_ptr()
+///     }
+///
+///     fn len(&self) -> usize {
+///         self.len
+///     }
+/// }
+///
+/// // SAFETY: the same address, which belongs to this value alone; the capacity never changes.
+/// unsafe impl IoBufMut for Packet {
+///     fn ptr_mut(&mut self) -> *mut u8 {
+///         self.bytes.as_mut_ptr()
+///     }
+///
+///     fn capacity(&self) -> usize {
+///         self.bytes.len()
+///     }
+///
+///     unsafe fn set_len(&mut self, len: usize) {
+///         self.len = len;
+///     }
+/// }
+///
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// client.send_all("hello").await?;
+/// let (len, packet) = server.read(Packet { bytes: Box::new([0; 1500]), len: 0 }).await?;
+/// assert_eq!(&packet.bytes[..len], b"hello");
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[allow(unsafe_code)]
 pub unsafe trait IoBufMut: IoBuf {
     /// Where the bytes start, for writing.
@@ -124,6 +206,27 @@ impl<B> BufError<B> {
     }
 
     /// The error and the buffer.
+    ///
+    /// # Examples
+    /// What could not be sent goes out on another connection:
+    /// ```
+    /// use tamam::net::TcpStream;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.shutdown().await?;
+    /// let (error, buf) = client.send_all(b"hello".to_vec()).await.unwrap_err().into_parts();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    ///
+    /// let second = TcpStream::connect(listener.local_addr()?).await?;
+    /// second.send_all(buf).await?;
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn into_parts(self) -> (io::Error, B) {
         (self.error, self.buf)
     }
@@ -139,6 +242,21 @@ impl<B> BufError<B> {
     }
 
     /// The buffer, with the bytes that were received into it.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all("hel").await?;
+    /// client.shutdown().await?;
+    /// let error = server.read_exact(Vec::with_capacity(5), 5).await.unwrap_err();
+    /// assert_eq!(error.buf(), b"hel");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn buf(&self) -> &B {
         &self.buf
     }

@@ -91,6 +91,32 @@ stream!(session: TlsStream);
 
 /// Runs hyper's background futures as tasks of the runtime that is entered on this thread. They
 /// need not be `Send`. Pass it to `http2::Builder::new` or hyper-util's `auto::Builder::new`.
+///
+/// # Panics
+/// A spawn panics if the thread is not inside a runtime.
+/// # Examples
+/// HTTP/2 needs one, for its connection and its streams:
+/// ```
+/// use hyper::client::conn::http2;
+/// use tamam::net::TcpStream;
+///
+/// async fn connect(stream: TcpStream) -> hyper::Result<http2::SendRequest<String>> {
+///     let builder = http2::Builder::new(tamam::hyper::Executor::new());
+///     let (sender, connection) = builder.handshake(stream).await?;
+///     tamam::spawn(connection);
+///     Ok(sender)
+/// }
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// # let _open = server;
+/// let sender = connect(client).await.map_err(std::io::Error::other)?;
+/// assert!(sender.is_ready());
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Executor;
@@ -113,6 +139,31 @@ where
 
 /// The timer for hyper's timeouts: pass it to `Builder::timer`. Without one, hyper panics when a
 /// timeout is set.
+///
+/// # Panics
+/// A sleep panics if it is polled outside a runtime.
+/// # Examples
+/// A client that never sends its request is cut off:
+/// ```
+/// use std::time::Duration;
+/// use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+///
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// let empty = async |_: Request<Incoming>| hyper::Result::Ok(Response::new(String::new()));
+/// let served = http1::Builder::new()
+///     .timer(tamam::hyper::Timer::new())
+///     .header_read_timeout(Duration::from_millis(2))
+///     .serve_connection(server, service_fn(empty))
+///     .await;
+/// assert!(served.unwrap_err().is_timeout());
+/// # drop(client);
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct Timer;
@@ -228,6 +279,21 @@ impl<T> Upgradeable<T> {
     ///
     /// # Panics
     /// On another thread than the one it was made on.
+    /// # Examples
+    /// ```
+    /// use tamam::hyper::Upgradeable;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let stream = Upgradeable::new(client).into_inner();
+    /// stream.send_all("hello").await?;
+    /// assert_eq!(server.read_exact(Vec::with_capacity(5), 5).await?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn into_inner(self) -> T {
         self.assert_at_home();
         let mut this = ManuallyDrop::new(self);

@@ -54,6 +54,21 @@ pub fn doctor() -> Report {
 }
 
 /// What [`doctor`] found. Its `Display` is the whole report, as text for people.
+///
+/// # Examples
+/// ```
+/// use tamam::Backend;
+///
+/// let report = tamam::doctor();
+/// let container = report.container().unwrap_or("no container");
+/// println!("Linux {}, in {container}", report.kernel_release());
+/// match report.backend() {
+///     Some(Backend::Ring) => println!("io_uring works"),
+///     Some(_) => println!("epoll is used: {:?}", report.cause()),
+///     None => println!("no runtime starts here"),
+/// }
+/// assert!(report.ring_is_usable() || report.epoll_is_usable());
+/// ```
 #[derive(Debug)]
 pub struct Report {
     facts: Facts,
@@ -66,6 +81,14 @@ pub struct Report {
 }
 
 /// A limit of the process, as getrlimit(2) reports it. `None` means unlimited.
+///
+/// # Examples
+/// ```
+/// let limit = tamam::doctor().descriptor_limit();
+/// if let Some(tamam::Limit { soft: Some(soft), .. }) = limit {
+///     println!("at most {soft} connections and files");
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limit {
@@ -99,6 +122,14 @@ impl Report {
     }
 
     /// What the ring can do on this kernel, or why it does not work.
+    ///
+    /// # Examples
+    /// ```
+    /// match tamam::doctor().ring() {
+    ///     Ok(capabilities) => println!("{capabilities}"),
+    ///     Err(error) => println!("no ring: {error}"),
+    /// }
+    /// ```
     pub fn ring(&self) -> Result<&Capabilities, &io::Error> {
         self.ring.result.as_ref()
     }
@@ -109,6 +140,18 @@ impl Report {
     }
 
     /// Why the ring does not work, if the cause is one that this crate knows.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::SetupError;
+    ///
+    /// let report = tamam::doctor();
+    /// match report.cause() {
+    ///     Some(SetupError::Disabled { sysctl }) => println!("forbidden by a sysctl: {sysctl}"),
+    ///     Some(cause) => println!("{cause}"),
+    ///     None => println!("the ring works, or the cause is not known"),
+    /// }
+    /// ```
     pub fn cause(&self) -> Option<&SetupError> {
         self.ring.cause()
     }
@@ -120,6 +163,17 @@ impl Report {
 
     /// What to change, and where: lines for Docker, Kubernetes, systemd, sysctl and the shell.
     /// Empty if the ring works and the environment variables let a runtime start.
+    ///
+    /// # Examples
+    /// ```
+    /// let report = tamam::doctor();
+    /// for line in report.advice() {
+    ///     println!("{line}");
+    /// }
+    /// if report.ring_is_usable() && report.backend().is_some() {
+    ///     assert!(report.advice().is_empty());
+    /// }
+    /// ```
     pub fn advice(&self) -> Vec<String> {
         if let Some(error) = &self.mistake {
             return vec![format!("environment: {error}")];
@@ -144,6 +198,15 @@ impl Report {
 
     /// The kernel features that the engine used here lacks or emulates. Each says what is lost, or
     /// what the emulation costs.
+    ///
+    /// # Examples
+    /// ```
+    /// let report = tamam::doctor();
+    /// for feature in report.degraded() {
+    ///     println!("{} ({}): {}", feature.name, feature.support, feature.note);
+    /// }
+    /// assert!(report.degraded().all(|feature| feature.support != tamam::Support::Native));
+    /// ```
     pub fn degraded(&self) -> impl Iterator<Item = &Feature> {
         let used = match self.backend() {
             Some(Backend::Ring) => self.ring().ok(),

@@ -173,10 +173,10 @@ impl Pool {
 
 /// Bytes that were received, lent from the runtime's pool or held on the heap.
 ///
-/// Reads and writes as a slice. It can be kept as long as you like, across tasks of its thread and
-/// past the runtime's end; dropped, it gives its buffer back. A chunk is a buffer to send
-/// ([`IoBuf`](crate::buf::IoBuf)), so an echo copies nothing. What is kept for long, or sent to
-/// another thread, is better copied into a `Vec`: `Vec::from(chunk)` copies pooled bytes and moves
+/// It reads and writes as a slice. You can keep it as long as you like, across tasks of its thread
+/// and past the end of the runtime; its drop gives the buffer back. A chunk is a buffer to send
+/// ([`IoBuf`](crate::buf::IoBuf)), so an echo copies nothing. To keep bytes for long, or to send
+/// them to another thread, copy them into a `Vec`: `Vec::from(chunk)` copies pooled bytes and moves
 /// heap memory.
 ///
 /// # Examples
@@ -214,6 +214,15 @@ impl Chunk {
     ///
     /// # Panics
     /// If `at` is greater than the length.
+    /// # Examples
+    /// ```
+    /// use tamam::buf::Chunk;
+    ///
+    /// let mut head = Chunk::from(b"name: value".to_vec());
+    /// let colon = head.iter().position(|byte| *byte == b':').expect("a colon");
+    /// let value = head.split_off(colon + 2);
+    /// assert_eq!((&head[..], &value[..]), (&b"name: "[..], &b"value"[..]));
+    /// ```
     #[must_use = "the bytes from there on are in the returned chunk"]
     pub fn split_off(&mut self, at: usize) -> Chunk {
         assert!(at <= self.len as usize, "split at {at} of a chunk of {} bytes", self.len);
@@ -235,6 +244,19 @@ impl Chunk {
     ///
     /// # Panics
     /// If `at` is greater than the length.
+    /// # Examples
+    /// Lines, one after the other, without a copy:
+    /// ```
+    /// use tamam::buf::Chunk;
+    ///
+    /// let mut rest = Chunk::from(b"one\ntwo\n".to_vec());
+    /// let mut lines = Vec::new();
+    /// while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+    ///     lines.push(rest.split_to(end + 1));
+    /// }
+    /// assert_eq!((&lines[0][..], &lines[1][..]), (&b"one\n"[..], &b"two\n"[..]));
+    /// assert!(rest.is_empty());
+    /// ```
     #[must_use = "the bytes before are in the returned chunk"]
     pub fn split_to(&mut self, at: usize) -> Chunk {
         let tail = self.split_off(at);
@@ -242,6 +264,14 @@ impl Chunk {
     }
 
     /// Keeps the first `len` bytes; no effect if there are no more.
+    ///
+    /// # Examples
+    /// An answer without the end of the line:
+    /// ```
+    /// let mut chunk = tamam::buf::Chunk::from(b"QUIT\r\n".to_vec());
+    /// chunk.truncate(chunk.trim_ascii_end().len());
+    /// assert_eq!(&chunk[..], b"QUIT");
+    /// ```
     pub fn truncate(&mut self, len: usize) {
         self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
@@ -257,6 +287,23 @@ impl Chunk {
     }
 
     /// Whether the bytes are lent from the pool, rather than on the heap.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::buf::Chunk;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all("hello").await?;
+    /// let chunk = server.recv().await?.expect("a message");
+    /// assert!(chunk.is_pooled());
+    /// assert!(!Chunk::from(chunk.to_vec()).is_pooled());
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn is_pooled(&self) -> bool {
         matches!(self.storage, Storage::Pooled { .. })
     }

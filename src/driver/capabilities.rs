@@ -9,7 +9,7 @@ use std::fmt;
 use super::probe::{Backend, Kernel, RingFeatures, SetupError};
 use crate::sys;
 
-/// What a runtime makes of its kernel: the engine in use, and each kernel feature.
+/// What a runtime uses of its kernel: the engine, and each kernel feature.
 ///
 /// [`Runtime::capabilities`](crate::Runtime::capabilities) gives it. Its `Display` is a table for
 /// people; [`doctor`](crate::doctor) adds what could be changed.
@@ -34,7 +34,18 @@ pub struct Capabilities {
     features: Vec<Feature>,
 }
 
-/// A feature of the kernel, and what a runtime has of it.
+/// A feature of the kernel, and whether a runtime uses it.
+///
+/// # Examples
+/// The features that a program could gain by a newer kernel:
+/// ```
+/// let capabilities = tamam::Runtime::new()?.capabilities();
+/// for feature in capabilities.features().iter().filter(|feature| feature.since > (6, 1)) {
+///     let (major, minor) = feature.since;
+///     println!("{major}.{minor} {}: {} ({})", feature.name, feature.gives, feature.support);
+/// }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Feature {
@@ -42,23 +53,33 @@ pub struct Feature {
     pub name: &'static str,
     /// The first kernel that has it: 5.19 is `(5, 19)`.
     pub since: (u32, u32),
-    /// What it is good for.
+    /// What it gives to a runtime.
     pub gives: &'static str,
-    /// Whether this runtime has it.
+    /// Whether this runtime uses it.
     pub support: Support,
     /// What is done instead, or why it is not there; empty if there is nothing to say.
     pub note: &'static str,
 }
 
-/// How a runtime has a [`Feature`].
+/// Whether a runtime uses a [`Feature`].
+///
+/// # Examples
+/// ```
+/// use tamam::{Backend, Runtime, Support};
+///
+/// let runtime = Runtime::builder().backend(Backend::Epoll).build()?;
+/// let support = runtime.capabilities().support("multishot accept");
+/// assert_eq!(support, Some(Support::Emulated)); // one accept4(2) for each connection
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Support {
     /// It is in use.
     Native,
-    /// What it gives is had by other means.
+    /// It is not in use; the runtime does the same by other means.
     Emulated,
-    /// What it gives is not had.
+    /// It is not in use, and nothing replaces it.
     Absent,
 }
 
@@ -124,21 +145,43 @@ impl Capabilities {
     }
 
     /// The kernel that is pretended, if one is.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::{Backend, Runtime};
+    ///
+    /// let builder = Runtime::builder().backend(Backend::Epoll).pretend_kernel(5, 10);
+    /// let capabilities = builder.build()?.capabilities();
+    /// assert_eq!(capabilities.pretended_kernel(), Some((5, 10)));
+    /// assert_eq!(capabilities.backend(), Backend::Epoll);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn pretended_kernel(&self) -> Option<(u32, u32)> {
         self.pretended.map(|Kernel(major, minor)| (major, minor))
     }
 
-    /// Why the engine is not io_uring, if that was tried and could not be had.
+    /// Why the engine is not io_uring. `None` if it is, or if io_uring was not tried.
     pub fn ring_refused(&self) -> Option<&SetupError> {
         self.refused.as_ref()
     }
 
-    /// Every feature there is, oldest first.
+    /// All features, oldest first.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::{Runtime, Support};
+    ///
+    /// let capabilities = Runtime::new()?.capabilities();
+    /// let native = |feature: &&tamam::Feature| feature.support == Support::Native;
+    /// let count = capabilities.features().iter().filter(native).count();
+    /// println!("{count} of {} features are in use", capabilities.features().len());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn features(&self) -> &[Feature] {
         &self.features
     }
 
-    /// How the feature of this name is had; `None` if there is none of this name.
+    /// Whether the feature of this name is in use; `None` if there is no such name.
     pub fn support(&self, name: &str) -> Option<Support> {
         self.features.iter().find(|feature| feature.name == name).map(|feature| feature.support)
     }

@@ -135,6 +135,14 @@ impl FromStr for Backend {
 }
 
 /// A text is not the name of a [`Backend`].
+///
+/// # Examples
+/// ```
+/// use tamam::Backend;
+///
+/// let error = "kqueue".parse::<Backend>().unwrap_err();
+/// assert_eq!(error.to_string(), "it can be ring, epoll or auto");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseBackendError(());
 

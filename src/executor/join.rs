@@ -89,6 +89,16 @@ impl<T> JoinHandle<T> {
     }
 
     /// Whether the task is over: its future is gone, and its result is there without waiting.
+    ///
+    /// # Examples
+    /// ```
+    /// tamam::run(async {
+    ///     let task = tamam::spawn(async { 7 });
+    ///     assert!(!task.is_finished());
+    ///     tamam::yield_now().await;
+    ///     assert!(task.is_finished());
+    /// });
+    /// ```
     #[inline]
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
@@ -101,6 +111,19 @@ impl<T> JoinHandle<T> {
     }
 
     /// A handle that can end the task, and be cloned and kept elsewhere.
+    ///
+    /// # Examples
+    /// A task that is stopped, although its handle is being awaited elsewhere:
+    /// ```
+    /// tamam::run(async {
+    ///     let task = tamam::spawn(std::future::pending::<()>());
+    ///     let stop = task.abort_handle();
+    ///     let waiting = tamam::spawn(task);
+    ///     stop.abort();
+    ///     let result = waiting.await.expect("no panic");
+    ///     assert!(result.unwrap_err().is_cancelled());
+    /// });
+    /// ```
     pub fn abort_handle(&self) -> AbortHandle {
         AbortHandle { task: self.task.clone() }
     }
@@ -153,12 +176,22 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 impl AbortHandle {
-    /// Asks the task to end, as [`JoinHandle::abort`] does.
+    /// Asks the task to end, as [`JoinHandle::abort`] does. Any clone of the handle can do it.
     pub fn abort(&self) {
         self.task.abort();
     }
 
     /// Whether the future of the task is gone.
+    ///
+    /// # Examples
+    /// ```
+    /// tamam::run(async {
+    ///     let handle = tamam::spawn(async {}).abort_handle();
+    ///     assert!(!handle.is_finished());
+    ///     tamam::yield_now().await;
+    ///     assert!(handle.is_finished());
+    /// });
+    /// ```
     pub fn is_finished(&self) -> bool {
         self.task.is_done()
     }
@@ -180,6 +213,16 @@ impl fmt::Debug for AbortHandle {
 ///
 /// Each thread counts its own ids, without atomics. Two tasks of one thread never have the same id;
 /// tasks of different threads may.
+///
+/// # Examples
+/// ```
+/// tamam::run(async {
+///     let (one, two) = (tamam::spawn(async {}), tamam::spawn(async {}));
+///     assert_ne!(one.id(), two.id());
+///     assert_eq!(one.id(), one.abort_handle().id());
+///     println!("tasks {} and {}", one.id(), two.id());
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TaskId(u64);
 
@@ -241,6 +284,18 @@ impl JoinError {
     }
 
     /// Whether the task was aborted, or its runtime dropped, before it finished.
+    ///
+    /// # Examples
+    /// ```
+    /// tamam::run(async {
+    ///     let task = tamam::spawn(std::future::pending::<()>());
+    ///     let id = task.id();
+    ///     task.abort();
+    ///     let error = task.await.unwrap_err();
+    ///     assert!(error.is_cancelled() && !error.is_panic());
+    ///     assert_eq!(error.id(), id);
+    /// });
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         matches!(self.cause, Cause::Cancelled)
     }
@@ -259,6 +314,14 @@ impl JoinError {
     ///
     /// # Panics
     /// If the task did not panic. See [`try_into_panic`](Self::try_into_panic).
+    /// # Examples
+    /// ```
+    /// let error = tamam::run(async {
+    ///     tamam::spawn(async { assert!(1 > 2, "one is not more than two") }).await.unwrap_err()
+    /// });
+    /// let payload = error.into_panic();
+    /// assert_eq!(payload.downcast_ref(), Some(&"one is not more than two"));
+    /// ```
     #[track_caller]
     pub fn into_panic(self) -> Box<dyn Any + Send + 'static> {
         match self.try_into_panic() {
@@ -271,6 +334,18 @@ impl JoinError {
     ///
     /// # Errors
     /// The error itself, if the task did not panic.
+    /// # Examples
+    /// A panic goes on in the task that waits; a cancelled task does not matter:
+    /// ```
+    /// tamam::run(async {
+    ///     let task = tamam::spawn(std::future::pending::<()>());
+    ///     task.abort();
+    ///     match task.await.unwrap_err().try_into_panic() {
+    ///         Ok(payload) => std::panic::resume_unwind(payload),
+    ///         Err(error) => assert!(error.is_cancelled()),
+    ///     }
+    /// });
+    /// ```
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send + 'static>, Self> {
         match self.cause {
             Cause::Panic(mut payload) => {

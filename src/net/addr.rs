@@ -9,10 +9,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 /// arrays and vectors of addresses, and text: `"127.0.0.1:80"`, `"[::1]:80"`, `("127.0.0.1", 80)`,
 /// `"example.org:443"`, `("example.org", 443)`.
 ///
-/// A host name is for those who can wait, [`TcpStream::connect`](crate::net::TcpStream::connect) and
-/// [`lookup_host`](crate::net::lookup_host). For the others, such as
-/// [`TcpListener::bind`](crate::net::TcpListener::bind), it is an `InvalidInput` error: looking it up
-/// would block the thread.
+/// Only async calls look host names up: [`TcpStream::connect`](crate::net::TcpStream::connect),
+/// [`TcpStream::connect_staggered`](crate::net::TcpStream::connect_staggered) and
+/// [`lookup_host`](crate::net::lookup_host). Calls that are not async, such as
+/// [`TcpListener::bind`](crate::net::TcpListener::bind), fail with `InvalidInput`: a lookup would
+/// block the thread.
 ///
 /// # Examples
 /// ```

@@ -14,14 +14,15 @@ use crate::sys;
 /// The addresses of a host: `"example.org:443"`, `("example.org", 443)`, and all that
 /// [`ToSocketAddrs`] is implemented for.
 ///
-/// What is an address already is given back at once. Names go to the [`Resolver`] of this thread's
-/// runtime, or to the system's. The order is the resolver's: those to try first are first.
+/// An address is returned at once, without a lookup. Names go to the [`Resolver`] of this thread's
+/// runtime, or to the system. The order is that of the resolver: the addresses to try first come
+/// first.
 ///
 /// # Errors
 /// `NotFound` (no such name); `InvalidInput` (not of the form `host:port`); others as the resolver
-/// has them. The text has the name.
+/// reports them. The text contains the name.
 /// # Cancel safety
-/// Cancel safe. A lookup that waits for its turn is forgotten; one that runs ends unseen.
+/// Cancel safe. A lookup that waits for a thread is given up; one that runs ends in the background.
 /// # Kernel
 /// getaddrinfo(3), on a thread that is made for such calls; at most 4 at once in a process.
 /// # Examples
@@ -76,11 +77,10 @@ async fn ask_system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     lookup.await.map_err(io::Error::from)?
 }
 
-/// What the system has: getaddrinfo(3) on a thread for calls that wait, and so what
-/// nsswitch.conf(5) says, /etc/hosts, the search list, and the local name services. Nothing is
-/// cached.
+/// The resolver of the system: getaddrinfo(3), on a thread for calls that block. It follows
+/// nsswitch.conf(5), /etc/hosts, the search list and the local name services. Nothing is cached.
 ///
-/// The default; to be called by a [`Resolver`] of your own.
+/// It is the default, and a [`Resolver`] of your own can call it.
 ///
 /// # Examples
 /// ```

@@ -11,13 +11,13 @@ use std::sync::Arc;
 /// The future of [`Resolver::resolve`].
 pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + 'a>>;
 
-/// Turns host names into addresses, in the place of the system: a DNS client of your own, a cache,
-/// a table for tests. Set it with [`Builder::resolver`](crate::Builder::resolver).
+/// Turns host names into addresses, instead of the system: a DNS client of your own, a cache, a
+/// table for tests. Set it with [`Builder::resolver`](crate::Builder::resolver).
 ///
-/// It is asked by [`lookup_host`](crate::net::lookup_host) and
-/// [`TcpStream::connect`](crate::net::TcpStream::connect), for names only: text that is an IP address
-/// does not get here. Its future runs in the task that asks and is dropped with it; it may use the
-/// runtime, and need not be `Send`.
+/// [`lookup_host`](crate::net::lookup_host) and
+/// [`TcpStream::connect`](crate::net::TcpStream::connect) ask it for names only; text that is an IP
+/// address does not get here. Its future runs in the task that asks, and is dropped with it. It may
+/// use the runtime, and need not be `Send`.
 ///
 /// # Examples
 /// ```
@@ -52,10 +52,10 @@ pub trait Resolver {
     /// The addresses of `host`, those to try first at the head.
     ///
     /// # Errors
-    /// Whatever is the cause, `NotFound` for a name that does not exist. Callers add the name to
-    /// its text. An empty list counts as `NotFound`.
+    /// `NotFound` for a name that does not exist; any other kind for other causes. Callers add the
+    /// name to the text of the error. An empty list counts as `NotFound`.
     /// # Cancel safety
-    /// The future is dropped when nobody wants its answer any more.
+    /// The future is dropped when the call that asked is dropped.
     fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a>;
 }
 

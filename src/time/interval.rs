@@ -54,6 +54,20 @@ pub fn interval_at(start: Instant, period: Duration) -> Interval {
 }
 
 /// Ticks at a fixed period; from [`interval()`] and [`interval_at`].
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tamam::time::{MissedTickBehavior, interval};
+///
+/// tamam::run(async {
+///     let mut ticks = interval(Duration::from_millis(2));
+///     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+///     let first = ticks.tick().await;
+///     let second = ticks.tick().await;
+///     assert!(second - first >= ticks.period());
+/// });
+/// ```
 pub struct Interval {
     /// Its deadline is the time of the next tick.
     sleep: Sleep,
@@ -89,6 +103,19 @@ impl Interval {
     ///
     /// # Panics
     /// Outside a runtime.
+    /// # Examples
+    /// As a stream:
+    /// ```
+    /// use std::time::Duration;
+    /// use futures_util::{StreamExt, stream};
+    ///
+    /// tamam::run(async {
+    ///     let mut interval = tamam::time::interval(Duration::from_millis(1));
+    ///     let ticks = stream::poll_fn(move |cx| interval.poll_tick(cx).map(Some));
+    ///     let times: Vec<_> = ticks.take(3).collect().await;
+    ///     assert_eq!(times[2] - times[0], Duration::from_millis(2));
+    /// });
+    /// ```
     #[track_caller]
     pub fn poll_tick(&mut self, cx: &mut Context<'_>) -> Poll<Instant> {
         ready!(Pin::new(&mut self.sleep).poll(cx));
@@ -98,6 +125,23 @@ impl Interval {
     }
 
     /// Moves the next tick to one period from now. Later ticks follow from there.
+    ///
+    /// # Examples
+    /// A heartbeat that is due only after a pause:
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// tamam::run(async {
+    ///     let period = Duration::from_millis(2);
+    ///     let mut heartbeat = tamam::time::interval(period);
+    ///     heartbeat.tick().await;
+    ///
+    ///     // A message went out, so the next heartbeat is a period from now.
+    ///     let sent = Instant::now();
+    ///     heartbeat.reset();
+    ///     assert!(heartbeat.tick().await >= sent + period);
+    /// });
+    /// ```
     pub fn reset(&mut self) {
         self.sleep.reset(saturating_add(Instant::now(), self.period));
     }
@@ -113,6 +157,17 @@ impl Interval {
     }
 
     /// Sets what happens when ticks are missed, from the next tick on.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::time::{MissedTickBehavior, interval};
+    ///
+    /// let mut ticks = interval(Duration::from_secs(1));
+    /// assert_eq!(ticks.missed_tick_behavior(), MissedTickBehavior::Burst);
+    /// ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    /// assert_eq!(ticks.missed_tick_behavior(), MissedTickBehavior::Skip);
+    /// ```
     pub fn set_missed_tick_behavior(&mut self, behavior: MissedTickBehavior) {
         self.missed = behavior;
     }
@@ -150,6 +205,23 @@ impl Future for Tick<'_> {
 /// | `Burst` | 30, 40, 50, 60: two of them at once, then as planned |
 /// | `Delay` | 55, 65, 75: a period after it was taken |
 /// | `Skip` | 50, 60, 70: as planned, without those that were missed |
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tamam::time::{MissedTickBehavior, interval};
+///
+/// tamam::run(async {
+///     let period = Duration::from_millis(1);
+///     let mut ticks = interval(period);
+///     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+///     let first = ticks.tick().await;
+///     std::thread::sleep(3 * period); // the ticks after 1, 2 and 3 ms are missed
+///
+///     assert_eq!(ticks.tick().await, first + period); // late, and taken once
+///     assert!(ticks.tick().await >= first + 4 * period);
+/// });
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MissedTickBehavior {
     /// Keeps the number of ticks: the missed ones come as fast as they are taken.

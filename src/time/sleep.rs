@@ -64,6 +64,24 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 ///
 /// # Panics
 /// When polled outside a runtime.
+/// # Examples
+/// One deadline over many waits:
+/// ```
+/// use std::time::Duration;
+/// use std::pin::pin;
+/// use futures_util::future::{Either, select};
+/// use tamam::time::{interval, sleep};
+///
+/// tamam::run(async {
+///     let mut end = sleep(Duration::from_millis(3));
+///     let mut ticks = interval(Duration::from_millis(1));
+///     let mut count = 0;
+///     while let Either::Left(_) = select(pin!(ticks.tick()), &mut end).await {
+///         count += 1;
+///     }
+///     assert!(count >= 1 && end.is_elapsed());
+/// });
+/// ```
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep {
     deadline: Instant,
@@ -81,6 +99,16 @@ enum Place {
 
 impl Sleep {
     /// When the sleep is over. For one that never ends, an `Instant` in the far future.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    /// use tamam::time::{sleep, sleep_until};
+    ///
+    /// let deadline = Instant::now() + Duration::from_secs(1);
+    /// assert_eq!(sleep_until(deadline).deadline(), deadline);
+    /// assert!(!sleep(Duration::MAX).is_elapsed());
+    /// ```
     pub fn deadline(&self) -> Instant {
         self.deadline
     }

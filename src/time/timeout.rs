@@ -74,6 +74,19 @@ pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::Int
 }
 
 /// Future of [`timeout()`] and [`timeout_at`].
+///
+/// # Examples
+/// It can be stored and polled by reference:
+/// ```
+/// use std::future::{Ready, ready};
+/// use std::time::Duration;
+/// use tamam::time::{Timeout, timeout};
+///
+/// tamam::run(async {
+///     let mut answer: Timeout<Ready<u32>> = timeout(Duration::from_secs(1), ready(42));
+///     assert_eq!((&mut answer).await, Ok(42));
+/// });
+/// ```
 #[must_use = "futures do nothing unless awaited"]
 pub struct Timeout<F> {
     /// Pinned if the `Timeout` is.

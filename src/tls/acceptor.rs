@@ -19,10 +19,10 @@ use crate::time::timeout_at;
 
 /// Makes TLS connections as a server.
 ///
-/// A handshake waits for the peer, so do it in a task of the connection's, never in the loop that
+/// A handshake waits for the peer, so do it in the task of the connection, never in the loop that
 /// accepts: a peer that sends nothing would keep all others out.
 ///
-/// Early data is refused, whatever the config says: who saw it can send it again.
+/// Early data is refused, whatever the config says, because an attacker can replay it.
 ///
 /// # Examples
 /// ```no_run
@@ -69,13 +69,24 @@ impl From<ServerConfig> for TlsAcceptor {
 }
 
 impl TlsAcceptor {
-    /// How long a handshake may take: 10 s unless set; `None`: as long as the peer likes.
+    /// How long a handshake may take: 10 s unless set; `None`: no limit.
     pub fn handshake_timeout(mut self, timeout: Option<Duration>) -> TlsAcceptor {
         self.handshake_timeout = timeout;
         self
     }
 
     /// The config.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Arc;
+    /// use tamam::tls::TlsAcceptor;
+    ///
+    /// fn has_same_config(one: &TlsAcceptor, two: &TlsAcceptor) -> bool {
+    ///     Arc::ptr_eq(one.config(), two.config())
+    /// }
+    /// # let _ = has_same_config;
+    /// ```
     pub fn config(&self) -> &Arc<ServerConfig> {
         &self.config
     }
@@ -83,11 +94,38 @@ impl TlsAcceptor {
     /// Does the handshake over `tcp`.
     ///
     /// # Errors
-    /// `InvalidData` (the peer speaks no TLS, or there is nothing both can do, or its certificate
-    /// is not trusted; the source is the [`rustls::Error`]), `TimedOut`, `UnexpectedEof` (the
-    /// client closed the connection); else those of [`TcpStream::recv`].
+    /// `InvalidData` (the peer does not speak TLS, has no version or cipher suite in common with
+    /// the config, or shows a certificate that is not trusted; the source is the
+    /// [`rustls::Error`]), `TimedOut`, `UnexpectedEof` (the client closed the connection); others
+    /// as [`TcpStream::recv`].
     /// # Cancel safety
     /// Dropped, the connection is closed.
+    /// # Examples
+    /// A client that speaks no TLS:
+    /// ```
+    /// use std::io::ErrorKind;
+    /// use tamam::net::{TcpListener, TcpStream};
+    /// use tamam::tls::{self, TlsAcceptor};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// let key = signed.signing_key.serialize_der().try_into()?;
+    /// let config = tls::server_config(vec![signed.cert.der().clone()], key)?;
+    /// let acceptor = TlsAcceptor::from(config);
+    ///
+    /// tamam::run(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?;
+    ///     let client = TcpStream::connect(listener.local_addr()?).await?;
+    ///     client.send_all("GET / HTTP/1.0\r\n\r\n").await?;
+    ///
+    ///     let (tcp, _) = listener.accept().await?;
+    ///     let error = acceptor.accept(tcp).await.unwrap_err();
+    ///     assert_eq!(error.kind(), ErrorKind::InvalidData);
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
         let engine = Engine::server(self.config.clone());
         handshake(tcp, engine, Vec::new(), deadline(self.handshake_timeout)).await
@@ -102,7 +140,8 @@ impl fmt::Debug for TlsAcceptor {
     }
 }
 
-/// Waits for what a client asks for, so that the config can be chosen by it: to be awaited.
+/// Waits for the first message of a client, so that the server can choose its config by what the
+/// client asks for. Await it to get a [`StartHandshake`].
 ///
 /// # Errors
 /// As [`TlsAcceptor::accept`].
@@ -138,8 +177,7 @@ impl LazyConfigAcceptor {
     }
 
     /// How long the handshake may take, from here to the end of
-    /// [`into_stream`](StartHandshake::into_stream): 10 s unless set; `None`: as long as the peer
-    /// likes.
+    /// [`into_stream`](StartHandshake::into_stream): 10 s unless set; `None`: no limit.
     pub fn handshake_timeout(mut self, timeout: Option<Duration>) -> LazyConfigAcceptor {
         self.handshake_timeout = timeout;
         self
@@ -203,7 +241,41 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
     }
 }
 
-/// A handshake of which the client's first message is known. From [`LazyConfigAcceptor`].
+/// A handshake that has received the client's first message and waits for a config. From
+/// [`LazyConfigAcceptor`].
+///
+/// # Examples
+/// A client connects, and the server looks at the name that it asks for:
+/// ```
+/// # use std::sync::Arc;
+/// # use tamam::net::{TcpListener, TcpStream};
+/// # use tamam::tls::{self, LazyConfigAcceptor, TlsConnector};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// # let certificate = signed.cert.der().clone();
+/// # let key = signed.signing_key.serialize_der().try_into()?;
+/// # let mut roots = tls::rustls::RootCertStore::empty();
+/// # roots.add(certificate.clone())?;
+/// # let config = Arc::new(tls::server_config(vec![certificate], key)?);
+/// # let connector = TlsConnector::from(tls::client_config(roots)?);
+/// tamam::run(async {
+///     let listener = TcpListener::bind("127.0.0.1:0")?;
+///     let tcp = TcpStream::connect(listener.local_addr()?).await?;
+///     let client = tamam::spawn(async move { connector.connect("localhost", tcp).await });
+///
+///     let (tcp, peer) = listener.accept().await?;
+///     let start = LazyConfigAcceptor::new(tcp).await?;
+///     assert_eq!(start.client_hello().server_name(), Some("localhost"));
+///     assert_eq!(start.tcp().peer_addr()?, peer);
+///     let stream = start.into_stream(config).await?;
+///
+///     client.await??.send_all("hello").await?;
+///     assert_eq!(stream.read_exact(Vec::with_capacity(5), 5).await?, b"hello");
+///     std::io::Result::Ok(())
+/// })?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct StartHandshake {
     tcp: TcpStream,
     /// Everything that came.
@@ -213,7 +285,18 @@ pub struct StartHandshake {
 }
 
 impl StartHandshake {
-    /// What the client asks for: the server's name, protocols, ciphers.
+    /// What the client asks for: the name of the server, protocols, cipher suites.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::tls::StartHandshake;
+    ///
+    /// fn wants_http2(start: &StartHandshake) -> bool {
+    ///     let hello = start.client_hello();
+    ///     hello.alpn().is_some_and(|mut protocols| protocols.any(|protocol| protocol == b"h2"))
+    /// }
+    /// # let _ = wants_http2;
+    /// ```
     pub fn client_hello(&self) -> ClientHello<'_> {
         self.accepted.client_hello()
     }
@@ -229,6 +312,25 @@ impl StartHandshake {
     /// As [`TlsAcceptor::accept`].
     /// # Cancel safety
     /// Dropped, the connection is closed.
+    /// # Examples
+    /// A config for each name; a client that asks for no known one is dropped:
+    /// ```
+    /// use std::collections::HashMap;
+    /// use std::io;
+    /// use std::sync::Arc;
+    /// use tamam::tls::rustls::ServerConfig;
+    /// use tamam::tls::{StartHandshake, TlsStream};
+    ///
+    /// async fn choose(
+    ///     start: StartHandshake,
+    ///     sites: &HashMap<String, Arc<ServerConfig>>,
+    /// ) -> io::Result<TlsStream> {
+    ///     let name = start.client_hello().server_name().unwrap_or_default().to_owned();
+    ///     let config = sites.get(&name).ok_or(io::ErrorKind::NotFound)?;
+    ///     start.into_stream(config.clone()).await
+    /// }
+    /// # let _ = choose;
+    /// ```
     pub async fn into_stream(self, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
         let StartHandshake { tcp, received, accepted, deadline } = self;
         let name = accepted.client_hello().server_name().map(str::to_owned);

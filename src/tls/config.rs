@@ -20,11 +20,26 @@ use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider};
 /// Loads the certificates of a PEM file: the server's or client's own first, then those that
 /// certify it.
 ///
-/// The file is read at once, so call this at the start and not while others wait.
+/// Reading the file blocks the thread, so call this when the program starts, not in a task.
 ///
 /// # Errors
 /// Those of reading a file; `InvalidData` if it is no PEM, or holds no certificate. The text names
 /// the file.
+/// # Examples
+/// ```
+/// use tamam::tls;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let path = std::env::temp_dir().join(format!("tamam-{}.pem", std::process::id()));
+/// let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// std::fs::write(&path, signed.cert.pem())?;
+///
+/// let certificates = tls::load_certs(&path)?;
+/// assert_eq!(certificates, [signed.cert.der().clone()]);
+/// # std::fs::remove_file(&path)?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn load_certs(path: impl AsRef<Path>) -> io::Result<Vec<CertificateDer<'static>>> {
     let path = path.as_ref();
     let certificates = CertificateDer::pem_file_iter(path)
@@ -38,11 +53,25 @@ pub fn load_certs(path: impl AsRef<Path>) -> io::Result<Vec<CertificateDer<'stat
 
 /// Loads the first private key of a PEM file: PKCS#8, PKCS#1 or SEC1.
 ///
-/// The file is read at once, so call this at the start and not while others wait.
+/// Reading the file blocks the thread, so call this when the program starts, not in a task.
 ///
 /// # Errors
 /// Those of reading a file; `InvalidData` if it is no PEM, or holds no private key. The text names
 /// the file.
+/// # Examples
+/// ```
+/// use tamam::tls;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let path = std::env::temp_dir().join(format!("tamam-{}.key", std::process::id()));
+/// let key = rcgen::KeyPair::generate()?;
+/// std::fs::write(&path, key.serialize_pem())?;
+///
+/// assert_eq!(tls::load_key(&path)?.secret_der(), key.serialize_der());
+/// # std::fs::remove_file(&path)?;
+/// # Ok(())
+/// # }
+/// ```
 pub fn load_key(path: impl AsRef<Path>) -> io::Result<PrivateKeyDer<'static>> {
     let path = path.as_ref();
     PrivateKeyDer::from_pem_file(path).map_err(|error| in_file(path, "private key", error))
@@ -62,11 +91,19 @@ fn in_file(path: &Path, wanted: &str, error: pem::Error) -> io::Error {
 
 /// The authorities that the system trusts.
 ///
-/// Certificates that cannot be read or used are left out. Files are read at once, so call this at
-/// the start and not while others wait.
+/// Certificates that cannot be read or used are left out. Reading the files blocks the thread, so
+/// call this when the program starts, not in a task.
 ///
 /// # Errors
-/// `NotFound`, if there is none at all; the text says why.
+/// `NotFound` if the system has none; the text says why.
+/// # Examples
+/// ```no_run
+/// use tamam::tls::{self, TlsConnector};
+///
+/// let connector = TlsConnector::from(tls::client_config(tls::native_roots()?)?);
+/// # drop(connector);
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[cfg(feature = "native-certs")]
 pub fn native_roots() -> io::Result<RootCertStore> {
     let loaded = rustls_native_certs::load_native_certs();
@@ -81,6 +118,11 @@ pub fn native_roots() -> io::Result<RootCertStore> {
 }
 
 /// The authorities that Mozilla trusts, as they were when the crate `webpki-roots` was released.
+///
+/// # Examples
+/// ```
+/// assert!(!tamam::tls::webpki_roots().is_empty());
+/// ```
 #[cfg(feature = "webpki-roots")]
 pub fn webpki_roots() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
@@ -90,6 +132,23 @@ pub fn webpki_roots() -> RootCertStore {
 ///
 /// For configs that are built by hand, with `builder_with_provider`: `builder` takes the process's
 /// default, and panics if several are compiled in and none was chosen.
+///
+/// # Examples
+/// A client that speaks TLS 1.3 only:
+/// ```
+/// use tamam::tls::rustls::{ClientConfig, RootCertStore, version::TLS13};
+/// use tamam::tls::{self, TlsConnector};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let config = ClientConfig::builder_with_provider(tls::provider())
+///     .with_protocol_versions(&[&TLS13])?
+///     .with_root_certificates(RootCertStore::empty()) // trusts no server
+///     .with_no_client_auth();
+/// let connector = TlsConnector::from(config);
+/// # drop(connector);
+/// # Ok(())
+/// # }
+/// ```
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
 pub fn provider() -> Arc<CryptoProvider> {
     #[cfg(feature = "tls-aws-lc-rs")]
@@ -132,6 +191,22 @@ pub fn client_config(roots: RootCertStore) -> io::Result<ClientConfig> {
 ///
 /// # Errors
 /// `InvalidInput`, if the key is of an unknown kind or not that of the certificate.
+/// # Examples
+/// ```
+/// use tamam::tls::{self, TlsAcceptor};
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// // A certificate for the example; servers load theirs with `load_certs` and `load_key`.
+/// let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// let key = signed.signing_key.serialize_der().try_into()?;
+///
+/// let mut config = tls::server_config(vec![signed.cert.der().clone()], key)?;
+/// config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+/// let acceptor = TlsAcceptor::from(config);
+/// # drop(acceptor);
+/// # Ok(())
+/// # }
+/// ```
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
 pub fn server_config(
     certificates: Vec<CertificateDer<'static>>,

@@ -21,8 +21,8 @@ pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Makes TLS connections as a client.
 ///
-/// Make one from an `Arc<ClientConfig>` and clone it, or clone the `Arc`: sessions are resumed
-/// between connections of the same config only.
+/// Make one and clone it, or make several from one `Arc<ClientConfig>`: a session is resumed only
+/// between connections of the same config.
 ///
 /// # Examples
 /// ```
@@ -60,7 +60,7 @@ impl From<ClientConfig> for TlsConnector {
 }
 
 impl TlsConnector {
-    /// How long a handshake may take: 10 s unless set; `None`: as long as the peer likes.
+    /// How long a handshake may take: 10 s unless set; `None`: no limit.
     pub fn handshake_timeout(mut self, timeout: Option<Duration>) -> TlsConnector {
         self.handshake_timeout = timeout;
         self
@@ -78,11 +78,37 @@ impl TlsConnector {
     /// handshake is over: the first receive gives the error.
     ///
     /// # Errors
-    /// `InvalidInput` (`name` is neither), `InvalidData` (the certificate is not `name`'s, or not
-    /// trusted, or there is nothing both can do; the source is the [`rustls::Error`]), `TimedOut`,
-    /// `UnexpectedEof` (the server closed the connection); else those of [`TcpStream::recv`].
+    /// `InvalidInput` (`name` is neither), `InvalidData` (the certificate is not for `name`, or not
+    /// trusted, or the server has no version or cipher suite in common with the config; the source
+    /// is the [`rustls::Error`]), `TimedOut`, `UnexpectedEof` (the server closed the connection);
+    /// others as [`TcpStream::recv`].
     /// # Cancel safety
     /// Dropped, the connection is closed.
+    /// # Examples
+    /// A server whose certificate is for another name:
+    /// ```
+    /// # use tamam::net::{TcpListener, TcpStream};
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// tamam::run(async {
+    ///     let listener = TcpListener::bind("127.0.0.1:0")?; // its certificate is for `localhost`
+    ///     let tcp = TcpStream::connect(listener.local_addr()?).await?;
+    ///     tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    ///
+    ///     let error = connector.connect("example.org", tcp).await.unwrap_err();
+    ///     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData);
+    ///     std::io::Result::Ok(())
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn connect(&self, name: impl ToServerName, tcp: TcpStream) -> io::Result<TlsStream> {
         let name = name.to_server_name()?;
         let engine = Engine::client(self.config.clone(), name).map_err(|why| why.to_io())?;
@@ -125,9 +151,22 @@ pub(super) async fn handshake(
     Ok(TlsStream::new(session))
 }
 
-/// What names a server: `&str`, `String`, [`IpAddr`], [`ServerName`].
+/// A name of a server: `&str`, `String`, [`IpAddr`], [`ServerName`].
 ///
-/// Not to be implemented elsewhere.
+/// It is sealed: only this crate implements it.
+///
+/// # Examples
+/// ```
+/// use std::net::Ipv4Addr;
+/// use tamam::net::TcpStream;
+/// use tamam::tls::{TlsConnector, TlsStream};
+///
+/// /// To a server with a certificate for its address.
+/// async fn local(connector: &TlsConnector, tcp: TcpStream) -> std::io::Result<TlsStream> {
+///     connector.connect(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), tcp).await
+/// }
+/// # let _ = local;
+/// ```
 pub trait ToServerName: sealed::Sealed {
     #[doc(hidden)]
     fn to_server_name(self) -> io::Result<ServerName<'static>>;

@@ -5,7 +5,7 @@ use std::fmt;
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, ProtocolVersion};
 
-/// What a handshake came to: version, cipher suite, protocol, names, certificates.
+/// The result of a handshake: version, cipher suite, protocol, names, certificates.
 ///
 /// # Examples
 /// ```
@@ -28,6 +28,34 @@ pub struct TlsInfo {
 
 impl TlsInfo {
     /// The version of TLS.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::tls::rustls::ProtocolVersion;
+    ///
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    /// # let client = connector.connect("localhost", tcp).await?;
+    /// # let server = server.await??;
+    /// assert_eq!(client.info().version(), ProtocolVersion::TLSv1_3);
+    /// println!("{:?}", client.info().cipher_suite());
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn version(&self) -> ProtocolVersion {
         self.version.expect("agreed in the handshake, which is over")
     }
@@ -37,24 +65,74 @@ impl TlsInfo {
         self.cipher_suite.expect("agreed in the handshake, which is over")
     }
 
-    /// The protocol that was agreed on by ALPN, such as `h2`; `None` if none was.
+    /// The protocol that ALPN has chosen, such as `h2`; `None` if it has chosen none.
     pub fn alpn(&self) -> Option<&[u8]> {
         self.alpn.as_deref()
     }
 
     /// The name of the server as the client asked for it (SNI); `None` if it sent none, as for an
     /// address.
+    ///
+    /// # Examples
+    /// ```
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    /// # let client = connector.connect("localhost", tcp).await?;
+    /// # let server = server.await??;
+    /// assert_eq!(server.info().server_name(), Some("localhost"));
+    /// # drop(client);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
-    /// The peer's certificates, its own first; none if it showed none. Also after a resumption,
-    /// when they were shown earlier.
+    /// The peer's certificates, its own first; empty if it showed none. After a resumption, those
+    /// of the first handshake.
+    ///
+    /// # Examples
+    /// ```
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    /// # let client = connector.connect("localhost", tcp).await?;
+    /// # let server = server.await??;
+    /// assert_eq!(client.info().peer_certificates().len(), 1);
+    /// assert!(server.info().peer_certificates().is_empty()); // the client showed none
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn peer_certificates(&self) -> &[CertificateDer<'static>] {
         &self.peer_certificates
     }
 
-    /// Whether an earlier session was resumed, which spares the certificates' check.
+    /// Whether an earlier session was resumed. The certificates are not checked again then.
     pub fn is_resumed(&self) -> bool {
         self.resumed
     }

@@ -19,6 +19,37 @@ use crate::stream::{Read, RecvChunk};
 ///
 /// Dropping it stops receiving: what was received is freed, and TCP pushes the peer back. Sending
 /// goes on until the other half is dropped too.
+///
+/// # Examples
+/// One task receives while another sends:
+/// ```
+/// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// # let certificate = signed.cert.der().clone();
+/// # let key = signed.signing_key.serialize_der().try_into()?;
+/// # let mut roots = tls::rustls::RootCertStore::empty();
+/// # roots.add(certificate.clone())?;
+/// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+/// # let connector = TlsConnector::from(tls::client_config(roots)?);
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+/// # let client = connector.connect("localhost", tcp).await?;
+/// # let server = server.await??;
+/// let (read, write) = client.into_split();
+/// let answer = tamam::spawn(async move { read.read_exact(Vec::with_capacity(4), 4).await });
+/// write.send_all("ping").await?;
+///
+/// let chunk = server.recv().await?.expect("a message");
+/// server.send_all(chunk).await?;
+/// assert_eq!(answer.await??, b"ping");
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct TlsReadHalf {
     /// `None` only once it was made a part of something else.
     session: Option<Rc<Session>>,
@@ -26,8 +57,40 @@ pub struct TlsReadHalf {
 
 /// The sending half of a [`TlsStream`].
 ///
-/// Dropping it says the end, in the background: the peer gets a `close_notify` after everything
-/// that was sent, then TCP's end. [`forget`](Self::forget) leaves the direction open.
+/// Dropping it ends sending, in the background: the peer gets a `close_notify` after everything
+/// that was sent, then the end of TCP. [`forget`](Self::forget) leaves the direction open.
+///
+/// # Examples
+/// Dropping it ends one direction; the other goes on:
+/// ```
+/// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+/// # let certificate = signed.cert.der().clone();
+/// # let key = signed.signing_key.serialize_der().try_into()?;
+/// # let mut roots = tls::rustls::RootCertStore::empty();
+/// # roots.add(certificate.clone())?;
+/// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+/// # let connector = TlsConnector::from(tls::client_config(roots)?);
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+/// # let client = connector.connect("localhost", tcp).await?;
+/// # let server = server.await??;
+/// let (read, write) = client.into_split();
+/// write.send_all("question").await?;
+/// drop(write);
+/// assert_eq!(&server.recv().await?.expect("a message")[..], b"question");
+/// assert!(server.recv().await?.is_none());
+///
+/// server.send_all("answer").await?;
+/// assert_eq!(read.read_exact(Vec::with_capacity(6), 6).await?, b"answer");
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok(())
+/// # }
+/// ```
 pub struct TlsWriteHalf {
     /// `None` only once it was made a part of something else.
     session: Option<Rc<Session>>,
@@ -68,6 +131,18 @@ impl TlsReadHalf {
     ///
     /// # Errors
     /// [`TlsReuniteError`] with both halves, if they are not of the same stream.
+    /// # Examples
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// async fn ask(stream: TlsStream) -> std::io::Result<TlsStream> {
+    ///     let (read, write) = stream.into_split();
+    ///     write.send_all("ping").await?;
+    ///     let _answer = read.recv().await?;
+    ///     Ok(read.reunite(write).expect("halves of one stream"))
+    /// }
+    /// # let _ = ask;
+    /// ```
     pub fn reunite(mut self, mut other: TlsWriteHalf) -> Result<TlsStream, TlsReuniteError> {
         if !Rc::ptr_eq(self.session(), other.session()) {
             return Err(TlsReuniteError(self, other));
@@ -109,8 +184,21 @@ impl TlsWriteHalf {
         stream::shutdown(self.session()).await
     }
 
-    /// Drops the half without saying the end. The peer takes what it got for cut off when the
-    /// other half is dropped too.
+    /// Drops the half without ending sending. When the other half is dropped too, the peer sees a
+    /// truncated stream.
+    ///
+    /// # Examples
+    /// After `shutdown`, the half is not needed any more:
+    /// ```
+    /// use tamam::tls::TlsWriteHalf;
+    ///
+    /// async fn finish(write: TlsWriteHalf) -> std::io::Result<()> {
+    ///     write.shutdown().await?;
+    ///     write.forget();
+    ///     Ok(())
+    /// }
+    /// # let _ = finish;
+    /// ```
     pub fn forget(mut self) {
         self.session = None;
     }
@@ -138,7 +226,7 @@ impl Drop for TlsWriteHalf {
 macro_rules! names {
     ($($half:ident),*) => {$(
         impl $half {
-            /// What the handshake came to.
+            /// The result of the handshake: [`TlsStream::info`].
             pub fn info(&self) -> &TlsInfo {
                 self.session().info()
             }

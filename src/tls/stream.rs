@@ -23,16 +23,16 @@ use crate::stream::{Read, RecvChunk};
 /// [`TcpStream`] do: receive and send at once without splitting, from any number of tasks. What is
 /// sent goes out at once: there is nothing to flush.
 ///
-/// Over `TcpStream` and nothing else, since decrypting in place and sending in the background need
-/// more than a trait of reading and writing gives.
+/// It works over `TcpStream` only: decrypting in place and sending in the background need more than
+/// a trait for reading and writing offers.
 ///
 /// # Closing
 /// [`shutdown`](Self::shutdown) tells the peer that nothing more is sent, with a `close_notify`,
-/// and then ends TCP's sending too. Dropping the stream without it tells nothing, and the peer
-/// takes what it got for cut off: it is an error there.
+/// and then ends sending on TCP too. If the stream is dropped without it, the peer sees a truncated
+/// stream, and reports an error.
 ///
-/// The other way round, a peer that ends TCP without a `close_notify` gives `UnexpectedEof` here,
-/// and never an end: somebody between may have cut the connection.
+/// In the same way, a peer that ends TCP without a `close_notify` is `UnexpectedEof` here, never an
+/// end: an attacker on the path may have cut the connection.
 ///
 /// # Examples
 /// ```
@@ -90,42 +90,123 @@ impl TlsStream {
     }
 
     /// Splits into a half that receives and one that sends, for different tasks. Dropping the
-    /// latter says the end, as [`shutdown`](Self::shutdown) does.
+    /// sending half ends sending, as [`shutdown`](Self::shutdown) does.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// fn echo_in_background(stream: TlsStream) {
+    ///     let (read, write) = stream.into_split();
+    ///     tamam::spawn(async move {
+    ///         while let Some(chunk) = read.recv().await? {
+    ///             write.send_all(chunk).await?;
+    ///         }
+    ///         write.shutdown().await
+    ///     });
+    /// }
+    /// # let _ = echo_in_background;
+    /// ```
     pub fn into_split(self) -> (TlsReadHalf, TlsWriteHalf) {
         (TlsReadHalf::new(self.session.clone()), TlsWriteHalf::new(self.session.clone()))
     }
 
-    /// What the handshake came to: version, cipher suite, protocol, names, certificates.
+    /// The result of the handshake: version, cipher suite, protocol, names, certificates.
+    ///
+    /// # Examples
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// fn is_http2(stream: &TlsStream) -> bool {
+    ///     stream.info().alpn() == Some(b"h2")
+    /// }
+    /// # let _ = is_http2;
+    /// ```
     pub fn info(&self) -> &TlsInfo {
         self.session.info()
     }
 
-    /// The TCP connection below: for addresses and options. Bytes that are received or sent by it
-    /// are missed by TLS, which fails then.
+    /// The TCP connection below: for addresses and options. Do not receive or send with it: TLS
+    /// would miss the bytes, and fail.
+    ///
+    /// # Examples
+    /// ```
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    /// # let client = connector.connect("localhost", tcp).await?;
+    /// # let server = server.await??;
+    /// client.tcp().set_nodelay(true)?;
+    /// assert!(client.tcp().nodelay()?);
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn tcp(&self) -> &TcpStream {
         self.session.tcp()
     }
 
-    /// Receives the next bytes, as many as came together. `None`: the peer has said that it sends
-    /// no more.
+    /// Receives the next bytes, as many as came together. `None` is the end: the peer has sent its
+    /// `close_notify`.
     ///
     /// What comes in whole records is decrypted where the kernel put it; no buffer is held while
     /// waiting.
     ///
     /// # Errors
-    /// `UnexpectedEof`: the peer ended TCP without saying so before. `InvalidData`: what came is
-    /// no TLS, or was changed on the way; its source is the [`rustls::Error`]. Others as
-    /// [`TcpStream::recv`]. All of them on this and every later call, after what came before.
+    /// `UnexpectedEof`: the peer ended TCP without a `close_notify`. `InvalidData`: what came is
+    /// not TLS, or was changed on the way; its source is the [`rustls::Error`]. Others as
+    /// [`TcpStream::recv`]. What came before is received first; then this and every later call
+    /// gives the error.
     /// # Cancel safety
     /// Cancel safe: bytes that reach a dropped `recv` come first in the next call.
+    /// # Examples
+    /// A connection that is cut off is an error, not an end:
+    /// ```
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    /// # let client = connector.connect("localhost", tcp).await?;
+    /// # let server = server.await??;
+    /// client.send_all("hello").await?;
+    /// drop(client); // no `close_notify`
+    /// assert_eq!(&server.recv().await?.expect("a message")[..], b"hello");
+    /// let error = server.recv().await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
         RecvChunk::new(&self.session)
     }
 
     /// Receives bytes into the spare room of `buf`.
     ///
-    /// Appends at most `buf.capacity() - buf.len()` bytes and returns how many; 0 means that the
-    /// peer has said that it sends no more. `buf` comes back in every case, on failure inside the
+    /// Appends at most `buf.capacity() - buf.len()` bytes and returns how many; 0 is the end: the
+    /// peer has sent its `close_notify`. `buf` comes back in every case, on failure inside the
     /// error.
     ///
     /// # Errors
@@ -133,6 +214,24 @@ impl TlsStream {
     /// # Cancel safety
     /// Cancel safe: bytes that reach a dropped `read` come first in the next call. `buf` itself is
     /// gone.
+    /// # Examples
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// /// Collects what comes, in one buffer.
+    /// async fn collect(stream: &TlsStream) -> std::io::Result<Vec<u8>> {
+    ///     let mut all = Vec::with_capacity(1024);
+    ///     loop {
+    ///         let (len, mut buf) = stream.read(all).await?;
+    ///         if len == 0 {
+    ///             return Ok(buf);
+    ///         }
+    ///         buf.reserve(1024);
+    ///         all = buf;
+    ///     }
+    /// }
+    /// # let _ = collect;
+    /// ```
     pub fn read<B: IoBufMut>(
         &self,
         buf: B,
@@ -147,6 +246,16 @@ impl TlsStream {
     /// else those of [`recv`](Self::recv). The error carries `buf` with the bytes that came.
     /// # Cancel safety
     /// Cancel safe: the bytes that had come are first in the next call, of whatever kind.
+    /// # Examples
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// async fn header(stream: &TlsStream) -> std::io::Result<u32> {
+    ///     let bytes = stream.read_exact(Vec::with_capacity(4), 4).await?;
+    ///     Ok(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+    /// }
+    /// # let _ = header;
+    /// ```
     pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
         Read::exact(&self.session, buf, len).await.map(|(_, buf)| buf)
     }
@@ -171,6 +280,22 @@ impl TlsStream {
     /// As [`send`](Self::send), also when a part went out before.
     /// # Cancel safety
     /// As [`send`](Self::send). To give up for good, drop the stream.
+    /// # Examples
+    /// One buffer, filled again and again:
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// async fn count(stream: &TlsStream) -> std::io::Result<()> {
+    ///     let mut buf = String::new();
+    ///     for n in 1..=3 {
+    ///         buf.clear();
+    ///         buf.push_str(&format!("{n}\n"));
+    ///         buf = stream.send_all(buf).await?;
+    ///     }
+    ///     Ok(())
+    /// }
+    /// # let _ = count;
+    /// ```
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
         SendBuffer::new(&self.session, Outgoing::one(buf), all_sent)
     }
@@ -183,6 +308,16 @@ impl TlsStream {
     /// As [`send`](Self::send); the error carries `bufs`.
     /// # Cancel safety
     /// As [`send`](Self::send).
+    /// # Examples
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// async fn answer(stream: &TlsStream, head: Vec<u8>, body: Vec<u8>) -> std::io::Result<usize> {
+    ///     let (sent, _bufs) = stream.sendv(vec![head, body]).await?;
+    ///     Ok(sent)
+    /// }
+    /// # let _ = answer;
+    /// ```
     pub fn sendv<B: IoBuf>(
         &self,
         bufs: Vec<B>,
@@ -205,6 +340,33 @@ impl TlsStream {
     /// same; those of [`TcpStream::shutdown`].
     /// # Cancel safety
     /// Dropped after its first poll, the end still follows what is queued.
+    /// # Examples
+    /// ```
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    /// # let client = connector.connect("localhost", tcp).await?;
+    /// # let server = server.await??;
+    /// client.shutdown().await?;
+    /// assert!(server.recv().await?.is_none()); // its `close_notify`
+    ///
+    /// server.send_all("bye").await?; // the other direction is open
+    /// assert_eq!(client.read_exact(Vec::with_capacity(3), 3).await?, b"bye");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn shutdown(&self) -> io::Result<()> {
         shutdown(&self.session).await
     }
@@ -234,12 +396,39 @@ impl TlsStream {
         linger::drain(&self.session, usize::MAX).await
     }
 
-    /// Changes the keys by which this end encrypts, and asks the peer to change its own. Done by
-    /// itself before a key has served for as much as is safe; for those who want it sooner. A peer
-    /// takes many of these with no byte sent in between for an attack: rustls, more than 32.
+    /// Changes the key with which this end encrypts, and asks the peer to change its own. This also
+    /// happens by itself before a key has encrypted as much as is safe. Many of these without a
+    /// byte in between look like an attack to the peer: rustls accepts 32.
     ///
     /// # Errors
     /// `Unsupported` with TLS 1.2; else those of [`send`](Self::send).
+    /// # Examples
+    /// ```
+    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
+    /// # let certificate = signed.cert.der().clone();
+    /// # let key = signed.signing_key.serialize_der().try_into()?;
+    /// # let mut roots = tls::rustls::RootCertStore::empty();
+    /// # roots.add(certificate.clone())?;
+    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
+    /// # let client = connector.connect("localhost", tcp).await?;
+    /// # let server = server.await??;
+    /// client.send_all("with the first key, ").await?;
+    /// client.refresh_keys()?;
+    /// client.send_all("with the second").await?;
+    /// let text = server.read_exact(Vec::with_capacity(35), 35).await?;
+    /// assert_eq!(text, b"with the first key, with the second");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn refresh_keys(&self) -> io::Result<()> {
         self.session.refresh_keys()
     }

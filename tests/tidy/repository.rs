@@ -15,6 +15,8 @@ const TOP_LEVEL: &[&str] = &[
     "ci",
     "README.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
     "LICENSE-MIT",
     "LICENSE-APACHE",
     "rustfmt.toml",

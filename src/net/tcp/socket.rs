@@ -47,8 +47,8 @@ pub struct TcpSocket {
     is_bound: bool,
 }
 
-/// When and how often an idle connection is probed; tcp(7). What is `None` stays as the system
-/// has it.
+/// When and how often an idle connection is probed; tcp(7). A field that is `None` keeps the
+/// system's value.
 ///
 /// # Examples
 /// ```
@@ -92,6 +92,18 @@ impl TcpSocket {
     ///
     /// # Errors
     /// Those of socket(2), such as EMFILE; `Other` outside a runtime.
+    /// # Examples
+    /// ```
+    /// use tamam::net::TcpSocket;
+    ///
+    /// # tamam::run(async {
+    /// let addr = "127.0.0.1:0".parse().expect("an address");
+    /// let listener = TcpSocket::new_v4()?.reuse_addr(true).listen(addr)?;
+    /// assert!(listener.local_addr()?.is_ipv4());
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new_v4() -> io::Result<TcpSocket> {
         TcpSocket::new(false)
     }
@@ -101,6 +113,20 @@ impl TcpSocket {
     ///
     /// # Errors
     /// Those of socket(2), such as EMFILE; `Other` outside a runtime.
+    /// # Examples
+    /// One socket for each family, at the same port:
+    /// ```no_run
+    /// use tamam::net::TcpSocket;
+    ///
+    /// # tamam::run(async {
+    /// let (any_v6, any_v4) = ("[::]:8080", "0.0.0.0:8080");
+    /// let v6 = TcpSocket::new_v6()?.only_v6(true).listen(any_v6.parse().expect("an address"))?;
+    /// let v4 = TcpSocket::new_v4()?.listen(any_v4.parse().expect("an address"))?;
+    /// assert_eq!(v6.local_addr()?.port(), v4.local_addr()?.port());
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new_v6() -> io::Result<TcpSocket> {
         TcpSocket::new(true)
     }
@@ -180,6 +206,20 @@ impl TcpSocket {
     ///
     /// # Errors
     /// Those of bind(2), and of an option set before; `InvalidInput` if it is bound already.
+    /// # Examples
+    /// ```
+    /// use std::net::SocketAddr;
+    /// use tamam::net::{TcpListener, TcpSocket};
+    ///
+    /// # tamam::run(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let source = SocketAddr::from(([127, 0, 0, 2], 0));
+    /// let stream = TcpSocket::new_v4()?.bind(source)?.connect(listener.local_addr()?).await?;
+    /// assert_eq!(stream.local_addr()?.ip(), source.ip());
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn bind(mut self, addr: SocketAddr) -> io::Result<TcpSocket> {
         self.check()?;
         if self.is_bound {
@@ -197,6 +237,20 @@ impl TcpSocket {
     /// # Errors
     /// Those of bind(2) and listen(2), and of an option set before; `InvalidInput` if it is bound
     /// already.
+    /// # Examples
+    /// Two listeners at one address, as for a runtime on each of two threads:
+    /// ```
+    /// use tamam::net::TcpSocket;
+    ///
+    /// # tamam::run(async {
+    /// let addr = "127.0.0.1:0".parse().expect("an address");
+    /// let first = TcpSocket::new_v4()?.reuse_port(true).listen(addr)?;
+    /// let second = TcpSocket::new_v4()?.reuse_port(true).listen(first.local_addr()?)?;
+    /// assert_eq!(first.local_addr()?, second.local_addr()?);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn listen(self, addr: SocketAddr) -> io::Result<TcpListener> {
         let socket = self.bind(addr)?;
         sys::listen(socket.fd.as_fd(), i32::try_from(socket.backlog).unwrap_or(i32::MAX))?;
@@ -211,6 +265,19 @@ impl TcpSocket {
     /// Dropped, the attempt ends and the socket is closed.
     /// # Kernel
     /// 5.5, `IORING_OP_CONNECT`. See connect(2).
+    /// # Examples
+    /// ```
+    /// use tamam::net::{TcpListener, TcpSocket};
+    ///
+    /// # tamam::run(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let socket = TcpSocket::new_v4()?.nodelay(true).recv_buffer_size(64 * 1024);
+    /// let stream = socket.connect(listener.local_addr()?).await?;
+    /// assert!(stream.nodelay()?);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn connect(mut self, addr: SocketAddr) -> io::Result<TcpStream> {
         self.check()?;
         let fd = Connect::new(self.fd, self.home.clone(), addr).await?;
@@ -221,6 +288,16 @@ impl TcpSocket {
     ///
     /// # Errors
     /// Those of getsockname(2).
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// let addr = "127.0.0.1:0".parse().expect("an address");
+    /// let socket = tamam::net::TcpSocket::new_v4()?.bind(addr)?;
+    /// assert_ne!(socket.local_addr()?.port(), 0);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         sys::local_addr(self.fd.as_fd())
     }

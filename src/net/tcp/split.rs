@@ -17,6 +17,32 @@ use crate::sys::{self, IntOption};
 ///
 /// Dropping it stops receiving: what was parked is freed, and TCP pushes the peer back. Sending
 /// goes on until the other half is dropped too.
+///
+/// # Examples
+/// One task receives while another sends:
+/// ```
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// let (read, write) = client.into_split();
+/// let received = tamam::spawn(async move {
+///     let mut all = Vec::new();
+///     while let Some(chunk) = read.recv().await? {
+///         all.extend_from_slice(&chunk);
+///     }
+///     std::io::Result::Ok(all)
+/// });
+///
+/// write.send_all("ping").await?;
+/// let ping = server.read_exact(Vec::with_capacity(4), 4).await?;
+/// server.send_all(ping).await?;
+/// server.shutdown().await?;
+/// assert_eq!(received.await??, b"ping");
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct OwnedReadHalf {
     /// `None` only once it was made a part of something else.
     connection: Option<Rc<Connection>>,
@@ -26,6 +52,26 @@ pub struct OwnedReadHalf {
 ///
 /// Dropping it shuts down sending: the peer sees the end after everything that was sent.
 /// [`forget`](Self::forget) leaves the direction open.
+///
+/// # Examples
+/// Dropping it ends one direction; the other goes on:
+/// ```
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// let (read, write) = client.into_split();
+/// write.send_all("question").await?;
+/// drop(write);
+/// assert_eq!(&server.recv().await?.expect("a message")[..], b"question");
+/// assert!(server.recv().await?.is_none());
+///
+/// server.send_all("answer").await?;
+/// assert_eq!(read.read_exact(Vec::with_capacity(6), 6).await?, b"answer");
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct OwnedWriteHalf {
     /// `None` only once it was made a part of something else.
     connection: Option<Rc<Connection>>,
@@ -45,16 +91,59 @@ impl OwnedReadHalf {
     }
 
     /// Receives the next bytes: [`TcpStream::recv`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (read, _write) = client.into_split();
+    /// server.send_all("hello").await?;
+    /// assert_eq!(&read.recv().await?.expect("a message")[..], b"hello");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
         self.connection().recv()
     }
 
     /// Receives into spare room: [`TcpStream::read`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (read, _write) = client.into_split();
+    /// server.send_all("hello").await?;
+    /// let (len, buf) = read.read(Vec::with_capacity(1024)).await?;
+    /// assert_eq!((len, &buf[..]), (5, &b"hello"[..]));
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
         Read::some(self.connection(), buf)
     }
 
     /// Receives a number of bytes: [`TcpStream::read_exact`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (read, _write) = client.into_split();
+    /// server.send_all("hello world").await?;
+    /// assert_eq!(read.read_exact(Vec::with_capacity(5), 5).await?, b"hello");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
         Read::exact(self.connection(), buf, len).await.map(|(_, buf)| buf)
     }
@@ -63,6 +152,21 @@ impl OwnedReadHalf {
     ///
     /// # Errors
     /// [`ReuniteError`] with both halves, if they are not of the same stream.
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (read, write) = client.into_split();
+    /// write.send_all("before").await?;
+    /// let client = read.reunite(write).expect("halves of one stream");
+    /// client.send_all("after").await?;
+    /// assert_eq!(server.read_exact(Vec::with_capacity(11), 11).await?, b"beforeafter");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn reunite(mut self, mut other: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
         if !Rc::ptr_eq(self.connection(), other.connection()) {
             return Err(ReuniteError(self, other));
@@ -85,16 +189,61 @@ impl OwnedWriteHalf {
     }
 
     /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (_read, write) = client.into_split();
+    /// let (sent, _buf) = write.send("hello").await?;
+    /// assert_eq!(sent, 5);
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
         self.connection().send(One::new(buf), some_sent)
     }
 
     /// Sends all of a buffer: [`TcpStream::send_all`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (_read, write) = client.into_split();
+    /// let mut buf = write.send_all(String::from("hello")).await?;
+    /// buf.clear(); // to be filled again
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
         self.connection().send(One::new(buf), all_sent)
     }
 
     /// Sends several buffers: [`TcpStream::sendv`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (_read, write) = client.into_split();
+    /// let (sent, _bufs) = write.sendv(vec!["hello ", "world"]).await?;
+    /// assert_eq!(sent, 11);
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn sendv<B: IoBuf>(
         &self,
         bufs: Vec<B>,
@@ -103,12 +252,45 @@ impl OwnedWriteHalf {
     }
 
     /// Ends sending: [`TcpStream::shutdown`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (_read, write) = client.into_split();
+    /// write.shutdown().await?;
+    /// assert!(server.recv().await?.is_none());
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn shutdown(&self) -> io::Result<()> {
         self.connection().shutdown().await
     }
 
     /// Drops the half without shutting down sending: the peer sees the end only when the other
     /// half is dropped too.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::time::timeout;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (read, write) = client.into_split();
+    /// write.forget();
+    /// assert!(timeout(Duration::from_millis(1), server.recv()).await.is_err()); // no end yet
+    /// drop(read);
+    /// assert!(server.recv().await?.is_none());
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn forget(mut self) {
         if let Some(connection) = self.connection.take() {
             connection.drop_handle();
@@ -142,6 +324,19 @@ macro_rules! names {
             ///
             /// # Errors
             /// Those of getsockname(2).
+            /// # Examples
+            /// ```
+            /// # tamam::run(async {
+            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+            /// # let (server, _) = listener.accept().await?;
+            /// let (read, write) = client.into_split();
+            /// assert_eq!(read.local_addr()?, write.local_addr()?);
+            /// # drop(server);
+            /// # std::io::Result::Ok(())
+            /// # })?;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             pub fn local_addr(&self) -> io::Result<SocketAddr> {
                 sys::local_addr(self.as_fd())
             }
@@ -150,6 +345,19 @@ macro_rules! names {
             ///
             /// # Errors
             /// Those of getsockopt(2).
+            /// # Examples
+            /// ```
+            /// # tamam::run(async {
+            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+            /// # let (server, _) = listener.accept().await?;
+            /// let (read, write) = client.into_split();
+            /// assert_eq!(read.peer_addr()?, server.local_addr()?);
+            /// assert_eq!(write.peer_addr()?, server.local_addr()?);
+            /// # std::io::Result::Ok(())
+            /// # })?;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             pub fn peer_addr(&self) -> io::Result<SocketAddr> {
                 sys::peer_addr(self.as_fd())
             }
@@ -166,6 +374,21 @@ macro_rules! names {
             ///
             /// # Errors
             /// Those of setsockopt(2).
+            /// # Examples
+            /// It is an option of the socket, which both halves share:
+            /// ```
+            /// # tamam::run(async {
+            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+            /// # let (server, _) = listener.accept().await?;
+            /// let (read, write) = client.into_split();
+            /// write.set_nodelay(true)?;
+            /// assert!(read.nodelay()?);
+            /// # drop(server);
+            /// # std::io::Result::Ok(())
+            /// # })?;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
                 sys::set(self.as_fd(), IntOption::NoDelay, on.into())
             }
@@ -182,6 +405,23 @@ macro_rules! names {
             ///
             /// # Errors
             /// Those of setsockopt(2).
+            /// # Examples
+            /// A sending half that is dropped says the end first. For a reset alone, drop the whole
+            /// stream:
+            /// ```
+            /// # tamam::run(async {
+            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+            /// # let (server, _) = listener.accept().await?;
+            /// let (read, write) = client.into_split();
+            /// write.set_zero_linger()?;
+            /// drop(read.reunite(write).expect("halves of one stream"));
+            /// let error = server.recv().await.unwrap_err();
+            /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+            /// # std::io::Result::Ok(())
+            /// # })?;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
             pub fn set_zero_linger(&self) -> io::Result<()> {
                 self.connection().set_zero_linger()
             }
@@ -207,6 +447,23 @@ macro_rules! names {
 names!(OwnedReadHalf, OwnedWriteHalf);
 
 /// Two halves that are not of the same stream.
+///
+/// # Examples
+/// ```
+/// use tamam::net::ReuniteError;
+///
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// let (read, _write) = client.into_split();
+/// let (_read, write) = server.into_split();
+/// let ReuniteError(read, write) = read.reunite(write).unwrap_err();
+/// assert_eq!(read.local_addr()?, write.peer_addr()?); // the two ends, in fact
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct ReuniteError(
     /// The receiving half.
     pub OwnedReadHalf,

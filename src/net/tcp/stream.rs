@@ -27,9 +27,9 @@ use crate::sys::{self, IntOption};
 /// Each received byte goes to one of them, each sent buffer goes out whole.
 ///
 /// Dropping the stream closes the connection without waiting for the peer. Bytes that were sent
-/// before are delivered; what a send in flight has not handed to the kernel is tried once more and
-/// then discarded. To be sure that everything arrived, `shutdown().await`, then receive until the
-/// end, then drop.
+/// before are delivered. The rest of a send in flight is offered to the kernel once more, and what
+/// it does not take is discarded. To be sure that everything arrives, call `shutdown().await`,
+/// receive until the end, then drop the stream.
 ///
 /// # Examples
 /// An echo of one message:
@@ -86,10 +86,10 @@ impl TcpStream {
     /// turns.
     ///
     /// # Errors
-    /// Those of connect(2) for the last address of a list, such as `ConnectionRefused`; those of all
-    /// addresses of a name in one text, with the kind of the most telling; `NotFound` (no such
-    /// name); `InvalidInput` if `addr` is neither an address nor of the form `host:port`; `Other`
-    /// outside a runtime.
+    /// Those of connect(2), such as `ConnectionRefused`. For a list of addresses, the error of the
+    /// last one. For a host name, one error that names each address and its cause; its kind is that
+    /// of the last address to which there is a route. `NotFound` (no such name); `InvalidInput` if
+    /// `addr` is neither an address nor of the form `host:port`; `Other` outside a runtime.
     /// # Cancel safety
     /// Dropped, the attempts end and their sockets are closed; no further address is tried.
     /// # Kernel
@@ -143,8 +143,8 @@ impl TcpStream {
     /// RFC names as the least.
     ///
     /// # Errors
-    /// Those of all addresses in one text, with the kind of the most telling: unreachable networks
-    /// come last. Otherwise as [`connect`](Self::connect).
+    /// One error that names each address and its cause; its kind is that of the last address to
+    /// which there is a route. Otherwise as [`connect`](Self::connect).
     /// # Cancel safety
     /// Dropped, the attempts end and their sockets are closed; no further address is tried.
     /// # Kernel
@@ -175,11 +175,27 @@ impl TcpStream {
         }
     }
 
-    /// Takes over a connected socket. What it has received already, or its end, comes first. It is
-    /// made non-blocking, for those who share it.
+    /// Takes over a connected socket. The first receive gives what the socket has received already,
+    /// or its end. The socket becomes non-blocking, and so do duplicates of its descriptor.
     ///
     /// # Errors
     /// `Other` outside a runtime; those of fcntl(2).
+    /// # Examples
+    /// ```
+    /// use std::io::Write;
+    /// use tamam::net::TcpStream;
+    ///
+    /// # tamam::run(async {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let mut client = std::net::TcpStream::connect(listener.local_addr()?)?;
+    /// client.write_all(b"early")?;
+    ///
+    /// let stream = TcpStream::from_std(listener.accept()?.0)?;
+    /// assert_eq!(stream.read_exact(Vec::with_capacity(5), 5).await?, b"early");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
         let home = context::try_current()?.driver.clone();
         sys::set_nonblocking(stream.as_fd())?;
@@ -187,8 +203,8 @@ impl TcpStream {
     }
 
     /// Gives the socket back, with the bytes that were received and not read: they come before
-    /// those still in the socket. The socket stays non-blocking. An end or a reset that a receive has met
-    /// is not handed on: after a reset the socket itself shows an end.
+    /// those still in the socket. The socket stays non-blocking. If a receive has met a reset
+    /// already, the socket shows an end instead, because the kernel reports a reset once.
     ///
     /// There is no `IntoRawFd`, since it could not give these bytes:
     /// ```compile_fail
@@ -200,6 +216,27 @@ impl TcpStream {
     /// # Errors
     /// [`IntoStdError`] with the stream, if bytes of a dropped send are still on their way out.
     /// Wait for them, with `shutdown` or another send, and try again.
+    /// # Examples
+    /// The unread bytes, then what is still in the socket:
+    /// ```
+    /// use std::io::Read;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all("hello world").await?;
+    /// client.shutdown().await?;
+    /// assert_eq!(server.read_exact(Vec::with_capacity(5), 5).await?, b"hello");
+    ///
+    /// let (mut socket, mut rest) = server.into_std()?;
+    /// socket.set_nonblocking(false)?;
+    /// socket.read_to_end(&mut rest)?;
+    /// assert_eq!(rest, b" world");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn into_std(self) -> Result<(std::net::TcpStream, Vec<u8>), IntoStdError> {
         match self.into_connection().into_parts() {
             Ok((fd, unread)) => Ok((fd.into(), unread)),
@@ -211,6 +248,24 @@ impl TcpStream {
 
     /// Splits into a half that receives and one that sends, for different tasks. Dropping the
     /// latter shuts down sending.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (read, write) = client.into_split();
+    /// let answer = tamam::spawn(async move { read.read_exact(Vec::with_capacity(4), 4).await });
+    /// write.send_all("ping").await?;
+    ///
+    /// let chunk = server.recv().await?.expect("a message");
+    /// server.send_all(chunk).await?;
+    /// assert_eq!(answer.await??, b"ping");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "split")]
     pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
         let connection = self.into_connection();
@@ -294,6 +349,39 @@ impl TcpStream {
     /// As [`read`](Self::read).
     /// # Kernel
     /// 6.0, `IORING_OP_RECV`. See recv(2).
+    /// # Examples
+    /// A header with the length of what follows:
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all(b"\x00\x05hello").await?;
+    ///
+    /// let header = server.read_exact(Vec::with_capacity(2), 2).await?;
+    /// let len = u16::from_be_bytes([header[0], header[1]]).into();
+    /// let body = server.read_exact(Vec::with_capacity(len), len).await?;
+    /// assert_eq!(body, b"hello");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    /// The end comes too early:
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all("hel").await?;
+    /// client.shutdown().await?;
+    ///
+    /// let error = server.read_exact(Vec::with_capacity(5), 5).await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+    /// assert_eq!(error.buf(), b"hel");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
         Read::exact(&self.connection, buf, len).await.map(|(_, buf)| buf)
     }
@@ -310,6 +398,19 @@ impl TcpStream {
     /// If io_uring fails while the kernel holds `buf`, since it cannot be given back then.
     /// # Kernel
     /// 5.6, `IORING_OP_SEND`. See send(2).
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (sent, buf) = client.send(vec![7; 100]).await?;
+    /// assert_eq!((sent, buf.len()), (100, 100)); // the buffer can be used again
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "write")]
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
         self.connection.send(One::new(buf), some_sent)
@@ -345,7 +446,7 @@ impl TcpStream {
     ///     let client = TcpStream::connect(listener.local_addr()?).await?;
     ///     let (server, _) = listener.accept().await?;
     ///
-    ///     // More than the kernel holds: nobody reads yet, so this runs into the timeout …
+    ///     // More than the kernel holds. The server does not read yet, so this times out …
     ///     let big = vec![7u8; 16 << 20];
     ///     assert!(timeout(Duration::from_millis(5), client.send_all(big)).await.is_err());
     ///
@@ -373,6 +474,19 @@ impl TcpStream {
     /// As [`send`](Self::send).
     /// # Kernel
     /// 5.3, `IORING_OP_SENDMSG`. See sendmsg(2).
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (sent, _bufs) = client.sendv(vec!["GET ", "/", " HTTP/1.0\r\n\r\n"]).await?;
+    /// assert_eq!(sent, 18);
+    /// assert_eq!(server.read_exact(Vec::with_capacity(18), 18).await?, b"GET / HTTP/1.0\r\n\r\n");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     #[doc(alias = "write_vectored")]
     pub fn sendv<B: IoBuf>(
         &self,
@@ -392,6 +506,27 @@ impl TcpStream {
     /// Dropped after its first poll, the end still follows what is queued.
     /// # Kernel
     /// shutdown(2), called directly: it never waits.
+    /// # Examples
+    /// A request that ends with a half-close:
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all("question").await?;
+    /// client.shutdown().await?;
+    /// while let Some(chunk) = server.recv().await? {
+    ///     println!("{} bytes of the question", chunk.len());
+    /// }
+    /// server.send_all("answer").await?; // the other direction is open
+    ///
+    /// assert_eq!(client.read_exact(Vec::with_capacity(6), 6).await?, b"answer");
+    /// let error = client.send_all("more").await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub async fn shutdown(&self) -> io::Result<()> {
         self.connection.shutdown().await
     }
@@ -400,6 +535,17 @@ impl TcpStream {
     ///
     /// # Errors
     /// Those of getsockname(2).
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// assert_eq!(client.local_addr()?, server.peer_addr()?);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         sys::local_addr(self.as_fd())
     }
@@ -408,6 +554,20 @@ impl TcpStream {
     ///
     /// # Errors
     /// Those of getsockopt(2).
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let addr = client.local_addr()?;
+    /// drop(client);
+    /// assert!(server.recv().await?.is_none());
+    /// assert_eq!(server.peer_addr()?, addr);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         sys::peer_addr(self.as_fd())
     }
@@ -424,6 +584,20 @@ impl TcpStream {
     ///
     /// # Errors
     /// Those of setsockopt(2).
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// assert!(!client.nodelay()?); // off unless set
+    /// client.set_nodelay(true)?;
+    /// assert!(client.nodelay()?);
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
         sys::set(self.as_fd(), IntOption::NoDelay, on.into())
     }
@@ -432,6 +606,26 @@ impl TcpStream {
     ///
     /// # Errors
     /// Those of setsockopt(2).
+    /// # Examples
+    /// A peer that is gone without a word is noticed after 60 s + 3 · 10 s:
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::net::TcpKeepalive;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.set_keepalive(TcpKeepalive {
+    ///     idle: Some(Duration::from_secs(60)),
+    ///     interval: Some(Duration::from_secs(10)),
+    ///     probes: Some(3),
+    /// })?;
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_keepalive(&self, keepalive: TcpKeepalive) -> io::Result<()> {
         keepalive.apply(self.as_fd())
     }
@@ -442,6 +636,20 @@ impl TcpStream {
     ///
     /// # Errors
     /// Those of setsockopt(2).
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// server.set_zero_linger()?;
+    /// drop(server);
+    /// let error = client.recv().await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn set_zero_linger(&self) -> io::Result<()> {
         self.connection.set_zero_linger()
     }
@@ -507,6 +715,31 @@ impl fmt::Debug for TcpStream {
 }
 
 /// Why [`TcpStream::into_std`] could not, with the stream.
+///
+/// # Examples
+/// ```
+/// use std::time::Duration;
+/// use tamam::time::timeout;
+///
+/// # tamam::run(async {
+/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+/// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+/// # let (server, _) = listener.accept().await?;
+/// // A send that is dropped on its way out …
+/// let len = 16 << 20;
+/// assert!(timeout(Duration::from_millis(5), client.send_all(vec![7; len])).await.is_err());
+/// let error = client.into_std().unwrap_err();
+///
+/// // … goes on. When all is out, the conversion succeeds.
+/// let client = error.into_stream();
+/// server.read_exact(Vec::with_capacity(len), len).await?;
+/// client.shutdown().await?;
+/// let (_socket, unread) = client.into_std()?;
+/// assert!(unread.is_empty());
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub struct IntoStdError {
     error: io::Error,
     stream: TcpStream,
