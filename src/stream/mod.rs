@@ -123,6 +123,15 @@ impl Connection {
         Shutdown::new(self)
     }
 
+    /// The half that sends is dropped: the end follows what is queued. Not if the user wants a reset
+    /// when both halves are gone: an end before it would make it look clean (SEMANTICS CL6, CL8).
+    pub(crate) fn drop_sending_half(self: &Rc<Self>) {
+        if !self.zero_linger.get() {
+            self.ask_shutdown();
+        }
+        self.drop_handle();
+    }
+
     /// One handle becomes two: a stream its halves.
     pub(crate) fn split_handle(&self) {
         self.handles.set(self.handles.get() + 1);

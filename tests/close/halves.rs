@@ -53,6 +53,31 @@ fn cl8_a_forgotten_write_half_does_not_end() {
     });
 }
 
+/// CL6, CL10. A reset was asked for by a half: no end comes before it, in whatever order they go.
+#[test]
+fn cl6_halves_that_are_dropped_reset_as_the_stream_does() {
+    common::everywhere(|| async {
+        for order in 0..3 {
+            let (stream, mut peer) = common::pair().await;
+            let (read, write) = stream.into_split();
+            match order {
+                0 => write.set_zero_linger().expect("a socket"),
+                _ => read.set_zero_linger().expect("a socket"),
+            }
+            if order == 2 {
+                drop(read);
+                drop(write);
+            } else {
+                drop(write);
+                drop(read);
+            }
+            common::turn().await;
+            let error = blocking_read(&mut peer).expect_err("a reset, and no end");
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "order {order}");
+        }
+    });
+}
+
 /// CL9. 1 bytes are parked, a receive is armed; 2 the read half is dropped: they are freed, no op
 /// is left; 3 the peer writes until TCP pushes it back; 4 sends arrive all the while.
 #[test]

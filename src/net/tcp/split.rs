@@ -310,8 +310,7 @@ impl Drop for OwnedReadHalf {
 impl Drop for OwnedWriteHalf {
     fn drop(&mut self) {
         if let Some(connection) = self.connection.take() {
-            connection.ask_shutdown();
-            connection.drop_handle();
+            connection.drop_sending_half();
         }
     }
 }
@@ -406,8 +405,6 @@ macro_rules! names {
             /// # Errors
             /// Those of setsockopt(2).
             /// # Examples
-            /// A sending half that is dropped says the end first. For a reset alone, drop the whole
-            /// stream:
             /// ```
             /// # tamam::run(async {
             /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
@@ -415,7 +412,7 @@ macro_rules! names {
             /// # let (server, _) = listener.accept().await?;
             /// let (read, write) = client.into_split();
             /// write.set_zero_linger()?;
-            /// drop(read.reunite(write).expect("halves of one stream"));
+            /// drop((read, write));
             /// let error = server.recv().await.unwrap_err();
             /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
             /// # std::io::Result::Ok(())
