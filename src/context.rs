@@ -13,17 +13,17 @@ use std::task::{Context, Poll};
 
 use crate::deferred::Deferred;
 use crate::driver::Driver;
-use crate::executor::{self, Executor};
-use crate::net::resolver::Shared;
+use crate::executor::{self, TaskExecutor};
+use crate::net::resolver::SharedResolver;
 use crate::time::Timers;
 
 /// The parts of a runtime. They do not know each other; `runtime.rs` drives them.
 pub(crate) struct Handle {
-    pub(crate) executor: Executor,
+    pub(crate) executor: TaskExecutor,
     pub(crate) timers: Rc<Timers>,
     pub(crate) driver: Rc<Driver>,
     /// Who is asked for host names; the system unless set.
-    pub(crate) resolver: Option<Shared>,
+    pub(crate) resolver: Option<SharedResolver>,
     pub(crate) turns: Cell<u64>,
     /// What a turn leaves to be done at its end: reused, empty between turns.
     pub(crate) deferred: RefCell<Deferred>,

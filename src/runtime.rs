@@ -16,9 +16,9 @@ use std::task::{Context, Poll};
 use crate::context::{self, Entered, Handle};
 use crate::deferred::Deferred;
 use crate::driver::{Backend, Capabilities, Driver, Kernel, Settings, SetupError, Wait};
-use crate::executor::{Executor, JoinHandle, MainTask};
+use crate::executor::{JoinHandle, MainTask, TaskExecutor};
 use crate::metrics::Metrics;
-use crate::net::resolver::{Resolver, Shared};
+use crate::net::resolver::{Resolver, SharedResolver};
 use crate::panics::contain;
 use crate::sys;
 use crate::time::Timers;
@@ -64,7 +64,7 @@ pub struct Builder {
     buffer_count: u32,
     stream_credit: usize,
     budget: u32,
-    resolver: Option<Shared>,
+    resolver: Option<SharedResolver>,
 }
 
 impl Default for Builder {
@@ -147,7 +147,7 @@ impl Builder {
     /// `Send` and `Sync`, because a builder can make runtimes on many threads; the futures of the
     /// resolver need be neither.
     pub fn resolver(mut self, resolver: impl Resolver + Send + Sync + 'static) -> Builder {
-        self.resolver = Some(Shared(Arc::new(resolver)));
+        self.resolver = Some(SharedResolver(Arc::new(resolver)));
         self
     }
 
@@ -185,7 +185,7 @@ impl Builder {
             stream_credit: self.stream_credit,
         };
         let driver = Driver::new(settings)?;
-        let executor = Executor::new(driver.notifier());
+        let executor = TaskExecutor::new(driver.notifier());
         let timers = Rc::new(Timers::new());
         let clock_base_ns = sys::monotonic_ns();
         let handle = Handle {

@@ -23,11 +23,11 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue};
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use super::epoll::Epoll;
 use super::op::{Completion, Op, Request, Target, Token};
 use super::probe::{self, SetupError};
-use super::ring::{Ring, Sleep};
+use super::ring::{Ring, SleepLimit};
 use super::{BUFFER_GROUP, CANCEL, Settings, trial};
 
 const REGISTERING: &str = "registering the receive buffers";
@@ -47,10 +47,10 @@ pub(super) enum Told {
 
 impl Engine {
     /// A ring, and the pool that its receives pick from.
-    pub(super) fn ring(settings: &Settings) -> Result<(Engine, Rc<Pool>), SetupError> {
+    pub(super) fn ring(settings: &Settings) -> Result<(Engine, Rc<BufferPool>), SetupError> {
         let mut ring =
             Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
-        let pool = Pool::for_kernel(settings.buffer_len, settings.buffer_count);
+        let pool = BufferPool::for_kernel(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
@@ -66,8 +66,8 @@ impl Engine {
     pub(super) fn epoll(
         settings: &Settings,
         eventfd: BorrowedFd<'_>,
-    ) -> Result<(Engine, Rc<Pool>), SetupError> {
-        let pool = Pool::for_engine(settings.buffer_len, settings.buffer_count);
+    ) -> Result<(Engine, Rc<BufferPool>), SetupError> {
+        let pool = BufferPool::for_engine(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         let epoll = Epoll::new(pool.clone(), eventfd, settings.may_wait_exactly());
         let epoll = epoll.map_err(|error| SetupError::at("epoll_create1", &error))?;
@@ -167,7 +167,7 @@ impl Engine {
     /// One system call: submits what there is to submit, and waits for `want` completions, or not
     /// at all. How many submissions the kernel took; with an error nothing is lost.
     #[inline]
-    pub(super) fn enter(&self, want: u32, sleep: Sleep) -> io::Result<u32> {
+    pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> io::Result<u32> {
         match self {
             Engine::Ring(ring) => ring.enter(want, sleep),
             Engine::Epoll(epoll) => epoll.wait((want > 0).then_some(sleep)).map(|()| 0),

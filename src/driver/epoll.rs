@@ -25,9 +25,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use super::op::{Attempt, Completion, Interest, Request, Target};
-use super::ring::Sleep;
+use super::ring::SleepLimit;
 use super::{NOTIFIED, count};
 use crate::sys;
 
@@ -48,7 +48,7 @@ const WRITE_STEADY: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 pub(super) struct Epoll {
     set: OwnedFd,
-    pool: Rc<Pool>,
+    pool: Rc<BufferPool>,
     /// By their numbers, as far as any had an op.
     descriptors: RefCell<Vec<Descriptor>>,
     /// Which descriptor an op waits for, by the op's index.
@@ -89,7 +89,7 @@ struct Side {
     ready: bool,
     /// Only EAGAIN shows from now on that it is not.
     steady: bool,
-    op: Option<Waiting>,
+    op: Option<WaitingRequest>,
 }
 
 impl Side {
@@ -114,15 +114,15 @@ impl Default for Side {
 }
 
 /// A request that would block.
-pub(super) struct Waiting {
+pub(super) struct WaitingRequest {
     user_data: u64,
     target: Target,
-    attempt: unsafe fn(&mut Target, &Pool) -> Attempt,
+    attempt: unsafe fn(&mut Target, &BufferPool) -> Attempt,
     /// How many bytes went out so far.
     sent: u32,
 }
 
-impl Waiting {
+impl WaitingRequest {
     fn cancelled(&self) -> Completion {
         match self.sent {
             0 => Completion::cancelled(),
@@ -141,7 +141,11 @@ struct Events {
 impl Epoll {
     /// `notifier`: an eventfd whose writes end a wait; it is never read. `exact`: whether epoll_pwait2(2)
     /// may be tried.
-    pub(super) fn new(pool: Rc<Pool>, notifier: BorrowedFd<'_>, exact: bool) -> io::Result<Epoll> {
+    pub(super) fn new(
+        pool: Rc<BufferPool>,
+        notifier: BorrowedFd<'_>,
+        exact: bool,
+    ) -> io::Result<Epoll> {
         let set = sys::epoll()?;
         let notifier = notifier.as_raw_fd();
         sys::epoll_add(set.as_fd(), notifier, (libc::EPOLLIN | libc::EPOLLET) as u32, NOTIFIED)?;
@@ -203,7 +207,7 @@ impl Epoll {
     /// Keeps a request until its descriptor is ready.
     #[inline]
     pub(super) fn wait_for<R: Request>(&self, user_data: u64, target: Target, sent: u32) {
-        let waiting = Waiting { user_data, target, attempt: R::attempt, sent };
+        let waiting = WaitingRequest { user_data, target, attempt: R::attempt, sent };
         let number = target.fd;
         let index = index_of(user_data);
         let mut places = self.places.borrow_mut();
@@ -229,11 +233,11 @@ impl Epoll {
         self.take(user_data).is_some()
     }
 
-    fn take(&self, user_data: u64) -> Option<Waiting> {
+    fn take(&self, user_data: u64) -> Option<WaitingRequest> {
         let number = *self.places.borrow().get(index_of(user_data))?;
         let mut descriptors = self.descriptors.borrow_mut();
         let descriptor = descriptors.get_mut(number as usize)?;
-        let is_it = |waiting: &mut Waiting| waiting.user_data == user_data;
+        let is_it = |waiting: &mut WaitingRequest| waiting.user_data == user_data;
         let taken =
             descriptor.read.op.take_if(is_it).or_else(|| descriptor.write.op.take_if(is_it));
         self.waiting.set(self.waiting.get() - usize::from(taken.is_some()));
@@ -271,7 +275,7 @@ impl Epoll {
 
     /// Fetches events, for as long as `sleep` says; not at all with answers at hand. Events that
     /// were not handled yet come first.
-    pub(super) fn wait(&self, sleep: Option<Sleep>) -> io::Result<()> {
+    pub(super) fn wait(&self, sleep: Option<SleepLimit>) -> io::Result<()> {
         let mut events = self.events.borrow_mut();
         if events.next < events.end {
             return Ok(());
@@ -282,12 +286,16 @@ impl Epoll {
         Ok(())
     }
 
-    fn fetch(&self, list: &mut [libc::epoll_event], sleep: Option<Sleep>) -> io::Result<usize> {
+    fn fetch(
+        &self,
+        list: &mut [libc::epoll_event],
+        sleep: Option<SleepLimit>,
+    ) -> io::Result<usize> {
         let set = self.set.as_fd();
         let left = match sleep {
             None => Duration::ZERO,
-            Some(Sleep::Long) => return sys::epoll_wait(set, list, None),
-            Some(Sleep::Until(deadline)) => {
+            Some(SleepLimit::Long) => return sys::epoll_wait(set, list, None),
+            Some(SleepLimit::Until(deadline)) => {
                 Duration::from_nanos(deadline.saturating_sub(sys::monotonic_ns())).min(SLEEP_MAX)
             }
         };

@@ -41,8 +41,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+pub(crate) use buffer_ring::BufferPool;
 pub use buffer_ring::Chunk;
-pub(crate) use buffer_ring::Pool;
 pub use capabilities::{Capabilities, Feature, Support};
 use descriptors::Descriptors;
 pub(crate) use descriptors::UntilShortage;
@@ -53,7 +53,7 @@ pub(crate) use op::{
 };
 pub use probe::{Backend, ParseBackendError, SetupError};
 pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};
-use ring::Sleep;
+use ring::SleepLimit;
 pub(crate) use ring::errnos_of_empty_calls;
 use sleeper::Sleeper;
 use submissions::Submissions;
@@ -94,7 +94,7 @@ impl Settings {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DriverState {
     Open,
     /// Teardown has begun: nothing new is taken.
     Closing,
@@ -137,8 +137,8 @@ pub(crate) struct Driver {
     submissions: Submissions,
     descriptors: Descriptors,
     sleeper: Sleeper,
-    pool: Rc<Pool>,
-    state: Cell<State>,
+    pool: Rc<BufferPool>,
+    state: Cell<DriverState>,
     /// What was left to be done outside a turn: the next turn does it.
     deferred: RefCell<Deferred>,
     fork: ForkMark,
@@ -177,7 +177,7 @@ impl Driver {
             descriptors: Descriptors::default(),
             sleeper,
             pool,
-            state: Cell::new(State::Open),
+            state: Cell::new(DriverState::Open),
             deferred: RefCell::default(),
             fork,
             setup: Setup { settings, has_multishot_recv, refused },
@@ -189,7 +189,7 @@ impl Driver {
         self.sleeper.notifier()
     }
 
-    pub(crate) fn pool(&self) -> &Rc<Pool> {
+    pub(crate) fn pool(&self) -> &Rc<BufferPool> {
         &self.pool
     }
 
@@ -261,21 +261,21 @@ impl Driver {
 
     /// Whether there is an engine that completes ops.
     fn is_in_use(&self) -> bool {
-        matches!(self.state.get(), State::Open | State::Closing)
+        matches!(self.state.get(), DriverState::Open | DriverState::Closing)
     }
 
     /// Whether ops are taken.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.state.get() == State::Open
+        self.state.get() == DriverState::Open
     }
 
     /// Whether ops are taken; if not, why.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.state.get() {
-            State::Open => Ok(()),
-            State::Closing | State::Gone => Err(gone()),
-            State::Broken(errno) => Err(broken(errno, self.backend())),
+            DriverState::Open => Ok(()),
+            DriverState::Closing | DriverState::Gone => Err(gone()),
+            DriverState::Broken(errno) => Err(broken(errno, self.backend())),
         }
     }
 
@@ -372,7 +372,7 @@ impl Driver {
 
     #[cold]
     fn finish_some(&self, mut deferred: Deferred) {
-        if self.state.get() == State::Gone {
+        if self.state.get() == DriverState::Gone {
             deferred.run(); // there is no next turn
         } else {
             deferred.drop_values();
@@ -388,7 +388,7 @@ impl Driver {
     pub(crate) fn park(&self, wait: Wait, deferred: &mut Deferred) {
         self.assert_not_forked();
         deferred.append(&mut self.deferred.borrow_mut());
-        if let State::Broken(_) = self.state.get() {
+        if let DriverState::Broken(_) = self.state.get() {
             let wait = if deferred.is_empty() { wait } else { Wait::No };
             return self.sleeper.sleep_without_engine(wait);
         }
@@ -398,13 +398,13 @@ impl Driver {
         match wait {
             Wait::Until(deadline) if deferred.is_empty() => {
                 if self.sleeper.handshake().park() {
-                    self.enter(1, deadline.map_or(Sleep::Long, Sleep::Until));
+                    self.enter(1, deadline.map_or(SleepLimit::Long, SleepLimit::Until));
                 } else {
-                    self.enter(0, Sleep::Long);
+                    self.enter(0, SleepLimit::Long);
                 }
                 self.sleeper.handshake().unpark();
             }
-            _ if self.submissions.with_engine(Engine::has_work) => self.enter(0, Sleep::Long),
+            _ if self.submissions.with_engine(Engine::has_work) => self.enter(0, SleepLimit::Long),
             _ => return,
         }
         self.reap(deferred);
@@ -422,7 +422,7 @@ impl Driver {
             }
             let patience = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
             if !self.submissions.with_engine(Engine::has_answers) {
-                self.enter(owed as u32, Sleep::Until(patience));
+                self.enter(owed as u32, SleepLimit::Until(patience));
             }
             self.reap(deferred);
             self.submissions.send_cancels();
@@ -433,7 +433,7 @@ impl Driver {
     }
 
     #[inline]
-    fn enter(&self, want: u32, sleep: Sleep) {
+    fn enter(&self, want: u32, sleep: SleepLimit) {
         if let Err(errno) = self.submissions.enter(want, sleep) {
             self.fail(errno);
         }
@@ -449,7 +449,7 @@ impl Driver {
             }
             // More waits in the kernel, in order; it moves over when we ask.
             count(&self.counters().overflows, 1);
-            self.enter(0, Sleep::Long);
+            self.enter(0, SleepLimit::Long);
             if !self.is_in_use() {
                 return;
             }

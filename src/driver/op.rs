@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use io_uring::{cqueue, squeue};
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use crate::buf::{Batch, Fill, Outgoing};
 use crate::deferred::Deferred;
 use crate::sys::addr::SockAddr;
@@ -121,7 +121,7 @@ pub(crate) trait Request {
     /// # Safety
     /// What `target` points to is there, and nobody else uses it.
     #[allow(unsafe_code)]
-    unsafe fn attempt(target: &mut Target, pool: &Pool) -> Attempt;
+    unsafe fn attempt(target: &mut Target, pool: &BufferPool) -> Attempt;
 }
 
 /// One request with the memory that it points to: a [`Payload`], which the driver can take over, or
@@ -174,8 +174,10 @@ pub(crate) enum Submitted {
 }
 
 /// Memory of an op in flight. In `Rc`, not `Box`: a box may not be moved while others point into it.
+#[derive(Default)]
 pub(crate) enum Payload {
     /// The request points to nothing, or to provided buffers.
+    #[default]
     None,
     /// A caller's buffer that is received into.
     Fill(Rc<Fill<dyn Any>>),
@@ -200,12 +202,6 @@ impl Payload {
                 None
             }
         }
-    }
-}
-
-impl Default for Payload {
-    fn default() -> Payload {
-        Payload::None
     }
 }
 

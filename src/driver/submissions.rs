@@ -18,7 +18,7 @@ use io_uring::squeue;
 
 use super::engine::{Engine, Told};
 use super::op::{Completion, Op, Owner, Payload, Request, Role, Token};
-use super::ring::Sleep;
+use super::ring::SleepLimit;
 use super::table::{Ended, Table};
 use super::{Counters, count};
 
@@ -227,7 +227,7 @@ impl Submissions {
     /// One io_uring_enter(2) or epoll_pwait2(2), and the only place that looks at its errors. `Err`:
     /// the engine has failed for good.
     #[inline]
-    pub(super) fn enter(&self, want: u32, sleep: Sleep) -> Result<(), i32> {
+    pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> Result<(), i32> {
         if !self.backlog.borrow().is_empty() {
             self.submit_backlog();
         }

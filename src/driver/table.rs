@@ -19,7 +19,7 @@ use super::op::{Owner, Payload, Role, Token};
 
 /// A place for an op. It is filled and emptied where it is: a copy of what was made part by part a
 /// moment before waits for all parts (`docs::kernels`).
-struct Slot {
+struct OpSlot {
     /// `None`: vacant.
     owner: Option<Rc<dyn Owner>>,
     payload: Payload,
@@ -60,7 +60,7 @@ impl Cancel {
 }
 
 pub(super) struct Table {
-    slots: Vec<Slot>,
+    slots: Vec<OpSlot>,
     /// The vacant slot to fill next: the one emptied last, or the length.
     vacant: u32,
     len: usize,
@@ -104,7 +104,7 @@ impl Table {
     fn grow(&mut self) {
         // The two highest indexes are user_data of the driver's own submissions.
         let next = u32::try_from(self.slots.len() + 1).ok().filter(|next| *next < u32::MAX - 1);
-        self.slots.push(Slot {
+        self.slots.push(OpSlot {
             owner: None,
             payload: Payload::None,
             generation: 0,
@@ -115,7 +115,7 @@ impl Table {
     }
 
     #[inline]
-    fn live(&mut self, token: Token) -> Option<&mut Slot> {
+    fn live(&mut self, token: Token) -> Option<&mut OpSlot> {
         let slot = self.slots.get_mut(token.index as usize)?;
         (slot.generation == token.generation && slot.owner.is_some()).then_some(slot)
     }

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use super::op::Completion;
 use super::probe::Kernel;
-use super::ring::{Ring, Sleep};
+use super::ring::{Ring, SleepLimit};
 use super::{BUFFER_GROUP, CANCEL};
 use crate::sys;
 
@@ -35,7 +35,7 @@ const STEP: Duration = Duration::from_millis(1);
 /// What is there already when a receive is armed is another matter: `net/connection/recv.rs`.
 pub(super) fn multishot_recv_is_whole(
     ring: &Ring,
-    pool: &Rc<Pool>,
+    pool: &Rc<BufferPool>,
     pretended: Option<Kernel>,
 ) -> io::Result<bool> {
     static IS_WHOLE: OnceLock<bool> = OnceLock::new();
@@ -74,7 +74,7 @@ fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
 /// as planned. Nothing is in flight afterwards, unless there is an error.
 fn hears_a_reset(
     ring: &Ring,
-    pool: &Rc<Pool>,
+    pool: &Rc<BufferPool>,
     ours: &TcpStream,
     mut theirs: TcpStream,
 ) -> io::Result<bool> {
@@ -125,7 +125,7 @@ fn submit(ring: &Ring) -> io::Result<()> {
 
 /// How many submissions were taken; none also after an error in passing (SEMANTICS CX13).
 fn enter(ring: &Ring) -> io::Result<u32> {
-    match ring.enter(0, Sleep::Long) {
+    match ring.enter(0, SleepLimit::Long) {
         Err(error) if is_passing(&error) => Ok(0),
         result => result,
     }

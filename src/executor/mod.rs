@@ -42,7 +42,7 @@ const UNITS: u32 = 128;
 const UNMETERED: u32 = u32::MAX;
 
 /// Runs the tasks of one thread. Its drop calls [`close`](Self::close).
-pub(crate) struct Executor {
+pub(crate) struct TaskExecutor {
     home: Rc<Home>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct MainTask {
     home: Rc<Home>,
 }
 
-impl Executor {
+impl TaskExecutor {
     /// An executor that calls `notifier` when another thread has put something on its inbox.
     pub(crate) fn new(notifier: Waker) -> Self {
         let shared = Arc::new(Shared { inbox: Inbox::new(), notifier });
@@ -187,7 +187,7 @@ impl Drop for Unmetered<'_> {
     }
 }
 
-impl Drop for Executor {
+impl Drop for TaskExecutor {
     fn drop(&mut self) {
         self.close();
     }

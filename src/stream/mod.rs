@@ -43,7 +43,7 @@ pub(crate) use send::{SendBuffer, SendReport, Shutdown};
 pub(crate) use send_queue::{Abandoned, SendQueue};
 use transmit::Transmit;
 #[cfg(feature = "tls")]
-pub(crate) use unread::{End, Errno, Failure, Segment, Unread};
+pub(crate) use unread::{End, EndingError, Errno, Segment, Unread};
 
 use crate::buf::Handed;
 use crate::context;

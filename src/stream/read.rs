@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::Connection;
-use super::unread::{Errno, Failure, Unread};
+use super::unread::{EndingError, Errno, Unread};
 use crate::buf::{BufError, Chunk, Fill, IoBufMut};
 use crate::context;
 use crate::deferred::Deferred;
@@ -20,7 +20,7 @@ use crate::queue::WaiterId;
 
 /// A stream that is received from: a connection, or TLS over one.
 pub(crate) trait Source {
-    type Failure: Failure;
+    type Failure: EndingError;
 
     /// Uses what has come; then does what that left to be done. `run` calls no foreign code.
     fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Self::Failure>, &mut Deferred) -> T)

@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::Connection;
-use super::send_queue::{Collected, Next, SendQueue};
+use super::send_queue::{Collected, NextPayload, SendQueue};
 use super::unread::End;
 use crate::buf::Outgoing;
 use crate::deferred::Deferred;
@@ -192,8 +192,10 @@ impl Connection {
         while transmit.flight == Flight::Idle && self.home.is_open() {
             let (submitted, entries, len) = match transmit.queue.take_next(BATCH_LEN_MAX) {
                 None => break,
-                Some(Next::One { payload, offset }) => self.submit_one(payload, offset),
-                Some(Next::Batch { payloads, offset }) => self.submit_batch(payloads, offset),
+                Some(NextPayload::One { payload, offset }) => self.submit_one(payload, offset),
+                Some(NextPayload::Batch { payloads, offset }) => {
+                    self.submit_batch(payloads, offset)
+                }
             };
             match submitted {
                 Submitted::InFlight(token) => {

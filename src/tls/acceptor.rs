@@ -12,7 +12,7 @@ use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 
 use super::connector::{HANDSHAKE_TIMEOUT, deadline, handshake, too_slow};
-use super::engine::{Engine, Failure};
+use super::protocol::{Protocol, TlsFailure};
 use super::stream::TlsStream;
 use crate::net::TcpStream;
 use crate::time::timeout_at;
@@ -89,8 +89,8 @@ impl TlsAcceptor {
     /// # Cancel safety
     /// Dropped, the connection is closed.
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
-        let engine = Engine::server(self.config.clone());
-        handshake(tcp, engine, Vec::new(), deadline(self.handshake_timeout)).await
+        let protocol = Protocol::server(self.config.clone());
+        handshake(tcp, protocol, Vec::new(), deadline(self.handshake_timeout)).await
     }
 }
 
@@ -182,7 +182,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
     let mut received = Vec::new();
     loop {
         let Some(chunk) = tcp.recv().await? else {
-            return Err(Failure::Truncated { in_handshake: true }.to_io());
+            return Err(TlsFailure::Truncated { in_handshake: true }.to_io());
         };
         received.extend_from_slice(&chunk);
         let mut rest = &chunk[..];
@@ -196,7 +196,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
                     if alert.write_all(&mut text).is_ok() {
                         let _ = tcp.connection().send_detached(text);
                     }
-                    return Err(Failure::Tls { in_handshake: true, cause }.to_io());
+                    return Err(TlsFailure::Tls { in_handshake: true, cause }.to_io());
                 }
             }
         }
@@ -233,7 +233,7 @@ impl StartHandshake {
         let StartHandshake { tcp, received, accepted, deadline } = self;
         let name = accepted.client_hello().server_name().map(str::to_owned);
         drop(accepted);
-        handshake(tcp, Engine::server_for(config, name), received, deadline).await
+        handshake(tcp, Protocol::server_for(config, name), received, deadline).await
     }
 }
 

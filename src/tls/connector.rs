@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::engine::{Engine, Failure};
+use super::protocol::{Protocol, TlsFailure};
 use super::session::Session;
 use super::stream::TlsStream;
 use crate::net::TcpStream;
@@ -85,8 +85,8 @@ impl TlsConnector {
     /// Dropped, the connection is closed.
     pub async fn connect(&self, name: impl ToServerName, tcp: TcpStream) -> io::Result<TlsStream> {
         let name = name.to_server_name()?;
-        let engine = Engine::client(self.config.clone(), name).map_err(|why| why.to_io())?;
-        handshake(tcp, Ok(engine), Vec::new(), deadline(self.handshake_timeout)).await
+        let protocol = Protocol::client(self.config.clone(), name).map_err(|why| why.to_io())?;
+        handshake(tcp, Ok(protocol), Vec::new(), deadline(self.handshake_timeout)).await
     }
 }
 
@@ -109,12 +109,12 @@ pub(super) fn too_slow() -> io::Error {
 /// The handshake of either side.
 pub(super) async fn handshake(
     tcp: TcpStream,
-    engine: Result<Engine, Failure>,
+    protocol: Result<Protocol, TlsFailure>,
     first: Vec<u8>,
     deadline: Option<Instant>,
 ) -> io::Result<TlsStream> {
-    let engine = engine.map_err(|failure| failure.to_io())?;
-    let session = Rc::new(Session::new(tcp, engine));
+    let protocol = protocol.map_err(|failure| failure.to_io())?;
+    let session = Rc::new(Session::new(tcp, protocol));
     match deadline {
         Some(deadline) => {
             let handshake = session.handshake(first);

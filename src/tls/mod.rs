@@ -21,7 +21,7 @@
 mod acceptor;
 mod config;
 mod connector;
-mod engine;
+mod protocol;
 mod info;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
 #[allow(dead_code, reason = "each feature uses a part of it")]

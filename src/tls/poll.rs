@@ -5,8 +5,8 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::engine::BATCH_LEN;
 use super::outbound::not_possible;
+use super::protocol::BATCH_LEN;
 use super::session::Session;
 use crate::context;
 use crate::queue::WaiterId;

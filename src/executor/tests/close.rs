@@ -5,7 +5,7 @@ use core::task::{Poll, Waker};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::super::{AbortHandle, Executor, JoinHandle};
+use super::super::{AbortHandle, JoinHandle, TaskExecutor};
 use super::{Noted, Trace, answer, executor, settle};
 
 #[test]
@@ -35,7 +35,7 @@ fn cx10_close_drops_in_spawn_order() {
 
 #[test]
 fn cx11_a_drop_in_close_spawns_wakes_and_aborts() {
-    struct Busy(Rc<Executor>, Rc<RefCell<Vec<AbortHandle>>>, Rc<RefCell<Vec<Waker>>>, Trace);
+    struct Busy(Rc<TaskExecutor>, Rc<RefCell<Vec<AbortHandle>>>, Rc<RefCell<Vec<Waker>>>, Trace);
     impl Drop for Busy {
         fn drop(&mut self) {
             let noted = Noted(self.3.clone(), "spawned");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-use super::super::{AbortHandle, Executor, JoinError, JoinHandle, yield_now};
+use super::super::{AbortHandle, JoinError, JoinHandle, TaskExecutor, yield_now};
 use super::{Count, Noted, Trace, answer, ask, executor, settle};
 
 #[test]
@@ -141,7 +141,7 @@ fn tk6_a_dropped_handle() {
 #[test]
 fn a_handle_polled_while_its_executor_dies() {
     // 1 the handle is polled, 2 it clones the waker, 3 which drops the executor: no wake can come.
-    thread_local!(static VICTIM: RefCell<Option<Executor>> = const { RefCell::new(None) });
+    thread_local!(static VICTIM: RefCell<Option<TaskExecutor>> = const { RefCell::new(None) });
     struct Inner;
     impl Wake for Inner {
         fn wake(self: Arc<Self>) {}

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 use std::thread;
 
-use super::super::Executor;
+use super::super::TaskExecutor;
 use super::{Count, Trace, ask, executor, settle};
 
 #[test]
@@ -53,7 +53,7 @@ fn tk8_threads_hold_wakers_past_the_executor() {
     let notified = Arc::new(Count(AtomicUsize::new(0)));
     let mut threads = Vec::new();
     for round in 0..40 {
-        let executor = Executor::new(Waker::from(notified.clone()));
+        let executor = TaskExecutor::new(Waker::from(notified.clone()));
         let entered = executor.enter();
         let wakers = Rc::new(RefCell::new(Vec::new()));
         for task in 0..8 {
@@ -112,7 +112,7 @@ fn no_wake_from_a_thread_is_lost() {
     }
     const STEPS: usize = 2000;
     const TASKS: usize = 3;
-    let executor = Executor::new(Waker::from(Arc::new(Unpark(thread::current()))));
+    let executor = TaskExecutor::new(Waker::from(Arc::new(Unpark(thread::current()))));
     let _entered = executor.enter();
     let mut threads = Vec::new();
     for _ in 0..TASKS {
@@ -154,7 +154,7 @@ fn no_wake_from_a_thread_is_lost() {
 #[test]
 fn wakers_know_each_other_and_the_way_home() {
     let notified = Arc::new(Count(AtomicUsize::new(0)));
-    let executor = Executor::new(Waker::from(notified.clone()));
+    let executor = TaskExecutor::new(Waker::from(notified.clone()));
     let other = self::executor();
     let slot = Rc::new(RefCell::new(None));
     let to = slot.clone();

@@ -23,8 +23,8 @@ fn push(queue: &mut Queue, bytes: &[u8]) -> Key {
 fn send(queue: &mut Queue, max: usize, len: usize, deferred: &mut Deferred) -> Vec<u8> {
     let Some(next) = queue.take_next(max) else { return Vec::new() };
     let (payloads, offset) = match next {
-        Next::One { payload, offset } => (vec![payload], offset),
-        Next::Batch { payloads, offset } => (payloads, offset),
+        NextPayload::One { payload, offset } => (vec![payload], offset),
+        NextPayload::Batch { payloads, offset } => (payloads, offset),
     };
     let all: Vec<u8> = payloads
         .iter()
@@ -94,7 +94,7 @@ fn written_bytes_are_bounded_and_keep_their_place() {
     // While they are being sent, more may be written.
     assert_eq!(queue.write(&slices, 5), 5);
     let next = queue.take_next(8);
-    assert!(matches!(next, Some(Next::One { offset: 0, .. })));
+    assert!(matches!(next, Some(NextPayload::One { offset: 0, .. })));
     assert_eq!((queue.detached(), queue.unsent()), (0, 5));
     assert_eq!(queue.write(&slices, 5), 5);
 }

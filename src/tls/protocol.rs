@@ -1,6 +1,6 @@
 //! The protocol without I/O: ciphertext in, plaintext out, and the other way.
 //!
-//! An [`Engine`] is one side of one connection. It is rustls' unbuffered connection with buffers of
+//! A [`Protocol`] is one side of one connection. It is rustls' unbuffered connection with buffers of
 //! ours around it, and knows no socket, no runtime and no time: tests drive two of them against each
 //! other in memory. Three streams of bytes meet here:
 //!
@@ -48,8 +48,8 @@ const FRAGMENT_LEN: usize = 16 * 1024;
 /// What a record adds to its plaintext with today's cipher suites; rustls says if it is more.
 const USUAL_OVERHEAD: usize = 32;
 
-pub(super) struct Engine {
-    side: Side,
+pub(super) struct Protocol {
+    side: RustlsConnection,
     /// Ciphertext that is not a whole record yet. No memory is held while there is none.
     inc: Vec<u8>,
     /// Plaintext of records that came in pieces.
@@ -60,11 +60,11 @@ pub(super) struct Engine {
     peer_closed: bool,
     /// We have said so.
     closed: bool,
-    failure: Option<Failure>,
+    failure: Option<TlsFailure>,
     name: Name,
 }
 
-enum Side {
+enum RustlsConnection {
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
 }
@@ -78,7 +78,7 @@ enum Name {
 
 /// Why nothing happens any more.
 #[derive(Clone, Debug)]
-pub(crate) enum Failure {
+pub(crate) enum TlsFailure {
     Tls {
         in_handshake: bool,
         cause: rustls::Error,
@@ -110,7 +110,7 @@ enum Sink<'a> {
 
 /// What a step came to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum Progress {
     /// Something was done; there may be more.
     Again,
     /// Plaintext stayed with rustls: [`Sink::Later`].
@@ -122,47 +122,48 @@ enum Step {
     Done,
 }
 
-impl Engine {
+impl Protocol {
     /// The client's side. Its first bytes are in `out` at once.
     pub(super) fn client(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-    ) -> Result<Engine, Failure> {
+    ) -> Result<Protocol, TlsFailure> {
         let text = match &name {
             ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
             _ => None, // addresses are not sent
         };
         let connection = UnbufferedClientConnection::new(config, name)
-            .map_err(|cause| Failure::Tls { in_handshake: true, cause })?;
-        let mut engine = Engine::new(Side::Client(Box::new(connection)), Name::Known(text));
-        engine.process(Task::Receive);
-        match engine.failure.clone() {
+            .map_err(|cause| TlsFailure::Tls { in_handshake: true, cause })?;
+        let mut protocol =
+            Protocol::new(RustlsConnection::Client(Box::new(connection)), Name::Known(text));
+        protocol.process(Task::Receive);
+        match protocol.failure.clone() {
             Some(failure) => Err(failure),
-            None => Ok(engine),
+            None => Ok(protocol),
         }
     }
 
     /// The server's side.
-    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Engine, Failure> {
-        Engine::server_of(config, Name::Awaited(Box::default()))
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Protocol, TlsFailure> {
+        Protocol::server_of(config, Name::Awaited(Box::default()))
     }
 
     /// The server's side, for a client whose first message was looked at: it is still to be fed.
     pub(super) fn server_for(
         config: Arc<ServerConfig>,
         name: Option<String>,
-    ) -> Result<Engine, Failure> {
-        Engine::server_of(config, Name::Known(name))
+    ) -> Result<Protocol, TlsFailure> {
+        Protocol::server_of(config, Name::Known(name))
     }
 
-    fn server_of(config: Arc<ServerConfig>, name: Name) -> Result<Engine, Failure> {
+    fn server_of(config: Arc<ServerConfig>, name: Name) -> Result<Protocol, TlsFailure> {
         let connection = UnbufferedServerConnection::new(without_early_data(config))
-            .map_err(|cause| Failure::Tls { in_handshake: true, cause })?;
-        Ok(Engine::new(Side::Server(Box::new(connection)), name))
+            .map_err(|cause| TlsFailure::Tls { in_handshake: true, cause })?;
+        Ok(Protocol::new(RustlsConnection::Server(Box::new(connection)), name))
     }
 
-    fn new(side: Side, name: Name) -> Engine {
-        Engine {
+    fn new(side: RustlsConnection, name: Name) -> Protocol {
+        Protocol {
             side,
             inc: Vec::new(),
             plain: Vec::new(),
@@ -181,8 +182,8 @@ impl Engine {
 
     fn state(&self) -> &CommonState {
         match &self.side {
-            Side::Client(connection) => connection,
-            Side::Server(connection) => connection,
+            RustlsConnection::Client(connection) => connection,
+            RustlsConnection::Server(connection) => connection,
         }
     }
 
@@ -226,7 +227,7 @@ impl Engine {
                 self.step(Incoming::Slice(&mut bytes[at..]), &mut Task::Receive, &mut Sink::Later);
             at += discard;
             match step {
-                Some(Step::Plain) => {
+                Some(Progress::Plain) => {
                     // Its record lies before `at`, so there is room for it.
                     let mut sink = Sink::Slice(&mut bytes[plain..at], 0);
                     self.step(Incoming::Slice(&mut []), &mut Task::Receive, &mut sink);
@@ -236,9 +237,9 @@ impl Engine {
                     // The usual message: one record, and rustls has nothing else to do.
                     is_done = at == bytes.len() && !self.wants_write();
                 }
-                Some(Step::PeerClosed) => self.close_peer(),
-                Some(Step::Again) => {}
-                Some(Step::Blocked | Step::Done) | None => is_done = true,
+                Some(Progress::PeerClosed) => self.close_peer(),
+                Some(Progress::Again) => {}
+                Some(Progress::Blocked | Progress::Done) | None => is_done = true,
             }
         }
         if self.is_open() {
@@ -275,16 +276,16 @@ impl Engine {
             self.plain = plain;
             at += discard;
             match step {
-                Some(Step::PeerClosed) => {
+                Some(Progress::PeerClosed) => {
                     self.close_peer();
                     at = 0;
                 }
-                Some(Step::Again | Step::Plain) => {}
-                Some(Step::Done) => {
+                Some(Progress::Again | Progress::Plain) => {}
+                Some(Progress::Done) => {
                     is_done = true;
                     break;
                 }
-                Some(Step::Blocked) | None => break,
+                Some(Progress::Blocked) | None => break,
             }
         }
         if at >= self.inc.len() {
@@ -301,16 +302,16 @@ impl Engine {
         incoming: Incoming<'_>,
         task: &mut Task<'_>,
         sink: &mut Sink<'_>,
-    ) -> (usize, Option<Step>) {
+    ) -> (usize, Option<Progress>) {
         let bytes = match incoming {
             Incoming::Slice(bytes) => bytes,
             Incoming::Own(at) => &mut self.inc[at..],
         };
         let (discard, result) = match &mut self.side {
-            Side::Client(connection) => {
+            RustlsConnection::Client(connection) => {
                 handle(connection.process_tls_records(bytes), task, sink, &mut self.out)
             }
-            Side::Server(connection) => {
+            RustlsConnection::Server(connection) => {
                 handle(connection.process_tls_records(bytes), task, sink, &mut self.out)
             }
         };
@@ -323,10 +324,10 @@ impl Engine {
         let bytes = &mut bytes[discard..];
         loop {
             let is_more = match &mut self.side {
-                Side::Client(connection) if connection.wants_write() => {
+                RustlsConnection::Client(connection) if connection.wants_write() => {
                     encode(connection.process_tls_records(bytes), &mut self.out)
                 }
-                Side::Server(connection) if connection.wants_write() => {
+                RustlsConnection::Server(connection) if connection.wants_write() => {
                     encode(connection.process_tls_records(bytes), &mut self.out)
                 }
                 _ => false,
@@ -341,7 +342,7 @@ impl Engine {
 
     fn fail(&mut self, cause: rustls::Error) {
         let in_handshake = self.is_handshaking();
-        self.failure.get_or_insert(Failure::Tls { in_handshake, cause });
+        self.failure.get_or_insert(TlsFailure::Tls { in_handshake, cause });
         self.inc = Vec::new();
     }
 
@@ -358,14 +359,14 @@ impl Engine {
 
     /// Whether nothing can be sent either.
     fn has_failed(&self) -> bool {
-        matches!(self.failure, Some(Failure::Tls { .. }))
+        matches!(self.failure, Some(TlsFailure::Tls { .. }))
     }
 
     /// The transport has ended. A failure, unless the peer had said so before.
     pub(super) fn eof(&mut self) {
         if self.is_open() {
             // `inc` stays: rustls may look at it again when something is sent.
-            self.failure = Some(Failure::Truncated { in_handshake: self.is_handshaking() });
+            self.failure = Some(TlsFailure::Truncated { in_handshake: self.is_handshaking() });
         }
     }
 
@@ -449,7 +450,7 @@ impl Engine {
         self.peer_closed
     }
 
-    pub(super) fn failure(&self) -> Option<&Failure> {
+    pub(super) fn failure(&self) -> Option<&TlsFailure> {
         self.failure.as_ref()
     }
 
@@ -471,19 +472,19 @@ impl Engine {
     }
 }
 
-impl Failure {
+impl TlsFailure {
     /// The same as an error of I/O, with a text that names the cause.
     pub(super) fn to_io(&self) -> io::Error {
         match self {
-            Failure::Tls { in_handshake, cause } => {
+            TlsFailure::Tls { in_handshake, cause } => {
                 let error = TlsError { in_handshake: *in_handshake, cause: cause.clone() };
                 io::Error::new(io::ErrorKind::InvalidData, error)
             }
-            Failure::Truncated { in_handshake: true } => io::Error::new(
+            TlsFailure::Truncated { in_handshake: true } => io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the peer closed the connection in the TLS handshake",
             ),
-            Failure::Truncated { in_handshake: false } => io::Error::new(
+            TlsFailure::Truncated { in_handshake: false } => io::Error::new(
                 io::ErrorKind::UnexpectedEof,
                 "the peer closed the connection without a TLS close_notify: what came may not be all",
             ),
@@ -536,14 +537,14 @@ fn handle<Data>(
     task: &mut Task<'_>,
     sink: &mut Sink<'_>,
     out: &mut Vec<u8>,
-) -> (usize, Result<Step, rustls::Error>) {
+) -> (usize, Result<Progress, rustls::Error>) {
     let UnbufferedStatus { mut discard, state } = status;
     let step = match state {
         Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(_)) if matches!(sink, Sink::Later) => Ok(Step::Plain),
+        Ok(ConnectionState::ReadTraffic(_)) if matches!(sink, Sink::Later) => Ok(Progress::Plain),
         Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
             match traffic.next_record() {
-                None => break Ok(Step::Again),
+                None => break Ok(Progress::Again),
                 Some(Err(error)) => break Err(error),
                 Some(Ok(record)) => {
                     discard += record.discard;
@@ -556,16 +557,16 @@ fn handle<Data>(
         Ok(ConnectionState::EncodeTlsData(encoding)) => encode_into(encoding, out),
         Ok(ConnectionState::TransmitTlsData(transmission)) => {
             transmission.done(); // it is in `out`, which goes out in order
-            Ok(Step::Again)
+            Ok(Progress::Again)
         }
-        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
-        Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => Ok(Step::Blocked),
+        Ok(ConnectionState::PeerClosed) => Ok(Progress::PeerClosed),
+        Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => Ok(Progress::Blocked),
         Ok(ConnectionState::WriteTraffic(traffic)) => perform(traffic, task, out),
         Ok(_) => Err(unknown("rustls is in a state that is not known here")),
     };
     // Plaintext that stayed with rustls must be there when it is asked for again.
     match (&step, &*sink) {
-        (Ok(step), Sink::Slice(_, 0)) if *step != Step::Plain => {
+        (Ok(step), Sink::Slice(_, 0)) if *step != Progress::Plain => {
             (discard, Err(unknown("rustls has lost a record")))
         }
         _ => (discard, step),
@@ -576,19 +577,19 @@ fn perform<Data>(
     mut traffic: WriteTraffic<'_, Data>,
     task: &mut Task<'_>,
     out: &mut Vec<u8>,
-) -> Result<Step, rustls::Error> {
+) -> Result<Progress, rustls::Error> {
     match task {
-        Task::Receive => Ok(Step::Blocked),
+        Task::Receive => Ok(Progress::Blocked),
         Task::Encrypt(bytes) => {
             let guess = bytes.len() + (bytes.len() / FRAGMENT_LEN + 1) * USUAL_OVERHEAD;
             append(out, guess, |room| traffic.encrypt(bytes, room))?;
-            Ok(Step::Done)
+            Ok(Progress::Done)
         }
         Task::Close => {
             append(out, USUAL_OVERHEAD, |room| traffic.queue_close_notify(room))?;
-            Ok(Step::Done)
+            Ok(Progress::Done)
         }
-        Task::Refresh => traffic.refresh_traffic_keys().map(|()| Step::Done),
+        Task::Refresh => traffic.refresh_traffic_keys().map(|()| Progress::Done),
     }
 }
 
@@ -617,19 +618,19 @@ fn append(
 fn encode_into<Data>(
     mut encoding: EncodeTlsData<'_, Data>,
     out: &mut Vec<u8>,
-) -> Result<Step, rustls::Error> {
+) -> Result<Progress, rustls::Error> {
     // Asked with no room at all, it says how much there must be.
     let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
         encoding.encode(&mut [])
     else {
-        return Ok(Step::Again);
+        return Ok(Progress::Again);
     };
     let start = out.len();
     out.resize(start + required_size, 0);
     match encoding.encode(&mut out[start..]) {
         Ok(len) => {
             out.truncate(start + len);
-            Ok(Step::Again)
+            Ok(Progress::Again)
         }
         Err(error) => Err(unknown(&error.to_string())),
     }
