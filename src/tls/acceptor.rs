@@ -12,7 +12,8 @@ use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 
 use super::connector::{HANDSHAKE_TIMEOUT, deadline, handshake, too_slow};
-use super::protocol::{Protocol, TlsFailure};
+use super::failure::TlsFailure;
+use super::protocol::Protocol;
 use super::stream::TlsStream;
 use crate::net::TcpStream;
 use crate::time::timeout_at;

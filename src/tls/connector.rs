@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::protocol::{Protocol, TlsFailure};
+use super::failure::TlsFailure;
+use super::protocol::Protocol;
 use super::session::Session;
 use super::stream::TlsStream;
 use crate::net::TcpStream;

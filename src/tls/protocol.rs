@@ -16,22 +16,17 @@
 //! A failure stays: what came before it can be taken, the alert that tells the peer is in `out`, and
 //! nothing else happens any more. Read `session.rs` next.
 
-use std::error::Error;
-use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
-    UnbufferedStatus, WriteTraffic,
-};
 use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::TlsInfo;
+use super::failure::TlsFailure;
+use super::unbuffered::{FRAGMENT_LEN, Progress, Sink, Task, encode_remaining, handle_status};
 
 /// How many bytes of plaintext are encrypted together.
 pub(super) const BATCH_LEN: usize = 64 * 1024;
@@ -41,12 +36,6 @@ const HEADER_LEN: usize = 5;
 
 /// The most a record may be longer than its plaintext (RFC 5246, 6.2.3).
 const RECORD_OVERHEAD: usize = 2048;
-
-/// What rustls puts into one record unless told otherwise.
-const FRAGMENT_LEN: usize = 16 * 1024;
-
-/// What a record adds to its plaintext with today's cipher suites; rustls says if it is more.
-const USUAL_OVERHEAD: usize = 32;
 
 pub(super) struct Protocol {
     side: RustlsConnection,
@@ -74,52 +63,6 @@ enum Name {
     Known(Option<String>),
     /// The unbuffered server does not tell it, so the first bytes are shown to one that does.
     Awaited(Box<Acceptor>),
-}
-
-/// Why nothing happens any more.
-#[derive(Clone, Debug)]
-pub(crate) enum TlsFailure {
-    Tls {
-        in_handshake: bool,
-        cause: rustls::Error,
-    },
-    /// The transport ended without a word from the peer.
-    Truncated {
-        in_handshake: bool,
-    },
-}
-
-/// What to do when rustls is ready to encrypt.
-enum Task<'a> {
-    /// Nothing: only what arrived is dealt with.
-    Receive,
-    Encrypt(&'a [u8]),
-    Close,
-    /// New keys.
-    Refresh,
-}
-
-/// Where plaintext goes.
-enum Sink<'a> {
-    Vec(&'a mut Vec<u8>),
-    /// Nowhere yet: it stays with rustls, since its place is in the slice that rustls still borrows.
-    Later,
-    /// To the start of a slice; how many bytes there are.
-    Slice(&'a mut [u8], usize),
-}
-
-/// What a step came to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Progress {
-    /// Something was done; there may be more.
-    Again,
-    /// Plaintext stayed with rustls: [`Sink::Later`].
-    Plain,
-    PeerClosed,
-    /// More ciphertext is needed.
-    Blocked,
-    /// The task is done.
-    Done,
 }
 
 impl Protocol {
@@ -309,10 +252,10 @@ impl Protocol {
         };
         let (discard, result) = match &mut self.side {
             RustlsConnection::Client(connection) => {
-                handle(connection.process_tls_records(bytes), task, sink, &mut self.out)
+                handle_status(connection.process_tls_records(bytes), task, sink, &mut self.out)
             }
             RustlsConnection::Server(connection) => {
-                handle(connection.process_tls_records(bytes), task, sink, &mut self.out)
+                handle_status(connection.process_tls_records(bytes), task, sink, &mut self.out)
             }
         };
         let error = match result {
@@ -325,10 +268,10 @@ impl Protocol {
         loop {
             let is_more = match &mut self.side {
                 RustlsConnection::Client(connection) if connection.wants_write() => {
-                    encode(connection.process_tls_records(bytes), &mut self.out)
+                    encode_remaining(connection.process_tls_records(bytes), &mut self.out)
                 }
                 RustlsConnection::Server(connection) if connection.wants_write() => {
-                    encode(connection.process_tls_records(bytes), &mut self.out)
+                    encode_remaining(connection.process_tls_records(bytes), &mut self.out)
                 }
                 _ => false,
             };
@@ -472,48 +415,6 @@ impl Protocol {
     }
 }
 
-impl TlsFailure {
-    /// The same as an error of I/O, with a text that names the cause.
-    pub(super) fn to_io(&self) -> io::Error {
-        match self {
-            TlsFailure::Tls { in_handshake, cause } => {
-                let error = TlsError { in_handshake: *in_handshake, cause: cause.clone() };
-                io::Error::new(io::ErrorKind::InvalidData, error)
-            }
-            TlsFailure::Truncated { in_handshake: true } => io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the peer closed the connection in the TLS handshake",
-            ),
-            TlsFailure::Truncated { in_handshake: false } => io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the peer closed the connection without a TLS close_notify: what came may not be all",
-            ),
-        }
-    }
-}
-
-/// An error of rustls, and when it happened.
-#[derive(Debug)]
-struct TlsError {
-    in_handshake: bool,
-    cause: rustls::Error,
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.in_handshake {
-            true => write!(f, "TLS handshake failed: {}", self.cause),
-            false => write!(f, "TLS connection failed: {}", self.cause),
-        }
-    }
-}
-
-impl Error for TlsError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.cause)
-    }
-}
-
 /// Which ciphertext a step is for.
 enum Incoming<'a> {
     Slice(&'a mut [u8]),
@@ -529,138 +430,4 @@ fn without_early_data(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
     let mut config = ServerConfig::clone(&config);
     config.max_early_data_size = 0;
     Arc::new(config)
-}
-
-/// Deals with one answer of rustls, the same for both sides.
-fn handle<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    task: &mut Task<'_>,
-    sink: &mut Sink<'_>,
-    out: &mut Vec<u8>,
-) -> (usize, Result<Progress, rustls::Error>) {
-    let UnbufferedStatus { mut discard, state } = status;
-    let step = match state {
-        Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(_)) if matches!(sink, Sink::Later) => Ok(Progress::Plain),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                None => break Ok(Progress::Again),
-                Some(Err(error)) => break Err(error),
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    if let Err(error) = sink.put(record.payload) {
-                        break Err(error);
-                    }
-                }
-            }
-        },
-        Ok(ConnectionState::EncodeTlsData(encoding)) => encode_into(encoding, out),
-        Ok(ConnectionState::TransmitTlsData(transmission)) => {
-            transmission.done(); // it is in `out`, which goes out in order
-            Ok(Progress::Again)
-        }
-        Ok(ConnectionState::PeerClosed) => Ok(Progress::PeerClosed),
-        Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => Ok(Progress::Blocked),
-        Ok(ConnectionState::WriteTraffic(traffic)) => perform(traffic, task, out),
-        Ok(_) => Err(unknown("rustls is in a state that is not known here")),
-    };
-    // Plaintext that stayed with rustls must be there when it is asked for again.
-    match (&step, &*sink) {
-        (Ok(step), Sink::Slice(_, 0)) if *step != Progress::Plain => {
-            (discard, Err(unknown("rustls has lost a record")))
-        }
-        _ => (discard, step),
-    }
-}
-
-fn perform<Data>(
-    mut traffic: WriteTraffic<'_, Data>,
-    task: &mut Task<'_>,
-    out: &mut Vec<u8>,
-) -> Result<Progress, rustls::Error> {
-    match task {
-        Task::Receive => Ok(Progress::Blocked),
-        Task::Encrypt(bytes) => {
-            let guess = bytes.len() + (bytes.len() / FRAGMENT_LEN + 1) * USUAL_OVERHEAD;
-            append(out, guess, |room| traffic.encrypt(bytes, room))?;
-            Ok(Progress::Done)
-        }
-        Task::Close => {
-            append(out, USUAL_OVERHEAD, |room| traffic.queue_close_notify(room))?;
-            Ok(Progress::Done)
-        }
-        Task::Refresh => traffic.refresh_traffic_keys().map(|()| Progress::Done),
-    }
-}
-
-/// Appends what `fill` writes to `out`, in room of a size that is guessed first, then known.
-fn append(
-    out: &mut Vec<u8>,
-    guess: usize,
-    mut fill: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
-) -> Result<(), rustls::Error> {
-    let start = out.len();
-    let mut room = guess;
-    loop {
-        out.resize(start + room, 0);
-        let result = fill(&mut out[start..]);
-        out.truncate(start + *result.as_ref().unwrap_or(&0));
-        match result {
-            Ok(_) => return Ok(()),
-            Err(EncryptError::InsufficientSize(size)) if size.required_size > room => {
-                room = size.required_size;
-            }
-            Err(error) => return Err(unknown(&error.to_string())),
-        }
-    }
-}
-
-fn encode_into<Data>(
-    mut encoding: EncodeTlsData<'_, Data>,
-    out: &mut Vec<u8>,
-) -> Result<Progress, rustls::Error> {
-    // Asked with no room at all, it says how much there must be.
-    let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
-        encoding.encode(&mut [])
-    else {
-        return Ok(Progress::Again);
-    };
-    let start = out.len();
-    out.resize(start + required_size, 0);
-    match encoding.encode(&mut out[start..]) {
-        Ok(len) => {
-            out.truncate(start + len);
-            Ok(Progress::Again)
-        }
-        Err(error) => Err(unknown(&error.to_string())),
-    }
-}
-
-/// After a failure: takes what is left to be said, and nothing else. Whether there may be more.
-fn encode<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut Vec<u8>) -> bool {
-    match status.state {
-        Ok(ConnectionState::EncodeTlsData(encoding)) => encode_into(encoding, out).is_ok(),
-        _ => false,
-    }
-}
-
-fn unknown(text: &str) -> rustls::Error {
-    rustls::Error::General(text.to_owned())
-}
-
-impl Sink<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), rustls::Error> {
-        match self {
-            Sink::Vec(vec) => vec.extend_from_slice(bytes),
-            Sink::Slice(slice, len) => {
-                let Some(room) = slice.get_mut(*len..*len + bytes.len()) else {
-                    return Err(unknown("a record is longer than its ciphertext"));
-                };
-                room.copy_from_slice(bytes);
-                *len += bytes.len();
-            }
-            Sink::Later => unreachable!("it is asked before"),
-        }
-        Ok(())
-    }
 }

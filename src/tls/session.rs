@@ -25,8 +25,9 @@ use std::rc::Rc;
 use std::task::Context;
 
 use super::TlsInfo;
+use super::failure::TlsFailure;
 use super::outbound::Outbound;
-use super::protocol::{self, Protocol};
+use super::protocol::Protocol;
 use crate::buf::{Chunk, Fill};
 use crate::context;
 use crate::deferred::Deferred;
@@ -35,7 +36,7 @@ use crate::stream::{Asked, Connection, End, EndingError, Errno, Segment, Source,
 
 pub(crate) struct Session {
     tcp: TcpStream,
-    protocol: RefCell<EngineSlot>,
+    protocol: RefCell<ProtocolSlot>,
     /// Plaintext that was not taken. Bounded by what one chunk of TCP's brings: the next one is
     /// decrypted when there is none left.
     unread: RefCell<Unread<SessionFailure>>,
@@ -43,9 +44,9 @@ pub(crate) struct Session {
     info: OnceCell<TlsInfo>,
 }
 
-/// The protocol calls foreign code (verifiers, session stores, providers), so no borrow is held while
-/// it works.
-enum EngineSlot {
+/// Where the [`Protocol`] is. It calls foreign code (verifiers, session stores, providers), so it is taken
+/// out of its cell while it works, and no borrow is held.
+enum ProtocolSlot {
     Idle(Box<Protocol>),
     AtWork,
     /// A panic in what it called has ended it.
@@ -55,7 +56,7 @@ enum EngineSlot {
 /// Why the stream has failed, for ever.
 #[derive(Clone, Debug)]
 pub(crate) enum SessionFailure {
-    Tls(protocol::TlsFailure),
+    Tls(TlsFailure),
     Tcp(Errno),
     Panicked,
 }
@@ -76,7 +77,7 @@ impl Session {
     pub(super) fn new(tcp: TcpStream, protocol: Protocol) -> Session {
         Session {
             tcp,
-            protocol: RefCell::new(EngineSlot::Idle(Box::new(protocol))),
+            protocol: RefCell::new(ProtocolSlot::Idle(Box::new(protocol))),
             unread: RefCell::default(),
             outbound: RefCell::default(),
             info: OnceCell::new(),
@@ -97,36 +98,36 @@ impl Session {
     /// Lets the protocol work, and notes what that means for receiving. `None` if it is at work
     /// already, or a panic has ended it.
     pub(super) fn with_protocol<T>(&self, work: impl FnOnce(&mut Protocol) -> T) -> Option<T> {
-        let EngineSlot::Idle(mut protocol) = self.replace_engine_if_idle()? else { return None };
-        let unwinding = EndOfEngine(self);
+        let ProtocolSlot::Idle(mut protocol) = self.take_if_idle()? else { return None };
+        let unwinding = EndOfProtocol(self);
         let result = work(&mut protocol);
         mem::forget(unwinding);
         let end = match protocol.failure() {
             Some(failure) => Some(End::Failed(SessionFailure::Tls(failure.clone()))),
             None => protocol.peer_has_closed().then_some(End::Eof),
         };
-        self.protocol.replace(EngineSlot::Idle(protocol));
+        self.protocol.replace(ProtocolSlot::Idle(protocol));
         if let Some(end) = end {
             self.unread.borrow_mut().finish(end);
         }
         Some(result)
     }
 
-    fn replace_engine_if_idle(&self) -> Option<EngineSlot> {
+    fn take_if_idle(&self) -> Option<ProtocolSlot> {
         let mut slot = self.protocol.borrow_mut();
         match &*slot {
-            EngineSlot::Idle(_) => Some(mem::replace(&mut *slot, EngineSlot::AtWork)),
-            EngineSlot::AtWork | EngineSlot::Panicked => None,
+            ProtocolSlot::Idle(_) => Some(mem::replace(&mut *slot, ProtocolSlot::AtWork)),
+            ProtocolSlot::AtWork | ProtocolSlot::Panicked => None,
         }
     }
 
     /// Why nothing can be encrypted, if so. What is sent after a truncation may still arrive.
     pub(super) fn tls_failure(&self) -> Option<io::Error> {
         match &*self.protocol.borrow() {
-            EngineSlot::AtWork => None,
-            EngineSlot::Panicked => Some(SessionFailure::Panicked.to_io()),
-            EngineSlot::Idle(protocol) => match protocol.failure() {
-                None | Some(protocol::TlsFailure::Truncated { .. }) => None,
+            ProtocolSlot::AtWork => None,
+            ProtocolSlot::Panicked => Some(SessionFailure::Panicked.to_io()),
+            ProtocolSlot::Idle(protocol) => match protocol.failure() {
+                None | Some(TlsFailure::Truncated { .. }) => None,
                 Some(failure) => Some(failure.to_io()),
             },
         }
@@ -222,7 +223,7 @@ impl Source for Session {
     /// Decrypts TCP's next chunk. Each takes a unit of the task's budget: a peer can send records
     /// without end that hold no plaintext.
     fn ask(self: &Rc<Self>, _: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked {
-        if matches!(*self.protocol.borrow(), EngineSlot::AtWork) {
+        if matches!(*self.protocol.borrow(), ProtocolSlot::AtWork) {
             cx.waker().wake_by_ref(); // foreign code, called by the protocol, receives
             return Asked::Yield;
         }
@@ -248,13 +249,13 @@ impl Source for Session {
 
 /// A panic passes through the protocol: nothing can be encrypted or decrypted any more, and every
 /// call that waits is told.
-struct EndOfEngine<'a>(&'a Session);
+struct EndOfProtocol<'a>(&'a Session);
 
-impl Drop for EndOfEngine<'_> {
+impl Drop for EndOfProtocol<'_> {
     #[cold]
     fn drop(&mut self) {
         let session = self.0;
-        session.protocol.replace(EngineSlot::Panicked);
+        session.protocol.replace(ProtocolSlot::Panicked);
         session.unread.borrow_mut().finish(End::Failed(SessionFailure::Panicked));
         session.tcp.connection().wake_receivers();
         session.fail_queue();

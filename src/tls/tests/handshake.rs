@@ -6,7 +6,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, ProtocolVersion, ServerConfig};
 
-use super::super::protocol::TlsFailure;
+use super::super::failure::TlsFailure;
 use super::{KEYS, Pair, Random, client_config, provider, roots, server_config};
 
 #[test]

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use rustls::Error;
 use rustls::version::{TLS12, TLS13};
 
-use super::super::protocol::{Protocol, TlsFailure};
+use super::super::failure::TlsFailure;
+use super::super::protocol::Protocol;
 use super::{Pair, Peer, Random, client_config, server_config};
 
 #[test]

@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::protocol::{Protocol, TlsFailure};
+use super::failure::TlsFailure;
+use super::protocol::Protocol;
 
 /// Pseudo-random numbers (xorshift64*), so that a failure can be repeated by its seed.
 struct Random(u64);
