@@ -308,3 +308,36 @@ pub(crate) fn is_retried(errno: i32) -> bool {
 pub(crate) fn error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
+
+/// What the tests of this folder put into the table and the engines.
+#[cfg(test)]
+#[allow(unsafe_code)]
+pub(super) mod testing {
+    use super::*;
+
+    pub(in crate::driver) struct NoOwner;
+
+    impl Owner for NoOwner {
+        fn complete(self: Rc<Self>, _: Role, _: Completion, _: &mut Payload, _: &mut Deferred) {}
+    }
+
+    /// A request that waits until it is cancelled.
+    pub(in crate::driver) enum WaitRequest {}
+
+    impl Request for WaitRequest {
+        const INTEREST: Interest = Interest::Read;
+
+        fn entry(_: &Target) -> squeue::Entry {
+            unreachable!("the tests use it with epoll only")
+        }
+
+        unsafe fn attempt(_: &mut Target, _: &BufferPool) -> Attempt {
+            Attempt::BLOCKED
+        }
+    }
+
+    pub(in crate::driver) fn wait(fd: RawFd) -> Op<WaitRequest> {
+        // SAFETY: the request has no pointer.
+        unsafe { Op::new(Target { fd, memory: std::ptr::null_mut(), len: 0 }, Payload::None) }
+    }
+}

@@ -274,3 +274,99 @@ impl Submissions {
         self.try_engine(|engine| engine.forget(fd));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use io_uring::opcode;
+
+    use super::super::op::testing::{self, NoOwner};
+    use super::super::{Backend, Settings};
+    use super::*;
+    use crate::sys;
+
+    fn settings(backend: Backend) -> Settings {
+        Settings {
+            backend,
+            pretended: None,
+            entries: 2,
+            completion_entries: 64,
+            buffer_len: 64,
+            buffer_count: 2,
+            stream_credit: 64,
+        }
+    }
+
+    fn on_epoll() -> Submissions {
+        let eventfd = sys::eventfd().expect("an eventfd");
+        let (engine, _) =
+            Engine::epoll(&settings(Backend::Epoll), eventfd.as_fd()).expect("an epoll set");
+        Submissions::new(engine)
+    }
+
+    fn start(submissions: &Submissions, fd: i32) -> Token {
+        submissions.start(testing::wait(fd), Rc::new(NoOwner), Role::Recv)
+    }
+
+    #[test]
+    fn a_full_queue_keeps_the_order() {
+        let Ok((engine, _pool)) = Engine::ring(&settings(Backend::Ring)) else {
+            return println!("skipped: io_uring is not available here");
+        };
+        let submissions = Submissions::new(engine);
+        let nop = |user_data| opcode::Nop::new().build().user_data(user_data);
+        submissions.push(nop(1));
+        submissions.push(nop(2));
+        let is_full = submissions.with_engine(|engine| engine.push(nop(3)));
+        assert!(matches!(is_full, Told::Full(_)), "a queue of two entries is full");
+        // As if the kernel took no submissions for a moment.
+        submissions.backlog.borrow_mut().extend([nop(3), nop(4), nop(5)]);
+        (6..=9).for_each(|user_data| submissions.push(nop(user_data)));
+        assert!(submissions.backlog.borrow().is_empty());
+        submissions.enter(0, SleepLimit::Long).expect("an engine that works");
+        let completed = std::iter::from_fn(|| submissions.next_completion());
+        let order: Vec<u64> = completed.map(|(user_data, _)| user_data).collect();
+        assert_eq!(order, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(submissions.counters.submissions.get(), 9);
+    }
+
+    #[test]
+    fn a_cancel_is_listed_once_however_often_it_is_taken_back() {
+        let submissions = on_epoll();
+        let token = start(&submissions, 5);
+        for _ in 0..100 {
+            submissions.ask_cancel(token, false);
+            assert!(submissions.keep(token));
+        }
+        assert_eq!(submissions.cancels.borrow().len(), 1);
+        submissions.send_cancels();
+        assert!(submissions.next_completion().is_none(), "the last word was to keep it");
+        for _ in 0..100 {
+            submissions.ask_cancel(token, false);
+        }
+        assert_eq!(*submissions.cancels.borrow(), [token]);
+        submissions.send_cancels();
+        assert!(!submissions.keep(token), "it is too late");
+        let (user_data, done) = submissions.next_completion().expect("one answer");
+        assert_eq!((user_data, done.result()), (token.to_user_data(), Err(libc::ECANCELED)));
+        assert!(submissions.next_completion().is_none());
+    }
+
+    #[test]
+    fn the_list_of_cancels_is_small_again_after_a_burst() {
+        let submissions = on_epoll();
+        let count = 4 * CANCELS_KEPT;
+        let tokens: Vec<Token> = (0..count).map(|fd| start(&submissions, fd as i32)).collect();
+        tokens.iter().for_each(|token| submissions.ask_cancel(*token, true));
+        assert_eq!(submissions.owed(), count);
+        assert!(submissions.cancels.borrow().capacity() >= count);
+        submissions.send_cancels();
+        assert!(submissions.cancels.borrow().capacity() <= CANCELS_KEPT);
+        while let Some((user_data, done)) = submissions.next_completion() {
+            let token = Token::from_user_data(user_data);
+            assert!(submissions.complete(token, done, &mut Payload::None).is_some());
+        }
+        assert_eq!((submissions.in_flight(), submissions.owed()), (0, 0));
+    }
+}

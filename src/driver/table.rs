@@ -217,16 +217,9 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::super::op::Completion;
+    use super::super::op::testing::NoOwner;
     use super::*;
-    use crate::deferred::Deferred;
     use std::collections::HashMap;
-
-    struct Nobody;
-
-    impl Owner for Nobody {
-        fn complete(self: Rc<Self>, _: Role, _: Completion, _: &mut Payload, _: &mut Deferred) {}
-    }
 
     /// A small generator of pseudo-random numbers (xorshift64*), so that a seed repeats a run.
     struct Random(u64);
@@ -269,7 +262,7 @@ mod tests {
                 match random.below(7) {
                     0 | 1 => {
                         let token =
-                            table.insert(Rc::new(Nobody), Role::Recv, Payload::Heap(vec![]));
+                            table.insert(Rc::new(NoOwner), Role::Recv, Payload::Heap(vec![]));
                         let fresh = model.live.insert(token.to_user_data(), Default::default());
                         assert!(fresh.is_none(), "seed {seed} step {step}: token reused");
                     }
