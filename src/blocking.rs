@@ -153,7 +153,7 @@ impl<T> Future for BlockingHandle<T> {
             return Poll::Pending;
         }
         drop(stage);
-        ready!(executor::spend(cx));
+        ready!(executor::consume_budget(cx));
         let stage = std::mem::replace(&mut *self.shared.lock(), JobStage::Gone);
         match stage {
             JobStage::Done(result) => Poll::Ready(result),

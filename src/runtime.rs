@@ -234,7 +234,7 @@ impl Runtime {
             );
         };
         self.handle.driver.assert_not_forked();
-        let _entered = context::enter(&self.handle);
+        let _entered = context::enter_runtime(&self.handle);
         let output = {
             let future = pin!(future);
             self.turn_until_ready(future)
@@ -321,7 +321,7 @@ impl Runtime {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn enter(&self) -> EnterGuard<'_> {
-        EnterGuard { _entered: context::enter(&self.handle), runtime: PhantomData }
+        EnterGuard { _entered: context::enter_runtime(&self.handle), runtime: PhantomData }
     }
 
     /// What has been counted since the runtime was made.
@@ -351,7 +351,7 @@ impl Drop for Runtime {
         let Handle { executor, timers, driver, .. } = &*self.handle;
         // Possibly inside another runtime's task: its context comes back when this is done.
         let _turning = context::turn_nested(driver);
-        let _entered = context::enter(&self.handle);
+        let _entered = context::enter_runtime(&self.handle);
         driver.begin_close();
         executor.close();
         timers.clear().into_iter().for_each(|waker| contain(|| drop(waker)));

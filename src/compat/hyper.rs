@@ -79,7 +79,7 @@ macro_rules! stream {
             /// Ready as soon as all bytes are handed to the stream's send queue, not when they are
             /// out: hyper does not wait for that, and a later wake would be for nothing.
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$door().poll_hand_over(cx)
+                self.$door().poll_submitted(cx)
             }
         }
     )*};

@@ -72,7 +72,7 @@ const CANCEL: u64 = u64::MAX;
 const NOTIFIED: u64 = u64::MAX - 1;
 
 /// How long a wait for ops that are about to end may sleep in one enter.
-const SETTLE_SLICE: Duration = Duration::from_millis(100);
+const CANCEL_WAIT_SLICE: Duration = Duration::from_millis(100);
 
 /// Sizes and limits, from the builder.
 #[derive(Clone, Debug)]
@@ -124,7 +124,7 @@ pub(crate) struct Counters {
     pub(crate) stray_completions: Cell<u64>,
     pub(crate) accept_errors: Cell<u64>,
     /// Answers that came while nobody waited for them.
-    pub(crate) parked: Cell<u64>,
+    pub(crate) unawaited: Cell<u64>,
 }
 
 /// Adds to a counter.
@@ -292,7 +292,7 @@ impl Driver {
     ) -> Submitted {
         match self.attempt(&mut op) {
             Some(done) => Submitted::Answered(done, op.payload),
-            None => Submitted::InFlight(self.submit_tried(op, owner, role)),
+            None => Submitted::InFlight(self.submit_after_attempt(op, owner, role)),
         }
     }
 
@@ -302,7 +302,7 @@ impl Driver {
     #[inline]
     pub(crate) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
-        op.tried = true;
+        op.attempted = true;
         if !self.submissions.is_epoll() {
             return None;
         }
@@ -313,13 +313,13 @@ impl Driver {
     /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) without an
     /// answer.
     #[inline]
-    pub(crate) fn submit_tried<R: Request>(
+    pub(crate) fn submit_after_attempt<R: Request>(
         &self,
         op: Op<R>,
         owner: Rc<dyn Owner>,
         role: Role,
     ) -> Token {
-        assert!(op.tried, "an engine that tries first would not know the descriptor");
+        assert!(op.attempted, "an engine that tries first would not know the descriptor");
         self.assert_not_forked();
         self.submissions.start(op, owner, role)
     }
@@ -331,7 +331,7 @@ impl Driver {
     }
 
     /// Asks for an op to end. The cancel goes out when the tasks have been polled, unless
-    /// [`keep`](Self::keep) takes it back before; it is never lost.
+    /// [`undo_cancel`](Self::undo_cancel) takes it back before; it is never lost.
     pub(crate) fn cancel(&self, token: Token) {
         self.submissions.ask_cancel(token, false);
     }
@@ -342,36 +342,36 @@ impl Driver {
     }
 
     /// Takes a cancel back; false if it is out, or the op has ended.
-    pub(crate) fn keep(&self, token: Token) -> bool {
-        self.submissions.keep(token)
+    pub(crate) fn undo_cancel(&self, token: Token) -> bool {
+        self.submissions.undo_cancel(token)
     }
 
     /// Ends an op now: cancels it and handles completions until its terminal one was. Wakers of
     /// others wait for the next turn (SEMANTICS G7). Only for sockets, whose ops end in one enter.
-    pub(crate) fn settle(&self, token: Token) {
+    pub(crate) fn cancel_and_wait(&self, token: Token) {
         self.assert_not_forked();
         self.cancel_before_sleep(token);
         let mut deferred = Deferred::default();
         while self.submissions.is_live(token) && self.is_in_use() {
             self.submissions.send_cancels();
-            self.end_owed(&mut deferred);
+            self.end_before_sleep(&mut deferred);
         }
-        self.finish(deferred);
+        self.run_deferred(deferred);
     }
 
     /// Does what a change outside the turn left to be done. Values are dropped now; wakers are woken
     /// in the next turn (SEMANTICS G7). No borrow may be held.
     #[inline]
-    pub(crate) fn finish(&self, deferred: Deferred) {
+    pub(crate) fn run_deferred(&self, deferred: Deferred) {
         if deferred.is_untouched() {
             mem::forget(deferred); // it holds no memory: the usual case pays for no destructor
         } else {
-            self.finish_some(deferred);
+            self.run_deferred_slowly(deferred);
         }
     }
 
     #[cold]
-    fn finish_some(&self, mut deferred: Deferred) {
+    fn run_deferred_slowly(&self, mut deferred: Deferred) {
         if self.state.get() == DriverState::Gone {
             deferred.run(); // there is no next turn
         } else {
@@ -394,7 +394,7 @@ impl Driver {
         }
         self.sleeper.arm(&self.submissions);
         self.submissions.send_cancels();
-        self.end_owed(deferred);
+        self.end_before_sleep(deferred);
         match wait {
             Wait::Until(deadline) if deferred.is_empty() => {
                 if self.sleeper.handshake().park() {
@@ -414,19 +414,19 @@ impl Driver {
 
     /// Enters until the ops that are not to outlive this turn have ended. One enter, as far as
     /// sockets go; an op that takes longer is left to the turns that follow.
-    fn end_owed(&self, deferred: &mut Deferred) {
+    fn end_before_sleep(&self, deferred: &mut Deferred) {
         loop {
-            let owed = self.submissions.owed();
-            if owed == 0 || !self.is_in_use() {
+            let left = self.submissions.blocking_sleep();
+            if left == 0 || !self.is_in_use() {
                 return;
             }
-            let patience = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
+            let patience = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
             if !self.submissions.with_engine(Engine::has_answers) {
-                self.enter(owed as u32, SleepLimit::Until(patience));
+                self.enter(left as u32, SleepLimit::Until(patience));
             }
             self.reap(deferred);
             self.submissions.send_cancels();
-            if self.submissions.owed() >= owed && sys::monotonic_ns() >= patience {
+            if self.submissions.blocking_sleep() >= left && sys::monotonic_ns() >= patience {
                 return;
             }
         }

@@ -132,7 +132,7 @@ pub(crate) struct Op<R, P = Payload> {
     /// How many bytes an attempt has sent that could not send all.
     pub(super) sent: u32,
     /// There was an attempt, and it must wait.
-    pub(super) tried: bool,
+    pub(super) attempted: bool,
     request: PhantomData<R>,
 }
 
@@ -143,7 +143,7 @@ impl<R: Request, P> Op<R, P> {
     #[allow(unsafe_code)]
     #[inline]
     pub(crate) unsafe fn new(target: Target, payload: P) -> Op<R, P> {
-        Op { target, payload, sent: 0, tried: false, request: PhantomData }
+        Op { target, payload, sent: 0, attempted: false, request: PhantomData }
     }
 
     /// How many bytes an attempt has sent that could not send all.
@@ -161,7 +161,7 @@ impl<R: Request, P> Op<R, P> {
     /// There was an attempt at the same request: `sent` bytes went out, at most `left` are to follow.
     pub(crate) fn note_attempt(&mut self, left: usize, sent: u32) {
         self.target.len = self.target.len.min(left);
-        (self.sent, self.tried) = (sent, true);
+        (self.sent, self.attempted) = (sent, true);
     }
 }
 

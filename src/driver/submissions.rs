@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use io_uring::squeue;
 
-use super::engine::{Engine, Told};
+use super::engine::{Engine, Pushed};
 use super::op::{Completion, Op, Owner, Payload, Request, Role, Token};
 use super::ring::SleepLimit;
 use super::table::{Ended, Table};
 use super::{Counters, count};
 
 /// After this many enters that failed in passing and brought nothing, pause.
-const FRUITLESS_MAX: u32 = 16;
+const FAILED_ENTERS_MAX: u32 = 16;
 /// The room that is kept in the list of cancels between two turns.
 const CANCELS_KEPT: usize = 1024;
 
@@ -41,7 +41,7 @@ pub(super) struct Submissions {
     /// Ops to cancel when the tasks have been polled, each once.
     cancels: RefCell<Vec<Token>>,
     /// How many enters in a row failed in passing and brought nothing.
-    fruitless: Cell<u32>,
+    failed_enters: Cell<u32>,
     counters: Counters,
 }
 
@@ -53,7 +53,7 @@ impl Submissions {
             table: RefCell::new(Table::new()),
             backlog: RefCell::default(),
             cancels: RefCell::default(),
-            fruitless: Cell::new(0),
+            failed_enters: Cell::new(0),
             counters: Counters::default(),
         }
     }
@@ -77,8 +77,8 @@ impl Submissions {
     }
 
     /// Ops that are to end before the driver sleeps.
-    pub(super) fn owed(&self) -> usize {
-        self.table.borrow().owed()
+    pub(super) fn blocking_sleep(&self) -> usize {
+        self.table.borrow().blocking_sleep()
     }
 
     #[inline]
@@ -115,7 +115,7 @@ impl Submissions {
             count(&self.counters.submissions, 1);
         }
         let token = self.table.borrow_mut().insert(owner, role, op.payload);
-        self.tell(|engine| engine.start::<R>(&op.target, op.sent, token));
+        self.push_or_queue(|engine| engine.start::<R>(&op.target, op.sent, token));
         token
     }
 
@@ -130,16 +130,16 @@ impl Submissions {
         taken
     }
 
-    /// Asks for an op to end. `owed`: before the driver sleeps.
-    pub(super) fn ask_cancel(&self, token: Token, owed: bool) {
-        if self.table.borrow_mut().ask_cancel(token, owed) {
+    /// Asks for an op to end. `before_sleep`: before the driver sleeps.
+    pub(super) fn ask_cancel(&self, token: Token, before_sleep: bool) {
+        if self.table.borrow_mut().ask_cancel(token, before_sleep) {
             self.cancels.borrow_mut().push(token);
         }
     }
 
     /// Takes a cancel back; false if it is out, or the op has ended.
-    pub(super) fn keep(&self, token: Token) -> bool {
-        self.table.borrow_mut().keep(token)
+    pub(super) fn undo_cancel(&self, token: Token) -> bool {
+        self.table.borrow_mut().undo_cancel(token)
     }
 
     /// Tells the engine of the cancels that were asked for and not taken back.
@@ -150,7 +150,7 @@ impl Submissions {
         let mut cancels = self.cancels.take();
         for token in cancels.drain(..) {
             if self.table.borrow_mut().cancel_sent(token) {
-                self.tell(|engine| engine.cancel(token));
+                self.push_or_queue(|engine| engine.cancel(token));
             }
         }
         cancels.shrink_to(CANCELS_KEPT);
@@ -186,17 +186,17 @@ impl Submissions {
 
     /// Pushes a submission of the driver's own to the ring.
     pub(super) fn push(&self, entry: squeue::Entry) {
-        self.tell(|engine| engine.push(entry));
+        self.push_or_queue(|engine| engine.push(entry));
     }
 
     /// Tells the engine something. A full queue is submitted first; what finds no room even then
     /// waits in the backlog, in order.
     #[inline]
-    fn tell(&self, tell: impl FnOnce(&Engine) -> Told) {
+    fn push_or_queue(&self, tell: impl FnOnce(&Engine) -> Pushed) {
         if !self.backlog.borrow().is_empty() {
             self.submit_backlog();
         }
-        if let Told::Full(entry) = self.with_engine(tell) {
+        if let Pushed::Full(entry) = self.with_engine(tell) {
             self.backlog.borrow_mut().push_back(entry);
             self.submit_backlog();
         }
@@ -207,7 +207,7 @@ impl Submissions {
         loop {
             let mut backlog = self.backlog.borrow_mut();
             while let Some(entry) = backlog.pop_front() {
-                if let Told::Full(entry) = self.with_engine(|engine| engine.push(entry)) {
+                if let Pushed::Full(entry) = self.with_engine(|engine| engine.push(entry)) {
                     backlog.push_front(entry);
                     break;
                 }
@@ -250,8 +250,8 @@ impl Submissions {
             libc::EINTR | libc::ETIME => Ok(()),
             // Short of memory, or completions to reap first: the caller reaps and comes again.
             libc::EAGAIN | libc::EBUSY | libc::ENOMEM => {
-                self.fruitless.set(self.fruitless.get() + 1);
-                if self.fruitless.get() >= FRUITLESS_MAX {
+                self.failed_enters.set(self.failed_enters.get() + 1);
+                if self.failed_enters.get() >= FAILED_ENTERS_MAX {
                     thread::sleep(Duration::from_millis(1));
                 }
                 Ok(())
@@ -265,7 +265,7 @@ impl Submissions {
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         let next = self.try_engine(Engine::next_completion).flatten()?;
         count(&self.counters.completions, 1);
-        self.fruitless.set(0);
+        self.failed_enters.set(0);
         Some(next)
     }
 
@@ -319,7 +319,7 @@ mod tests {
         submissions.push(nop(1));
         submissions.push(nop(2));
         let is_full = submissions.with_engine(|engine| engine.push(nop(3)));
-        assert!(matches!(is_full, Told::Full(_)), "a queue of two entries is full");
+        assert!(matches!(is_full, Pushed::Full(_)), "a queue of two entries is full");
         // As if the kernel took no submissions for a moment.
         submissions.backlog.borrow_mut().extend([nop(3), nop(4), nop(5)]);
         (6..=9).for_each(|user_data| submissions.push(nop(user_data)));
@@ -337,7 +337,7 @@ mod tests {
         let token = start(&submissions, 5);
         for _ in 0..100 {
             submissions.ask_cancel(token, false);
-            assert!(submissions.keep(token));
+            assert!(submissions.undo_cancel(token));
         }
         assert_eq!(submissions.cancels.borrow().len(), 1);
         submissions.send_cancels();
@@ -347,7 +347,7 @@ mod tests {
         }
         assert_eq!(*submissions.cancels.borrow(), [token]);
         submissions.send_cancels();
-        assert!(!submissions.keep(token), "it is too late");
+        assert!(!submissions.undo_cancel(token), "it is too late");
         let (user_data, done) = submissions.next_completion().expect("one answer");
         assert_eq!((user_data, done.result()), (token.to_user_data(), Err(libc::ECANCELED)));
         assert!(submissions.next_completion().is_none());
@@ -359,7 +359,7 @@ mod tests {
         let count = 4 * CANCELS_KEPT;
         let tokens: Vec<Token> = (0..count).map(|fd| start(&submissions, fd as i32)).collect();
         tokens.iter().for_each(|token| submissions.ask_cancel(*token, true));
-        assert_eq!(submissions.owed(), count);
+        assert_eq!(submissions.blocking_sleep(), count);
         assert!(submissions.cancels.borrow().capacity() >= count);
         submissions.send_cancels();
         assert!(submissions.cancels.borrow().capacity() <= CANCELS_KEPT);
@@ -367,6 +367,6 @@ mod tests {
             let token = Token::from_user_data(user_data);
             assert!(submissions.complete(token, done, &mut Payload::None).is_some());
         }
-        assert_eq!((submissions.in_flight(), submissions.owed()), (0, 0));
+        assert_eq!((submissions.in_flight(), submissions.blocking_sleep()), (0, 0));
     }
 }

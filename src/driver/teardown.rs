@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::engine::Engine;
 use super::op::{Completion, Payload};
 use super::ring::SleepLimit;
-use super::{Driver, DriverState, SETTLE_SLICE};
+use super::{CANCEL_WAIT_SLICE, Driver, DriverState};
 use crate::deferred::Deferred;
 use crate::panics::contain;
 use crate::sys;
@@ -78,7 +78,7 @@ impl Driver {
                 return true;
             }
             self.submissions.cancel_all();
-            let slice = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
+            let slice = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
             let want = self.submissions.with_engine(Engine::completions_max).min(in_flight as u32);
             self.enter(want, SleepLimit::Until(slice));
             self.reap(deferred);

@@ -106,37 +106,37 @@ fn hears_a_reset(
     drop(theirs);
     is_reset &= sys::poll_hang_up(ours.as_fd(), PATIENCE);
     if is_reset {
-        within_patience(|| reap().map(|()| came.get() > 0))?; // both are there
+        retry_until_timeout(|| reap().map(|()| came.get() > 0))?; // both are there
     }
     let has_heard = is_over.get();
     if !has_heard {
         let cancel = opcode::AsyncCancel::new(CANCEL).build().user_data(CANCEL);
         ring.push(&cancel.flags(squeue::Flags::SKIP_SUCCESS));
         submit(ring)?;
-        within_patience(|| reap().map(|()| is_over.get()))?;
+        retry_until_timeout(|| reap().map(|()| is_over.get()))?;
     }
     Ok(is_reset && has_heard)
 }
 
 /// Enters until what was pushed is with the kernel.
 fn submit(ring: &Ring) -> io::Result<()> {
-    within_patience(|| enter(ring).map(|taken| taken > 0))
+    retry_until_timeout(|| enter(ring).map(|taken| taken > 0))
 }
 
 /// How many submissions were taken; none also after an error in passing (SEMANTICS CX13).
 fn enter(ring: &Ring) -> io::Result<u32> {
     match ring.enter(0, SleepLimit::Long) {
-        Err(error) if is_passing(&error) => Ok(0),
+        Err(error) if is_transient(&error) => Ok(0),
         result => result,
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     use libc::{EAGAIN, EBUSY, EINTR, ENOMEM};
     matches!(error.raw_os_error(), Some(EAGAIN | EBUSY | EINTR | ENOMEM))
 }
 
-fn within_patience(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+fn retry_until_timeout(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let start = Instant::now();
     while !step()? {
         if start.elapsed() >= PATIENCE {

@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId};
-pub(crate) use self::waker::{set_home, spend};
+pub(crate) use self::waker::{consume_budget, set_home};
 pub use self::yield_now::{YieldNow, yield_now};
 
 use self::inbox::Inbox;

@@ -52,7 +52,7 @@ pub(super) fn replace_home(home: Option<Rc<Home>>) -> Option<Rc<Home>> {
 /// of the poll in progress. Pending: no unit was left, the task is woken, and the future has to
 /// return Pending, so that other tasks and I/O have their turn.
 #[inline]
-pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
+pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
     // SAFETY: HOME is null, or owns a reference of what it points to. Only `replace_home` gives
     // that up, and `take_unit` does not call it.
     let has_unit = unsafe { HOME.get().as_ref() }.is_none_or(Home::take_unit);

@@ -7,7 +7,7 @@ use std::ptr;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
+use super::target_of;
 use crate::driver::{Attempt, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys;
 
@@ -16,7 +16,7 @@ const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 /// One connection: the answer is a descriptor. Kernel 5.5, `IORING_OP_ACCEPT`; accept4(2).
 pub(crate) fn one(fd: BorrowedFd<'_>) -> Op<AcceptOneRequest> {
     // SAFETY: the request has no pointers.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
 pub(crate) enum AcceptOneRequest {}
@@ -39,7 +39,7 @@ impl Request for AcceptOneRequest {
 /// one. Kernel 5.19, `IORING_OP_ACCEPT` with `IORING_ACCEPT_MULTISHOT`; accept4(2).
 pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<AcceptMultiRequest> {
     // SAFETY: the request has no pointers.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
 pub(crate) enum AcceptMultiRequest {}

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
+use super::target_of;
 use crate::driver::{Attempt, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys;
 use crate::sys::addr::SockAddr;
@@ -16,7 +16,7 @@ use crate::sys::addr::SockAddr;
 pub(crate) fn connect(fd: BorrowedFd<'_>, addr: SocketAddr) -> Op<ConnectRequest> {
     let addr = Rc::new(SockAddr::new(addr));
     let memory = addr.as_ptr().cast_mut().cast();
-    let target = Target { memory, len: addr.len() as usize, ..about(fd) };
+    let target = Target { memory, len: addr.len() as usize, ..target_of(fd) };
     // SAFETY: the request points to the address, which is the payload.
     unsafe { Op::new(target, Payload::Address(addr)) }
 }

@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
+use super::target_of;
 use crate::buf::Fill;
 use crate::driver::{Attempt, BUFFER_GROUP, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys::{self, TRANSFER_LEN_MAX};
@@ -22,13 +22,13 @@ use crate::sys::{self, TRANSFER_LEN_MAX};
 pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<true>> {
     // SAFETY: the request has no pointers: the buffer is picked from the pool, which is
     // unregistered only when nothing is in flight.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
 /// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring; recv(2).
 pub(crate) fn into_pool(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<false>> {
     // SAFETY: as in `multishot`.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
 pub(crate) enum RecvPooledRequest<const MULTISHOT: bool> {}
@@ -67,7 +67,7 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
 pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<RecvRequest> {
     let (memory, len) = fill.target();
     fill.set_in_flight(true);
-    let target = Target { memory, len: len.min(TRANSFER_LEN_MAX), ..about(fd) };
+    let target = Target { memory, len: len.min(TRANSFER_LEN_MAX), ..target_of(fd) };
     // SAFETY: the request points into the buffer that `fill` owns; the `IoBufMut` contract keeps
     // its bytes in place, and `Fill` gives nobody access to the room while it is in flight.
     unsafe { Op::new(target, Payload::Fill(fill)) }
@@ -86,7 +86,7 @@ pub(crate) fn filled(fill: &Fill<dyn Any>, len: usize) {
 pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op<RecvRequest> {
     let mut memory = Vec::with_capacity(len);
     let len = len.min(TRANSFER_LEN_MAX);
-    let target = Target { memory: memory.as_mut_ptr(), len, ..about(fd) };
+    let target = Target { memory: memory.as_mut_ptr(), len, ..target_of(fd) };
     // SAFETY: the request points into the vector's heap block, which is the payload.
     unsafe { Op::new(target, Payload::Heap(memory)) }
 }

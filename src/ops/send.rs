@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
+use super::target_of;
 use crate::buf::{Batch, Outgoing};
 use crate::driver::{Attempt, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys::{self, TRANSFER_LEN_MAX};
@@ -27,7 +27,7 @@ pub(crate) fn one(
 ) -> Result<(Op<SendRequest>, usize), Outgoing> {
     let Some(bytes) = outgoing.as_one(offset) else { return Err(outgoing) };
     let len = bytes.len().min(TRANSFER_LEN_MAX);
-    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..about(fd) };
+    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..target_of(fd) };
     // SAFETY: the request points into the buffer that `outgoing` owns.
     Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
 }
@@ -37,7 +37,7 @@ pub(crate) fn one(
 #[inline]
 pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<SendRequest, &'a [u8]> {
     let len = bytes.len().min(TRANSFER_LEN_MAX);
-    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..about(fd) };
+    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..target_of(fd) };
     // SAFETY: the request points into the bytes that it borrows.
     unsafe { Op::new(target, bytes) }
 }
@@ -89,7 +89,7 @@ pub(crate) fn batch(
 ) -> (Op<SendMsgRequest>, usize) {
     let (batch, len) = Batch::new(outgoing, offset);
     let batch = Rc::new(batch);
-    let target = Target { memory: batch.header().cast(), len, ..about(fd) };
+    let target = Target { memory: batch.header().cast(), len, ..target_of(fd) };
     // SAFETY: the request points to the header inside the batch, which points into what the batch
     // owns; the batch is the payload.
     (unsafe { Op::new(target, Payload::Batch(batch)) }, len)

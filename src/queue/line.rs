@@ -57,7 +57,7 @@ impl<T> Line<T> {
     /// The only element, if it is in line and `is_it` says so, steps out of it: the usual case,
     /// without a search.
     #[inline]
-    pub(crate) fn step_out_only(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<&mut T> {
+    pub(crate) fn step_out_if_alone(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<&mut T> {
         match self {
             Line::One { value, in_line } if *in_line && is_it(value) => {
                 *in_line = false;
@@ -121,7 +121,7 @@ impl<T> Line<T> {
         }
         match self {
             Line::Many(many) => many,
-            Line::Empty | Line::One { .. } => unreachable!("called with an element in element"),
+            Line::Empty | Line::One { .. } => unreachable!("called with an element"),
         }
     }
 

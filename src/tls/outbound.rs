@@ -74,7 +74,7 @@ impl Session {
     fn sending<T>(&self, change: impl FnOnce(&mut Outbound, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.outbound.borrow_mut(), &mut deferred);
-        self.tcp().connection().home().finish(deferred);
+        self.tcp().connection().home().run_deferred(deferred);
         result
     }
 
@@ -194,7 +194,7 @@ impl Session {
             })
         });
         let ciphertext = self.take_ciphertext();
-        let is_whole = self.hand_over(ciphertext, len.is_some_and(|len| offset + len == all));
+        let is_whole = self.send_ciphertext(ciphertext, len.is_some_and(|len| offset + len == all));
         drop(taken); // the queue has its payload back
         self.sending(|outbound, deferred| match (len, is_whole) {
             (Some(len), Ok(key)) => {
@@ -206,16 +206,16 @@ impl Session {
 
     /// Gives TCP ciphertext of the first buffer in line. If it is the last of a buffer whose future
     /// can be told: TCP's entry for it, which wakes the future from now on.
-    fn hand_over(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
+    fn send_ciphertext(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
         let connection = self.tcp().connection();
         connection.check_sendable()?;
         let waker = {
             let queue = &mut self.outbound.borrow_mut().queue;
-            let is_claimed = is_last && !ciphertext.is_empty() && queue.first_is_live();
-            is_claimed.then(|| queue.take_first_waker())
+            let is_awaited = is_last && !ciphertext.is_empty() && queue.first_is_live();
+            is_awaited.then(|| queue.take_first_waker())
         };
         match waker {
-            Some(waker) => connection.send_claimed(ciphertext, waker).map(Some),
+            Some(waker) => connection.send_awaited(ciphertext, waker).map(Some),
             None => connection.send_detached(ciphertext).map(|()| None),
         }
     }
@@ -227,7 +227,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let room = ready!(self.tcp().connection().poll_unsent(AHEAD_LEN, waiter, cx));
-        context::spend(cx).map(|()| room)
+        context::consume_budget(cx).map(|()| room)
     }
 
     /// Waits until everything is encrypted.
@@ -240,7 +240,7 @@ impl Session {
             return Poll::Ready(Ok(()));
         }
         if let Err(error) = self.tcp().connection().check_home() {
-            return context::spend(cx).map(|()| Err(error));
+            return context::consume_budget(cx).map(|()| Err(error));
         }
         self.start_pump();
         self.tcp().connection().wait_for_progress(waiter, cx);
@@ -288,7 +288,7 @@ impl Session {
     ) -> Poll<io::Result<()>> {
         if !self.has_closed() {
             if let Err(error) = self.tcp().connection().check_home() {
-                return context::spend(cx).map(|()| Err(error));
+                return context::consume_budget(cx).map(|()| Err(error));
             }
             self.close_in_background();
         }
@@ -296,7 +296,7 @@ impl Session {
         if let Some(failure) = self.tls_failure() {
             // TLS cannot say the end any more; TCP's end says the rest.
             self.tcp().connection().ask_shutdown();
-            return context::spend(cx).map(|()| Err(failure));
+            return context::consume_budget(cx).map(|()| Err(failure));
         }
         Poll::Ready(Ok(()))
     }
@@ -440,7 +440,7 @@ impl<'a, T> TlsSendBuffer<'a, T> {
 
     /// Queues the buffer; a refusal, or an empty buffer, is answered at once.
     fn start(&self, payload: Outgoing, cx: &mut Context<'_>) -> SendStep {
-        if context::spend(cx).is_pending() {
+        if context::consume_budget(cx).is_pending() {
             return SendStep::Wait(TlsSendState::Start(payload));
         }
         let session = self.session;
@@ -472,7 +472,7 @@ impl<'a, T> TlsSendBuffer<'a, T> {
             };
         }
         if let Err(error) = session.tcp().connection().check_home() {
-            if context::spend(cx).is_pending() {
+            if context::consume_budget(cx).is_pending() {
                 return SendStep::Wait(TlsSendState::Queued(key));
             }
             let payload =

@@ -6,11 +6,11 @@
 //!
 //! ```text
 //! feed(ciphertext) ──► in place, if nothing is left over from before ──► a range of the same slice
-//!                 └──► `inc`: a record that is not whole yet ──────────► take_plain()
+//!                 └──► `partial`: a record that is not whole yet ──────────► take_plain()
 //! write(plaintext), close(), answers to the peer ──► `out` ────────────► take_out()
 //! ```
 //!
-//! Everything that was fed is dealt with at once, so `inc` holds a part of one record, or of a
+//! Everything that was fed is dealt with at once, so `partial` holds a part of one record, or of a
 //! handshake message, and nothing when the connection idles.
 //!
 //! A failure stays: what came before it can be taken, the alert that tells the peer is in `out`, and
@@ -40,7 +40,7 @@ const RECORD_OVERHEAD: usize = 2048;
 pub(super) struct Protocol {
     side: RustlsConnection,
     /// Ciphertext that is not a whole record yet. No memory is held while there is none.
-    inc: Vec<u8>,
+    partial: Vec<u8>,
     /// Plaintext of records that came in pieces.
     plain: Vec<u8>,
     /// Ciphertext to be sent.
@@ -108,7 +108,7 @@ impl Protocol {
     fn new(side: RustlsConnection, name: Name) -> Protocol {
         Protocol {
             side,
-            inc: Vec::new(),
+            partial: Vec::new(),
             plain: Vec::new(),
             out: Vec::new(),
             peer_closed: false,
@@ -139,10 +139,10 @@ impl Protocol {
         self.look_for_name(bytes);
         let mut at = 0;
         // Complete what is left over from before, and no more than that.
-        while !self.inc.is_empty() && at < bytes.len() && self.is_open() {
+        while !self.partial.is_empty() && at < bytes.len() && self.is_open() {
             self.make_room();
-            let len = self.wanted().map_or(bytes.len() - at, |len| len.min(bytes.len() - at));
-            self.inc.extend_from_slice(&bytes[at..at + len]);
+            let len = self.missing().map_or(bytes.len() - at, |len| len.min(bytes.len() - at));
+            self.partial.extend_from_slice(&bytes[at..at + len]);
             at += len;
             self.process(Task::Receive);
         }
@@ -150,18 +150,18 @@ impl Protocol {
         at..at + plain
     }
 
-    /// How many bytes complete the record that `inc` begins with, as far as one can tell; `None`
+    /// How many bytes complete the record that `partial` begins with, as far as one can tell; `None`
     /// if it is whole, and rustls waits for more than that: a handshake message in several records.
-    fn wanted(&self) -> Option<usize> {
-        let Some(header) = self.inc.first_chunk::<HEADER_LEN>() else {
-            return Some(HEADER_LEN - self.inc.len());
+    fn missing(&self) -> Option<usize> {
+        let Some(header) = self.partial.first_chunk::<HEADER_LEN>() else {
+            return Some(HEADER_LEN - self.partial.len());
         };
         let len = usize::from(u16::from_be_bytes([header[3], header[4]]));
-        (HEADER_LEN + len).checked_sub(self.inc.len()).filter(|len| *len > 0)
+        (HEADER_LEN + len).checked_sub(self.partial.len()).filter(|len| *len > 0)
     }
 
     /// Deals with `bytes` where they are; the plaintext is at their start afterwards, and what is
-    /// not whole in `inc`. Returns how much plaintext there is.
+    /// not whole in `partial`. Returns how much plaintext there is.
     fn process_slice(&mut self, bytes: &mut [u8]) -> usize {
         let (mut at, mut plain) = (0, 0);
         let mut is_done = bytes.is_empty();
@@ -186,29 +186,29 @@ impl Protocol {
             }
         }
         if self.is_open() {
-            self.keep(&bytes[at..]);
+            self.store_partial(&bytes[at..]);
         }
         plain
     }
 
     /// Keeps what is not a whole record, with room for the rest of it.
-    fn keep(&mut self, bytes: &[u8]) {
+    fn store_partial(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        self.inc.extend_from_slice(bytes);
+        self.partial.extend_from_slice(bytes);
         self.make_room();
     }
 
-    /// Makes room for the rest of the record in `inc`, all at once.
+    /// Makes room for the rest of the record in `partial`, all at once.
     fn make_room(&mut self) {
         let most = FRAGMENT_LEN + RECORD_OVERHEAD;
-        if let Some(len) = self.wanted().filter(|len| *len <= most) {
-            self.inc.reserve_exact(len);
+        if let Some(len) = self.missing().filter(|len| *len <= most) {
+            self.partial.reserve_exact(len);
         }
     }
 
-    /// Deals with `inc`, and with a task. Whether the task is done.
+    /// Deals with `partial`, and with a task. Whether the task is done.
     fn process(&mut self, mut task: Task<'_>) -> bool {
         let mut at = 0;
         let mut is_done = false;
@@ -231,10 +231,10 @@ impl Protocol {
                 Some(Progress::Blocked) | None => break,
             }
         }
-        if at >= self.inc.len() {
-            self.inc = Vec::new(); // an idle connection holds no memory
+        if at >= self.partial.len() {
+            self.partial = Vec::new(); // an idle connection holds no memory
         } else {
-            self.inc.drain(..at);
+            self.partial.drain(..at);
         }
         is_done
     }
@@ -248,7 +248,7 @@ impl Protocol {
     ) -> (usize, Option<Progress>) {
         let bytes = match incoming {
             Incoming::Slice(bytes) => bytes,
-            Incoming::Own(at) => &mut self.inc[at..],
+            Incoming::Own(at) => &mut self.partial[at..],
         };
         let (discard, result) = match &mut self.side {
             RustlsConnection::Client(connection) => {
@@ -286,13 +286,13 @@ impl Protocol {
     fn fail(&mut self, cause: rustls::Error) {
         let in_handshake = self.is_handshaking();
         self.failure.get_or_insert(TlsFailure::Tls { in_handshake, cause });
-        self.inc = Vec::new();
+        self.partial = Vec::new();
     }
 
     /// The peer sends no more; what still comes is not looked at.
     fn close_peer(&mut self) {
         self.peer_closed = true;
-        self.inc = Vec::new();
+        self.partial = Vec::new();
     }
 
     /// Whether what comes in is looked at.
@@ -308,7 +308,7 @@ impl Protocol {
     /// The transport has ended. A failure, unless the peer had said so before.
     pub(super) fn eof(&mut self) {
         if self.is_open() {
-            // `inc` stays: rustls may look at it again when something is sent.
+            // `partial` stays: rustls may look at it again when something is sent.
             self.failure = Some(TlsFailure::Truncated { in_handshake: self.is_handshaking() });
         }
     }
@@ -369,7 +369,7 @@ impl Protocol {
     /// How much memory waits for the rest of a record.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        self.inc.capacity()
+        self.partial.capacity()
     }
 
     /// Whether there is ciphertext to be sent.
@@ -418,7 +418,7 @@ impl Protocol {
 /// Which ciphertext a step is for.
 enum Incoming<'a> {
     Slice(&'a mut [u8]),
-    /// `inc`, from an offset on.
+    /// `partial`, from an offset on.
     Own(usize),
 }
 

@@ -7,7 +7,7 @@
 //!                ▲                                                 ▼
 //!                └──────────────── Protocol: feed │ write ───────────┘
 //!                                     ▲         │
-//!        Connection::try_take ────────┘         └──► Connection::send_detached, send_claimed
+//!        Connection::try_take ────────┘         └──► Connection::send_detached, send_awaited
 //! ```
 //!
 //! No future owns anything. A chunk of ciphertext is decrypted in the poll that takes it, plaintext
@@ -206,7 +206,7 @@ impl Source for Session {
     ) -> T {
         let mut deferred = Deferred::default();
         let result = run(&mut self.unread.borrow_mut(), &mut deferred);
-        self.tcp.connection().home().finish(deferred);
+        self.tcp.connection().home().run_deferred(deferred);
         result
     }
 
@@ -240,11 +240,11 @@ impl Source for Session {
                 self.unread.borrow_mut().finish(End::Failed(SessionFailure::Tcp(errno)));
             }
         }
-        if context::spend(cx).is_pending() { Asked::Yield } else { Asked::LookAgain }
+        if context::consume_budget(cx).is_pending() { Asked::Yield } else { Asked::LookAgain }
     }
 
     #[inline]
-    fn has_taken(self: &Rc<Self>) {}
+    fn bytes_were_taken(self: &Rc<Self>) {}
 }
 
 /// A panic passes through the protocol: nothing can be encrypted or decrypted any more, and every

@@ -44,7 +44,7 @@ impl TaskExecutor {
 }
 
 /// Polls what is ready until nothing is, without a main future.
-fn settle(executor: &TaskExecutor) {
+fn run_until_idle(executor: &TaskExecutor) {
     let main = executor.main_task();
     while !executor.is_idle() {
         let flow = executor.run_ready(128, &main, &mut |_| ControlFlow::Continue(()));

@@ -135,7 +135,7 @@ impl<A: Copy> SendQueue<A> {
 
     /// Whether a part of the first buffer is out, or it belongs to no future that could be told of
     /// a failure.
-    pub(crate) fn is_torn(&self) -> bool {
+    pub(crate) fn is_first_committed(&self) -> bool {
         let first = self.line.front().and_then(|key| self.line.get(key));
         first.is_some_and(|first| first.sent > 0 || matches!(first.state, BufferState::Detached))
     }
@@ -156,15 +156,15 @@ impl<A: Copy> SendQueue<A> {
 
     /// Queues a buffer.
     pub(crate) fn push(&mut self, payload: Outgoing, waker: Option<Waker>) -> Key {
-        self.seal();
-        let key = self.push_taken(payload.len(), waker);
+        self.queue_written();
+        let key = self.push_in_flight(payload.len(), waker);
         self.change(key, |entry| entry.payload = Some(payload));
         key
     }
 
     /// Queues a buffer that is being sent already: its payload is with the op.
     #[inline]
-    pub(crate) fn push_taken(&mut self, len: usize, waker: Option<Waker>) -> Key {
+    pub(crate) fn push_in_flight(&mut self, len: usize, waker: Option<Waker>) -> Key {
         debug_assert!(!self.has_written(), "what was written comes first");
         let (key, entry) = self.line.push_default();
         (entry.len, entry.state) = (len, BufferState::Live(waker));
@@ -174,7 +174,7 @@ impl<A: Copy> SendQueue<A> {
 
     /// Queues bytes that no future will collect.
     pub(crate) fn push_detached(&mut self, bytes: Vec<u8>) {
-        self.seal();
+        self.queue_written();
         if !bytes.is_empty() {
             self.push_entry(bytes);
         }
@@ -215,7 +215,7 @@ impl<A: Copy> SendQueue<A> {
 
     /// Makes an entry of what was written.
     #[inline]
-    pub(crate) fn seal(&mut self) {
+    pub(crate) fn queue_written(&mut self) {
         if !self.written.is_empty() {
             let bytes = std::mem::take(&mut self.written);
             self.push_entry(bytes);
@@ -233,7 +233,7 @@ impl<A: Copy> SendQueue<A> {
 
     /// Takes the payloads of the first entries in line, at most `max` of them.
     pub(crate) fn take_next(&mut self, max: usize) -> Option<NextPayload> {
-        self.seal();
+        self.queue_written();
         let first = self.line.front()?;
         let (payload, offset) = self.take_first()?;
         let Some(second) = self.line.behind(first) else {
@@ -263,13 +263,13 @@ impl<A: Copy> SendQueue<A> {
     /// one buffer with a future is in line, and the `len` bytes that went out are its last. Gives the
     /// place that its payload goes back to. `None`: it is another case, and nothing was done.
     #[inline]
-    pub(crate) fn complete_only(
+    pub(crate) fn complete_if_alone(
         &mut self,
         len: usize,
         answer: A,
         deferred: &mut Deferred,
     ) -> Option<&mut Option<Outgoing>> {
-        let entry = self.line.step_out_only(|entry| {
+        let entry = self.line.step_out_if_alone(|entry| {
             matches!(entry.state, BufferState::Live(_)) && entry.sent + len == entry.len
         })?;
         if let BufferState::Live(Some(waker)) =
@@ -491,7 +491,7 @@ impl<A: Copy> SendQueue<A> {
 
     /// Shows what has not gone out, piece by piece, as long as `send` says so. Nothing is being sent.
     pub(crate) fn for_each_piece(&mut self, mut send: impl FnMut(&[u8]) -> bool) {
-        self.seal();
+        self.queue_written();
         for entry in self.line.iter() {
             let Some(payload) = &entry.payload else { return };
             if !payload.pieces(entry.sent).all(&mut send) {

@@ -39,7 +39,7 @@ fn no_protocol_in_common_is_an_alert() {
     let mut client = client_config(&TLS13);
     client.alpn_protocols = vec![b"spdy".to_vec()];
     let mut pair = Pair::new(Arc::new(client), Arc::new(server));
-    pair.settle();
+    pair.exchange_until_quiet();
     let text = pair.client.failure().to_io().to_string();
     assert!(text.contains("NoApplicationProtocol"), "{text}");
 }
@@ -64,12 +64,12 @@ fn client_certificates_are_asked_for_and_checked() {
             .with_client_auth_cert(certificates.clone(), key.clone_key())
             .expect("they belong together");
         let mut pair = Pair::new(Arc::new(client), server.clone());
-        pair.settle();
+        pair.exchange_until_quiet();
         assert_eq!(pair.server.protocol.info().peer_certificates(), KEYS.client.0);
 
         // Without one: refused, and the client hears why.
         let mut pair = Pair::new(Arc::new(client_config(version)), server);
-        pair.settle();
+        pair.exchange_until_quiet();
         assert!(matches!(
             pair.server.failure(),
             TlsFailure::Tls { cause: Error::NoCertificatesPresented, in_handshake: true }
@@ -91,9 +91,9 @@ fn early_data_is_refused_whatever_the_config_says() {
     let (client, server) = (Arc::new(client), Arc::new(server));
     for _ in 0..2 {
         let mut pair = Pair::new(client.clone(), server.clone());
-        pair.settle();
+        pair.exchange_until_quiet();
         pair.client.write(b"not early");
-        pair.settle();
+        pair.exchange_until_quiet();
         pair.assert_all_arrived(0);
     }
 }

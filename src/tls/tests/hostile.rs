@@ -115,7 +115,7 @@ fn a_record_that_is_too_long_is_refused() {
     for version in [&TLS12, &TLS13] {
         let mut pair = Pair::connected(version);
         pair.client.write(b"fine");
-        pair.settle();
+        pair.exchange_until_quiet();
         pair.server.wire = vec![23, 3, 3, 0xff, 0xff];
         pair.server.wire.extend([0; 70_000]);
         for _ in 0..70 {
@@ -127,7 +127,7 @@ fn a_record_that_is_too_long_is_refused() {
         assert!(!matches!(cause, Error::General(_)), "{cause:?}");
         assert_eq!((&pair.server.received[..], pair.server.protocol.held()), (&b"fine"[..], 0));
         // The peer hears of it.
-        pair.settle();
+        pair.exchange_until_quiet();
         assert!(matches!(
             pair.client.failure(),
             TlsFailure::Tls { cause: Error::AlertReceived(_), .. }

@@ -152,13 +152,13 @@ impl Pair {
     fn connected(version: &'static SupportedProtocolVersion) -> Pair {
         let mut pair =
             Pair::new(Arc::new(client_config(version)), Arc::new(server_config(version)));
-        pair.settle();
+        pair.exchange_until_quiet();
         assert!(!pair.client.protocol.is_handshaking() && !pair.server.protocol.is_handshaking());
         pair
     }
 
     /// Moves what there is to move, to the end.
-    fn settle(&mut self) {
+    fn exchange_until_quiet(&mut self) {
         let Pair { client, server } = self;
         loop {
             client.transmit(server);
@@ -171,7 +171,7 @@ impl Pair {
         }
     }
 
-    /// As [`settle`](Self::settle), in pieces.
+    /// As [`exchange_until_quiet`](Self::exchange_until_quiet), in pieces.
     fn settle_in_pieces(&mut self, random: &mut Random, most: usize) {
         let Pair { client, server } = self;
         loop {

@@ -105,7 +105,7 @@ fn an_end_without_a_word_is_a_truncation() {
     for version in [&TLS12, &TLS13] {
         let mut pair = Pair::connected(version);
         pair.client.write(b"half of it");
-        pair.settle();
+        pair.exchange_until_quiet();
         pair.server.protocol.eof();
         assert_eq!(pair.server.received, b"half of it");
         let error = pair.server.failure().to_io();
@@ -142,7 +142,7 @@ fn what_comes_after_the_end_is_not_looked_at() {
         assert_eq!((&pair.server.received[..], pair.server.protocol.held()), (&b"last"[..], 0));
         // The other direction is open.
         pair.server.write(b"answer");
-        pair.settle();
+        pair.exchange_until_quiet();
         assert_eq!(pair.client.received, b"answer");
     }
 }
@@ -154,7 +154,7 @@ fn new_keys_are_answered_with_the_next_write() {
         assert!(pair.client.protocol.refresh_keys());
         assert!(pair.client.protocol.has_out(), "the request goes out by itself");
         pair.client.write(&[round; 10]);
-        pair.settle();
+        pair.exchange_until_quiet();
         let before = pair.server.sent.len();
         pair.server.write(&[round; 10]);
         let answer = pair.server.protocol.take_out();
@@ -162,7 +162,7 @@ fn new_keys_are_answered_with_the_next_write() {
         let first = 5 + usize::from(u16::from_be_bytes([answer[3], answer[4]]));
         assert!(answer.len() > first, "round {round}");
         pair.client.wire.extend(answer);
-        pair.settle();
+        pair.exchange_until_quiet();
         assert_eq!(pair.server.sent.len(), before + 10);
     }
     pair.assert_all_arrived(0);
