@@ -90,7 +90,7 @@ where
     T: Send + 'static,
 {
     let id = TaskId::next();
-    let shared = Arc::new(Shared { stage: Mutex::new(Stage::Pending(None)) });
+    let shared = Arc::new(SharedJob { stage: Mutex::new(JobStage::Pending(None)) });
     let worker = shared.clone();
     POOL.submit(
         lane,
@@ -125,7 +125,7 @@ where
 #[must_use = "the closure runs all the same, but what becomes of it is not seen"]
 pub struct BlockingHandle<T> {
     id: TaskId,
-    shared: Arc<Shared<T>>,
+    shared: Arc<SharedJob<T>>,
 }
 
 impl<T> BlockingHandle<T> {
@@ -145,7 +145,7 @@ impl<T> BlockingHandle<T> {
     /// });
     /// ```
     pub fn is_finished(&self) -> bool {
-        !matches!(*self.shared.lock(), Stage::Pending(_))
+        !matches!(*self.shared.lock(), JobStage::Pending(_))
     }
 
     /// Its id, among those of the tasks and closures that the same thread spawned.
@@ -160,17 +160,17 @@ impl<T> Future for BlockingHandle<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let waker = cx.waker().clone(); // foreign code, so before the lock
         let mut stage = self.shared.lock();
-        if let Stage::Pending(registered) = &mut *stage {
+        if let JobStage::Pending(registered) = &mut *stage {
             let replaced = registered.replace(waker);
             drop(stage);
             drop(replaced);
             return Poll::Pending;
         }
         drop(stage);
-        ready!(executor::spend(cx));
-        let stage = std::mem::replace(&mut *self.shared.lock(), Stage::Gone);
+        ready!(executor::consume_budget(cx));
+        let stage = std::mem::replace(&mut *self.shared.lock(), JobStage::Gone);
         match stage {
-            Stage::Done(result) => Poll::Ready(result),
+            JobStage::Done(result) => Poll::Ready(result),
             _ => panic!("a BlockingHandle is not polled after it gave its result"),
         }
     }
@@ -178,7 +178,7 @@ impl<T> Future for BlockingHandle<T> {
 
 impl<T> Drop for BlockingHandle<T> {
     fn drop(&mut self) {
-        let stage = std::mem::replace(&mut *self.shared.lock(), Stage::Gone);
+        let stage = std::mem::replace(&mut *self.shared.lock(), JobStage::Gone);
         drop(stage); // an output or a waker: foreign code, so after the lock
     }
 }
@@ -191,11 +191,11 @@ impl<T> fmt::Debug for BlockingHandle<T> {
 }
 
 /// What the handle and the thread that runs the closure share.
-struct Shared<T> {
-    stage: Mutex<Stage<T>>,
+struct SharedJob<T> {
+    stage: Mutex<JobStage<T>>,
 }
 
-enum Stage<T> {
+enum JobStage<T> {
     /// The closure waits or runs. The waker is that of the last poll of the handle.
     Pending(Option<Waker>),
     Done(Result<T, JoinError>),
@@ -203,21 +203,21 @@ enum Stage<T> {
     Gone,
 }
 
-impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, Stage<T>> {
+impl<T> SharedJob<T> {
+    fn lock(&self) -> MutexGuard<'_, JobStage<T>> {
         // No foreign code runs under the lock, so it is never poisoned.
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_unwanted(&self) -> bool {
-        matches!(*self.lock(), Stage::Gone)
+        matches!(*self.lock(), JobStage::Gone)
     }
 
     fn complete(&self, result: Result<T, JoinError>) {
         let mut stage = self.lock();
-        if let Stage::Pending(waker) = &mut *stage {
+        if let JobStage::Pending(waker) = &mut *stage {
             let waker = waker.take();
-            *stage = Stage::Done(result);
+            *stage = JobStage::Done(result);
             drop(stage);
             if let Some(waker) = waker {
                 contain(|| waker.wake());
@@ -232,26 +232,26 @@ impl<T> Shared<T> {
 // ---- the pool
 // ------------------------------------------------------------------------------------
 
-static POOL: Pool = Pool { state: Mutex::new(State::new(0)), work: Condvar::new() };
+static POOL: ThreadPool = ThreadPool { state: Mutex::new(PoolState::new(0)), work: Condvar::new() };
 
 /// A closure with what follows it. A job does not panic: it contains the panics of the closure.
 type Job = Box<dyn FnOnce() + Send>;
 
-struct Pool {
-    state: Mutex<State>,
+struct ThreadPool {
+    state: Mutex<PoolState>,
     /// Notified of each job for which no thread is started, so that an idle thread takes it.
     work: Condvar,
 }
 
-struct State {
+struct PoolState {
     /// The process that started the threads. A forked child inherits the counts, but no threads.
     process: u32,
-    lanes: [Queue; 2],
+    lanes: [JobQueue; 2],
     /// How many threads were started and have not ended.
     threads: usize,
 }
 
-struct Queue {
+struct JobQueue {
     /// The callers bound it: see `spawn_blocking`.
     jobs: VecDeque<Job>,
     running: usize,
@@ -264,8 +264,8 @@ enum Lane {
     Lookups,
 }
 
-impl Pool {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl ThreadPool {
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -306,7 +306,7 @@ impl Pool {
             let wait = self.work.wait_timeout(state, IDLE);
             let (again, waited) = wait.unwrap_or_else(PoisonError::into_inner);
             state = again;
-            if waited.timed_out() && !state.lanes.iter().any(Queue::has_work) {
+            if waited.timed_out() && !state.lanes.iter().any(JobQueue::has_work) {
                 state.threads -= 1;
                 return;
             }
@@ -314,17 +314,17 @@ impl Pool {
     }
 }
 
-impl State {
-    const fn new(process: u32) -> State {
-        let lanes = [Queue::new(CLOSURES_MAX), Queue::new(LOOKUPS_MAX)];
-        State { process, lanes, threads: 0 }
+impl PoolState {
+    const fn new(process: u32) -> PoolState {
+        let lanes = [JobQueue::new(CLOSURES_MAX), JobQueue::new(LOOKUPS_MAX)];
+        PoolState { process, lanes, threads: 0 }
     }
 
     fn forget_parent(&mut self) {
         let process = std::process::id();
         if self.process != process {
             // The jobs belong to the parent, so this child does not even drop them.
-            std::mem::forget(std::mem::replace(self, State::new(process)));
+            std::mem::forget(std::mem::replace(self, PoolState::new(process)));
         }
     }
 
@@ -342,9 +342,9 @@ impl State {
     }
 }
 
-impl Queue {
-    const fn new(running_max: usize) -> Queue {
-        Queue { jobs: VecDeque::new(), running: 0, running_max }
+impl JobQueue {
+    const fn new(running_max: usize) -> JobQueue {
+        JobQueue { jobs: VecDeque::new(), running: 0, running_max }
     }
 
     /// Whether a job waits and may run.
@@ -393,7 +393,7 @@ mod tests {
 
     #[test]
     fn wanted_threads_are_capped_in_each_lane() {
-        let mut state = State::new(0);
+        let mut state = PoolState::new(0);
         assert_eq!(state.wanted(), 0);
         for _ in 0..2 * CLOSURES_MAX {
             state.lanes[Lane::Closures as usize].jobs.push_back(Box::new(|| ()));

@@ -13,17 +13,17 @@ use std::task::{Context, Poll};
 
 use crate::deferred::Deferred;
 use crate::driver::Driver;
-use crate::executor::{self, Executor};
-use crate::net::resolver::Shared;
+use crate::executor::{self, TaskExecutor};
+use crate::net::resolver::SharedResolver;
 use crate::time::Timers;
 
 /// The parts of a runtime. They do not know each other; `runtime.rs` drives them.
 pub(crate) struct Handle {
-    pub(crate) executor: Executor,
+    pub(crate) executor: TaskExecutor,
     pub(crate) timers: Rc<Timers>,
     pub(crate) driver: Rc<Driver>,
     /// Who is asked for host names; the system unless set.
-    pub(crate) resolver: Option<Shared>,
+    pub(crate) resolver: Option<SharedResolver>,
     pub(crate) turns: Cell<u64>,
     /// What a turn leaves to be done at its end: reused, empty between turns.
     pub(crate) deferred: RefCell<Deferred>,
@@ -59,7 +59,7 @@ pub(crate) struct Entered {
 }
 
 /// Enters a runtime: `spawn` and the rest find it.
-pub(crate) fn enter(handle: &Rc<Handle>) -> Entered {
+pub(crate) fn enter_runtime(handle: &Rc<Handle>) -> Entered {
     let serial = ENTERED.get() + 1;
     ENTERED.set(serial);
     with_stack(|stack| stack.push((serial, handle.clone())));
@@ -146,8 +146,8 @@ pub(crate) fn timers() -> Option<Rc<Timers>> {
 /// Takes one unit of the task's budget, for a future that is ready at once. `Pending`: none is
 /// left, and the task has been woken to come again (SEMANTICS G9).
 #[inline]
-pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
-    executor::spend(cx)
+pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
+    executor::consume_budget(cx)
 }
 
 /// As [`check_home`], for a future: an error is an answer that is ready at once.
@@ -155,7 +155,7 @@ pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
 pub(crate) fn poll_home(driver: &Rc<Driver>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     match check_home(driver) {
         Ok(()) => Poll::Ready(Ok(())),
-        Err(error) => spend(cx).map(|()| Err(error)),
+        Err(error) => consume_budget(cx).map(|()| Err(error)),
     }
 }
 

@@ -63,7 +63,7 @@ impl Metrics {
             overflows: counters.overflows.get(),
             pool_empty: counters.pool_empty.get(),
             accept_errors: counters.accept_errors.get(),
-            parked: counters.parked.get(),
+            parked: counters.unawaited.get(),
             stray_completions: counters.stray_completions.get(),
             polls: executor.polls(),
             turns: turns.get(),

@@ -16,9 +16,9 @@ use std::task::{Context, Poll};
 use crate::context::{self, Entered, Handle};
 use crate::deferred::Deferred;
 use crate::driver::{Backend, Capabilities, Driver, Kernel, Settings, SetupError, Wait};
-use crate::executor::{Executor, JoinHandle, MainTask};
+use crate::executor::{JoinHandle, MainTask, TaskExecutor};
 use crate::metrics::Metrics;
-use crate::net::resolver::{Resolver, Shared};
+use crate::net::resolver::{Resolver, SharedResolver};
 use crate::panics::contain;
 use crate::sys;
 use crate::time::Timers;
@@ -64,7 +64,7 @@ pub struct Builder {
     buffer_count: u32,
     stream_credit: usize,
     budget: u32,
-    resolver: Option<Shared>,
+    resolver: Option<SharedResolver>,
 }
 
 impl Default for Builder {
@@ -147,7 +147,7 @@ impl Builder {
     /// `Send` and `Sync`, because a builder can make runtimes on many threads; the futures of the
     /// resolver need be neither.
     pub fn resolver(mut self, resolver: impl Resolver + Send + Sync + 'static) -> Builder {
-        self.resolver = Some(Shared(Arc::new(resolver)));
+        self.resolver = Some(SharedResolver(Arc::new(resolver)));
         self
     }
 
@@ -196,7 +196,7 @@ impl Builder {
             stream_credit: self.stream_credit,
         };
         let driver = Driver::new(settings)?;
-        let executor = Executor::new(driver.notifier());
+        let executor = TaskExecutor::new(driver.notifier());
         let timers = Rc::new(Timers::new());
         let clock_base_ns = sys::monotonic_ns();
         let handle = Handle {
@@ -271,7 +271,7 @@ impl Runtime {
             );
         };
         self.handle.driver.assert_not_forked();
-        let _entered = context::enter(&self.handle);
+        let _entered = context::enter_runtime(&self.handle);
         let output = {
             let future = pin!(future);
             self.turn_until_ready(future)
@@ -368,7 +368,7 @@ impl Runtime {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn enter(&self) -> EnterGuard<'_> {
-        EnterGuard { _entered: context::enter(&self.handle), runtime: PhantomData }
+        EnterGuard { _entered: context::enter_runtime(&self.handle), runtime: PhantomData }
     }
 
     /// What has been counted since the runtime was made.
@@ -442,7 +442,7 @@ impl Drop for Runtime {
         let Handle { executor, timers, driver, .. } = &*self.handle;
         // Possibly inside another runtime's task: its context comes back when this is done.
         let _turning = context::turn_nested(driver);
-        let _entered = context::enter(&self.handle);
+        let _entered = context::enter_runtime(&self.handle);
         driver.begin_close();
         executor.close();
         timers.clear().into_iter().for_each(|waker| contain(|| drop(waker)));

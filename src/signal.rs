@@ -255,7 +255,7 @@ impl Signal {
                 return Poll::Pending;
             }
         }
-        ready!(context::spend(cx));
+        ready!(context::consume_budget(cx));
         self.seen = self.count();
         Poll::Ready(())
     }
@@ -328,7 +328,7 @@ impl Future for Next {
         match &mut self.signal {
             Ok(signal) => signal.poll_recv(cx).map(Ok),
             Err(error) => {
-                ready!(context::spend(cx));
+                ready!(context::consume_budget(cx));
                 // The first poll returns the error itself, with its errno; later ones its text.
                 let text = error.to_string();
                 let again = io::Error::new(error.kind(), text);

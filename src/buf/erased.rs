@@ -13,18 +13,18 @@ type Words = [usize; 4];
 /// Any `'static` value: in place, or boxed if it does not fit into four words.
 pub(crate) struct Erased {
     words: MaybeUninit<Words>,
-    vtable: &'static Vtable,
+    vtable: &'static BufferVtable,
 }
 
-struct Vtable {
+struct BufferVtable {
     type_id: fn() -> TypeId,
     drop: unsafe fn(*mut Words),
 }
 
-impl Vtable {
+impl BufferVtable {
     #[inline]
-    const fn of<T: 'static>() -> &'static Vtable {
-        const { &Vtable { type_id: TypeId::of::<T>, drop: drop_words::<T> } }
+    const fn of<T: 'static>() -> &'static BufferVtable {
+        const { &BufferVtable { type_id: TypeId::of::<T>, drop: drop_words::<T> } }
     }
 }
 
@@ -64,7 +64,7 @@ impl Erased {
             // SAFETY: a Box is one word, so it fits the words.
             unsafe { words.as_mut_ptr().cast::<Box<T>>().write(Box::new(value)) };
         }
-        Erased { words, vtable: Vtable::of::<T>() }
+        Erased { words, vtable: BufferVtable::of::<T>() }
     }
 
     /// Returns the value. `T` must be the type that was put in, or this panics.
@@ -73,7 +73,8 @@ impl Erased {
         // Comparing the tables is cheap and nearly always enough. But the compiler may have made
         // several copies of a table, so compare the types as well.
         assert!(
-            ptr::eq(self.vtable, Vtable::of::<T>()) || (self.vtable.type_id)() == TypeId::of::<T>(),
+            ptr::eq(self.vtable, BufferVtable::of::<T>())
+                || (self.vtable.type_id)() == TypeId::of::<T>(),
             "an erased value comes back as itself"
         );
         let this = ManuallyDrop::new(self);

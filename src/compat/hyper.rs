@@ -79,7 +79,7 @@ macro_rules! stream {
             /// Ready as soon as all bytes are handed to the stream's send queue, not when they are
             /// out: hyper does not wait for that, and a later wake would be for nothing.
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$door().poll_hand_over(cx)
+                self.$door().poll_submitted(cx)
             }
         }
     )*};
@@ -181,22 +181,22 @@ impl rt::Timer for Timer {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn rt::Sleep>> {
-        Box::pin(Sleep { deadline, place: None })
+        Box::pin(HyperSleep { deadline, place: None })
     }
 }
 
 /// A sleep that is `Send` and `Sync`, as hyper demands. It keeps its runtime and its timer as plain
 /// numbers, and looks them up on the thread that polls it.
-struct Sleep {
+struct HyperSleep {
     deadline: Instant,
     /// The serial of the runtime's timers, and the key of its timer there. The key is stale if the
     /// timer has fired.
     place: Option<(u64, TimerKey)>,
 }
 
-impl rt::Sleep for Sleep {}
+impl rt::Sleep for HyperSleep {}
 
-impl Sleep {
+impl HyperSleep {
     fn poll_with(&mut self, timers: &Timers, cx: &mut Context<'_>) -> Poll<()> {
         match self.place {
             Some((serial, key)) if serial == timers.serial() => {
@@ -221,7 +221,7 @@ impl Sleep {
     }
 }
 
-impl Future for Sleep {
+impl Future for HyperSleep {
     type Output = ();
 
     #[track_caller]
@@ -231,7 +231,7 @@ impl Future for Sleep {
     }
 }
 
-impl Drop for Sleep {
+impl Drop for HyperSleep {
     fn drop(&mut self) {
         let (Some((serial, key)), Some(timers)) = (self.place, context::timers()) else { return };
         if timers.serial() == serial {

@@ -20,7 +20,7 @@ use io_uring::types::BufRingEntry;
 use crate::sys::Mapping;
 
 /// The buffers of one runtime, and which of them are free.
-pub(crate) struct Pool {
+pub(crate) struct BufferPool {
     picker: Picker,
     memory: Mapping,
     buffer_len: usize,
@@ -47,20 +47,20 @@ impl Picker {
     }
 }
 
-impl Pool {
+impl BufferPool {
     /// `count` buffers of `buffer_len` bytes for the kernel to pick from, not yet registered.
-    pub(super) fn for_kernel(buffer_len: usize, count: u16) -> io::Result<Rc<Pool>> {
-        Pool::new(buffer_len, count, Picker::kernel(count)?)
+    pub(super) fn for_kernel(buffer_len: usize, count: u16) -> io::Result<Rc<BufferPool>> {
+        BufferPool::new(buffer_len, count, Picker::kernel(count)?)
     }
 
     /// `count` buffers of `buffer_len` bytes for [`pick`](Self::pick).
-    pub(super) fn for_engine(buffer_len: usize, count: u16) -> io::Result<Rc<Pool>> {
-        Pool::new(buffer_len, count, Picker::Engine { free: RefCell::default() })
+    pub(super) fn for_engine(buffer_len: usize, count: u16) -> io::Result<Rc<BufferPool>> {
+        BufferPool::new(buffer_len, count, Picker::Engine { free: RefCell::default() })
     }
 
-    fn new(buffer_len: usize, count: u16, picker: Picker) -> io::Result<Rc<Pool>> {
+    fn new(buffer_len: usize, count: u16, picker: Picker) -> io::Result<Rc<BufferPool>> {
         assert!(count.is_power_of_two() && buffer_len > 0, "checked by the builder");
-        let pool = Pool {
+        let pool = BufferPool {
             picker,
             memory: Mapping::new(usize::from(count) * buffer_len)?,
             buffer_len,
@@ -202,7 +202,7 @@ const HEAP_COST: usize = 128;
 enum Storage {
     /// The number in 32 bits: halves of words are slow to move.
     Pooled {
-        pool: Rc<Pool>,
+        pool: Rc<BufferPool>,
         bid: u32,
     },
     Heap(Rc<UnsafeCell<Vec<u8>>>),
@@ -429,11 +429,11 @@ impl From<Chunk> for bytes::Bytes {
 mod tests {
     use super::*;
 
-    fn pool(count: u16) -> Rc<Pool> {
-        Pool::for_kernel(64, count).expect("a little memory")
+    fn pool(count: u16) -> Rc<BufferPool> {
+        BufferPool::for_kernel(64, count).expect("a little memory")
     }
 
-    fn told(pool: &Pool) -> u16 {
+    fn told(pool: &BufferPool) -> u16 {
         match &pool.picker {
             Picker::Kernel { tail, .. } => tail.get(),
             Picker::Engine { .. } => unreachable!("made for the kernel"),
@@ -442,7 +442,7 @@ mod tests {
 
     #[test]
     fn the_engine_picks_the_buffer_that_came_back_last() {
-        let pool = Pool::for_engine(64, 4).expect("a little memory");
+        let pool = BufferPool::for_engine(64, 4).expect("a little memory");
         let take = || {
             let (bid, _) = pool.first_free().expect("one is free");
             pool.pick(bid);

@@ -150,3 +150,72 @@ impl Drop for UntilShortage<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::{Wake, Waker};
+
+    use super::super::{Backend, Settings};
+    use super::*;
+
+    #[derive(Default)]
+    struct WakeCount(AtomicUsize);
+
+    impl Wake for WakeCount {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn driver() -> Rc<Driver> {
+        let settings = Settings {
+            backend: Backend::Epoll,
+            pretended: None,
+            entries: 2,
+            completion_entries: 2,
+            buffer_len: 64,
+            buffer_count: 2,
+            stream_credit: 64,
+        };
+        Driver::new(settings).unwrap_or_else(|error| panic!("epoll does not start: {error}"))
+    }
+
+    #[test]
+    fn a_shortage_wakes_each_future_that_can_spare_a_descriptor() {
+        let driver = driver();
+        let wakes = Arc::new(WakeCount::default());
+        let waker = Waker::from(wakes.clone());
+        let cx = &mut Context::from_waker(&waker);
+        let [mut first, mut second] = [UntilShortage::new(&driver), UntilShortage::new(&driver)];
+        assert!(first.poll(cx).is_pending() && second.poll(cx).is_pending());
+        driver.note_shortage(libc::ECONNRESET);
+        assert_eq!(wakes.0.load(Relaxed), 0, "another error is no shortage");
+        drop(second);
+        driver.note_shortage(libc::EMFILE);
+        assert_eq!(wakes.0.load(Relaxed), 1, "the future that was dropped is not woken");
+        assert!(first.poll(cx).is_ready());
+        assert!(UntilShortage::new(&driver).poll(cx).is_pending(), "it begins after the shortage");
+        driver.close();
+    }
+
+    #[test]
+    fn a_closed_descriptor_wakes_each_future_that_found_none() {
+        let driver = driver();
+        let wakes = Arc::new(WakeCount::default());
+        let waker = Waker::from(wakes.clone());
+        let cx = &mut Context::from_waker(&waker);
+        let (mut stays, mut goes) = (None, None);
+        driver.wait_for_close(&mut stays, cx);
+        driver.wait_for_close(&mut goes, cx);
+        driver.stop_waiting_for_close(goes);
+        let before = driver.closed_descriptors();
+        driver.descriptor_closed();
+        assert_eq!((driver.closed_descriptors() - before, wakes.0.load(Relaxed)), (1, 1));
+        driver.descriptor_closed();
+        assert_eq!(wakes.0.load(Relaxed), 1, "each wait is woken once");
+        driver.close();
+    }
+}

@@ -23,11 +23,11 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue};
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use super::epoll::Epoll;
 use super::op::{Completion, Op, Request, Target, Token};
 use super::probe::{self, SetupError};
-use super::ring::{Ring, Sleep};
+use super::ring::{Ring, SleepLimit};
 use super::{BUFFER_GROUP, CANCEL, Settings, trial};
 
 const REGISTERING: &str = "registering the receive buffers";
@@ -39,7 +39,7 @@ pub(super) enum Engine {
 }
 
 /// What became of something that the ring is to be told.
-pub(super) enum Told {
+pub(super) enum Pushed {
     Yes,
     /// There is no room: it is to be pushed again, in order.
     Full(squeue::Entry),
@@ -47,12 +47,12 @@ pub(super) enum Told {
 
 impl Engine {
     /// A ring, and the pool that its receives pick from.
-    pub(super) fn ring(settings: &Settings) -> Result<(Engine, Rc<Pool>), SetupError> {
+    pub(super) fn ring(settings: &Settings) -> Result<(Engine, Rc<BufferPool>), SetupError> {
         let mut ring =
             Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
-        let pool = Pool::for_kernel(settings.buffer_len, settings.buffer_count);
+        let pool = BufferPool::for_kernel(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
-        probe::with_patience(|| ring.register_pool(&pool, BUFFER_GROUP))
+        probe::retry_on_enomem(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
         let trial = trial::multishot_recv_is_whole(&ring, &pool, settings.pretended);
         ring.found_multishot_recv(trial.map_err(|error| {
@@ -66,8 +66,8 @@ impl Engine {
     pub(super) fn epoll(
         settings: &Settings,
         eventfd: BorrowedFd<'_>,
-    ) -> Result<(Engine, Rc<Pool>), SetupError> {
-        let pool = Pool::for_engine(settings.buffer_len, settings.buffer_count);
+    ) -> Result<(Engine, Rc<BufferPool>), SetupError> {
+        let pool = BufferPool::for_engine(settings.buffer_len, settings.buffer_count);
         let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
         let epoll = Epoll::new(pool.clone(), eventfd, settings.may_wait_exactly());
         let epoll = epoll.map_err(|error| SetupError::at("epoll_create1", &error))?;
@@ -87,18 +87,18 @@ impl Engine {
 
     /// Takes a request over that has to wait, of which `sent` bytes went out in an attempt.
     #[inline]
-    pub(super) fn start<R: Request>(&self, target: &Target, sent: u32, token: Token) -> Told {
+    pub(super) fn start<R: Request>(&self, target: &Target, sent: u32, token: Token) -> Pushed {
         match self {
             Engine::Ring(_) => self.push(R::entry(target).user_data(token.to_user_data())),
             Engine::Epoll(epoll) => {
                 epoll.wait_for::<R>(token.to_user_data(), *target, sent);
-                Told::Yes
+                Pushed::Yes
             }
         }
     }
 
     /// Asks for a request to end.
-    pub(super) fn cancel(&self, token: Token) -> Told {
+    pub(super) fn cancel(&self, token: Token) -> Pushed {
         match self {
             Engine::Ring(_) => {
                 let cancel = opcode::AsyncCancel::new(token.to_user_data()).build();
@@ -106,7 +106,7 @@ impl Engine {
             }
             Engine::Epoll(epoll) => {
                 epoll.cancel(token.to_user_data());
-                Told::Yes
+                Pushed::Yes
             }
         }
     }
@@ -121,10 +121,10 @@ impl Engine {
 
     /// Writes a submission of the driver's own. Nothing is pushed to epoll.
     #[inline]
-    pub(super) fn push(&self, entry: squeue::Entry) -> Told {
+    pub(super) fn push(&self, entry: squeue::Entry) -> Pushed {
         match self {
-            Engine::Ring(ring) if ring.push(&entry) => Told::Yes,
-            Engine::Ring(_) => Told::Full(entry),
+            Engine::Ring(ring) if ring.push(&entry) => Pushed::Yes,
+            Engine::Ring(_) => Pushed::Full(entry),
             Engine::Epoll(_) => unreachable!("nothing is pushed to epoll"),
         }
     }
@@ -167,7 +167,7 @@ impl Engine {
     /// One system call: submits what there is to submit, and waits for `want` completions, or not
     /// at all. How many submissions the kernel took; with an error nothing is lost.
     #[inline]
-    pub(super) fn enter(&self, want: u32, sleep: Sleep) -> io::Result<u32> {
+    pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> io::Result<u32> {
         match self {
             Engine::Ring(ring) => ring.enter(want, sleep),
             Engine::Epoll(epoll) => epoll.wait((want > 0).then_some(sleep)).map(|()| 0),

@@ -25,9 +25,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use super::op::{Attempt, Completion, Interest, Request, Target};
-use super::ring::Sleep;
+use super::ring::SleepLimit;
 use super::{NOTIFIED, count};
 use crate::sys;
 
@@ -48,20 +48,54 @@ const WRITE_STEADY: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 pub(super) struct Epoll {
     set: OwnedFd,
-    pool: Rc<Pool>,
-    /// By their numbers, as far as any had an op.
+    pool: Rc<BufferPool>,
+    /// By their numbers, up to the highest that had an op.
     descriptors: RefCell<Vec<Descriptor>>,
-    /// Which descriptor an op waits for, by the op's index.
-    places: RefCell<Vec<RawFd>>,
-    /// How many ops wait.
-    waiting: Cell<usize>,
-    /// How many system calls were made, those that wait apart.
+    waiting: WaitList,
+    /// How many system calls were made. Those that wait for events are not counted.
     calls: Cell<u64>,
-    /// There is no epoll_pwait2(2), or it is not to be used.
+    /// epoll_pwait2(2) does not exist here, or must not be used.
     is_coarse: Cell<bool>,
     events: RefCell<Events>,
     /// Answers of cancelled ops; bounded by the ops in flight.
     answers: RefCell<VecDeque<(u64, Completion)>>,
+}
+
+/// The requests that wait for their descriptors.
+#[derive(Default)]
+struct WaitList {
+    /// Which descriptor a request waits for, by the index of its op in the table.
+    fds: RefCell<Vec<RawFd>>,
+    /// How many requests wait.
+    len: Cell<usize>,
+}
+
+impl WaitList {
+    #[inline]
+    fn add(&self, user_data: u64, fd: RawFd) {
+        let index = index_of(user_data);
+        let mut fds = self.fds.borrow_mut();
+        if fds.len() <= index {
+            fds.resize(index + 1, -1);
+        }
+        fds[index] = fd;
+        self.len.set(self.len.get() + 1);
+    }
+
+    /// The descriptor that this op waits for, or waited for last.
+    fn fd(&self, user_data: u64) -> Option<RawFd> {
+        self.fds.borrow().get(index_of(user_data)).copied()
+    }
+
+    /// A request does not wait any more.
+    #[inline]
+    fn remove_one(&self) {
+        self.len.set(self.len.get() - 1);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len.get() == 0
+    }
 }
 
 /// What is known of a descriptor.
@@ -89,10 +123,22 @@ struct Side {
     ready: bool,
     /// Only EAGAIN shows from now on that it is not.
     steady: bool,
-    op: Option<Waiting>,
+    request: Option<WaitingRequest>,
 }
 
 impl Side {
+    /// Notes the flags of an event. False: it is not about this side. `ready` and `steady` are the
+    /// flags that say so of it.
+    #[inline]
+    fn note_edge(&mut self, flags: u32, ready: u32, steady: u32) -> bool {
+        if flags & ready == 0 {
+            return false;
+        }
+        self.ready = true;
+        self.steady |= flags & steady != 0;
+        true
+    }
+
     /// What an attempt says of the descriptor; its answer, if it has one, where `sent` bytes went out
     /// before.
     #[inline]
@@ -109,20 +155,20 @@ impl Side {
 impl Default for Side {
     /// Not known, and so to be tried.
     fn default() -> Side {
-        Side { ready: true, steady: false, op: None }
+        Side { ready: true, steady: false, request: None }
     }
 }
 
 /// A request that would block.
-pub(super) struct Waiting {
+pub(super) struct WaitingRequest {
     user_data: u64,
     target: Target,
-    attempt: unsafe fn(&mut Target, &Pool) -> Attempt,
+    attempt: unsafe fn(&mut Target, &BufferPool) -> Attempt,
     /// How many bytes went out so far.
     sent: u32,
 }
 
-impl Waiting {
+impl WaitingRequest {
     fn cancelled(&self) -> Completion {
         match self.sent {
             0 => Completion::cancelled(),
@@ -141,7 +187,11 @@ struct Events {
 impl Epoll {
     /// `notifier`: an eventfd whose writes end a wait; it is never read. `exact`: whether epoll_pwait2(2)
     /// may be tried.
-    pub(super) fn new(pool: Rc<Pool>, notifier: BorrowedFd<'_>, exact: bool) -> io::Result<Epoll> {
+    pub(super) fn new(
+        pool: Rc<BufferPool>,
+        notifier: BorrowedFd<'_>,
+        exact: bool,
+    ) -> io::Result<Epoll> {
         let set = sys::epoll()?;
         let notifier = notifier.as_raw_fd();
         sys::epoll_add(set.as_fd(), notifier, (libc::EPOLLIN | libc::EPOLLET) as u32, NOTIFIED)?;
@@ -150,8 +200,7 @@ impl Epoll {
             set,
             pool,
             descriptors: RefCell::default(),
-            places: RefCell::default(),
-            waiting: Cell::new(0),
+            waiting: WaitList::default(),
             calls: Cell::new(0),
             is_coarse: Cell::new(!exact),
             events: RefCell::new(Events { list, next: 0, end: 0 }),
@@ -203,24 +252,18 @@ impl Epoll {
     /// Keeps a request until its descriptor is ready.
     #[inline]
     pub(super) fn wait_for<R: Request>(&self, user_data: u64, target: Target, sent: u32) {
-        let waiting = Waiting { user_data, target, attempt: R::attempt, sent };
-        let number = target.fd;
-        let index = index_of(user_data);
-        let mut places = self.places.borrow_mut();
-        if places.len() <= index {
-            places.resize(index + 1, -1);
-        }
-        places[index] = number;
+        let request = WaitingRequest { user_data, target, attempt: R::attempt, sent };
         let mut descriptors = self.descriptors.borrow_mut();
-        let other = known(&mut descriptors, number).side(R::INTEREST).op.replace(waiting);
+        let side = known(&mut descriptors, target.fd).side(R::INTEREST);
+        let other = side.request.replace(request);
         assert!(other.is_none(), "an object has one op of each kind in flight");
-        self.waiting.set(self.waiting.get() + 1);
+        self.waiting.add(user_data, target.fd);
     }
 
     /// Takes a request back; what it has done so far is its answer.
     pub(super) fn cancel(&self, user_data: u64) {
-        if let Some(waiting) = self.take(user_data) {
-            self.answers.borrow_mut().push_back((user_data, waiting.cancelled()));
+        if let Some(request) = self.take(user_data) {
+            self.answers.borrow_mut().push_back((user_data, request.cancelled()));
         }
     }
 
@@ -229,15 +272,14 @@ impl Epoll {
         self.take(user_data).is_some()
     }
 
-    fn take(&self, user_data: u64) -> Option<Waiting> {
-        let number = *self.places.borrow().get(index_of(user_data))?;
+    fn take(&self, user_data: u64) -> Option<WaitingRequest> {
+        let fd = self.waiting.fd(user_data)?;
         let mut descriptors = self.descriptors.borrow_mut();
-        let descriptor = descriptors.get_mut(number as usize)?;
-        let is_it = |waiting: &mut Waiting| waiting.user_data == user_data;
-        let taken =
-            descriptor.read.op.take_if(is_it).or_else(|| descriptor.write.op.take_if(is_it));
-        self.waiting.set(self.waiting.get() - usize::from(taken.is_some()));
-        taken
+        let Descriptor { read, write, .. } = descriptors.get_mut(fd as usize)?;
+        let is_it = |request: &mut WaitingRequest| request.user_data == user_data;
+        let taken = read.request.take_if(is_it).or_else(|| write.request.take_if(is_it))?;
+        self.waiting.remove_one();
+        Some(taken)
     }
 
     /// Forgets a descriptor that is about to be closed or given away. Left in the set, a duplicate
@@ -246,7 +288,7 @@ impl Epoll {
         let fd = fd.as_raw_fd();
         let mut descriptors = self.descriptors.borrow_mut();
         let Some(descriptor) = descriptors.get_mut(fd as usize) else { return };
-        debug_assert!(descriptor.read.op.is_none() && descriptor.write.op.is_none());
+        debug_assert!(descriptor.read.request.is_none() && descriptor.write.request.is_none());
         if descriptor.is_registered {
             count(&self.calls, 1);
             sys::epoll_del(self.set.as_fd(), fd);
@@ -261,7 +303,7 @@ impl Epoll {
 
     /// Whether a wait could bring anything, or an answer is there already.
     pub(super) fn has_work(&self) -> bool {
-        self.waiting.get() > 0 || self.has_answers()
+        !self.waiting.is_empty() || self.has_answers()
     }
 
     /// Whether answers wait to be handed over.
@@ -271,7 +313,7 @@ impl Epoll {
 
     /// Fetches events, for as long as `sleep` says; not at all with answers at hand. Events that
     /// were not handled yet come first.
-    pub(super) fn wait(&self, sleep: Option<Sleep>) -> io::Result<()> {
+    pub(super) fn wait(&self, sleep: Option<SleepLimit>) -> io::Result<()> {
         let mut events = self.events.borrow_mut();
         if events.next < events.end {
             return Ok(());
@@ -282,12 +324,16 @@ impl Epoll {
         Ok(())
     }
 
-    fn fetch(&self, list: &mut [libc::epoll_event], sleep: Option<Sleep>) -> io::Result<usize> {
+    fn fetch(
+        &self,
+        list: &mut [libc::epoll_event],
+        sleep: Option<SleepLimit>,
+    ) -> io::Result<usize> {
         let set = self.set.as_fd();
         let left = match sleep {
             None => Duration::ZERO,
-            Some(Sleep::Long) => return sys::epoll_wait(set, list, None),
-            Some(Sleep::Until(deadline)) => {
+            Some(SleepLimit::Long) => return sys::epoll_wait(set, list, None),
+            Some(SleepLimit::Until(deadline)) => {
                 Duration::from_nanos(deadline.saturating_sub(sys::monotonic_ns())).min(SLEEP_MAX)
             }
         };
@@ -349,22 +395,20 @@ impl Epoll {
         ready: u32,
         steady: u32,
     ) -> Option<(u64, Completion)> {
-        if flags & ready == 0 {
+        if !side.note_edge(flags, ready, steady) {
             return None;
         }
-        side.ready = true;
-        side.steady |= flags & steady != 0;
-        let waiting = side.op.as_mut()?;
+        let request = side.request.as_mut()?;
         count(&self.calls, 1);
-        let left = waiting.target.len;
+        let left = request.target.len;
         // SAFETY: the op's memory is in the table until it is answered, and nobody else uses it
         // meanwhile (invariant 1).
-        let attempt = unsafe { (waiting.attempt)(&mut waiting.target, &self.pool) };
-        waiting.sent += (left - waiting.target.len) as u32;
-        let (user_data, sent) = (waiting.user_data, waiting.sent);
+        let attempt = unsafe { (request.attempt)(&mut request.target, &self.pool) };
+        request.sent += (left - request.target.len) as u32;
+        let (user_data, sent) = (request.user_data, request.sent);
         let done = side.note(attempt, sent)?;
-        side.op = None;
-        self.waiting.set(self.waiting.get() - 1);
+        side.request = None;
+        self.waiting.remove_one();
         Some((user_data, done))
     }
 }
@@ -382,4 +426,69 @@ fn known(descriptors: &mut Vec<Descriptor>, fd: RawFd) -> &mut Descriptor {
 /// The index of an op in its table.
 fn index_of(user_data: u64) -> usize {
     user_data as u32 as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::op::testing::{self, WaitRequest};
+    use super::*;
+
+    #[test]
+    fn an_attempt_tells_whether_its_side_is_still_ready() {
+        let some = || Attempt::over(Ok(3));
+        let failed = Attempt::over(Err(libc::ECONNRESET));
+        // What was seen before, the attempt, bytes sent before; then: ready, the answer.
+        for (index, (steady, attempt, sent, ready, answer)) in [
+            (false, some(), 0, true, Some(Ok(3))),
+            (false, some().drained(true), 0, false, Some(Ok(3))),
+            (true, some().drained(true), 0, true, Some(Ok(3))),
+            (false, Attempt::BLOCKED, 0, false, None),
+            (true, Attempt::BLOCKED, 0, false, None),
+            (false, Attempt::BLOCKED, 5, false, None),
+            (false, some(), 5, true, Some(Ok(8))),
+            (false, failed, 0, true, Some(Err(libc::ECONNRESET))),
+            (false, failed, 5, true, Some(Ok(5))), // the next attempt fails
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let mut side = Side { steady, ..Side::default() };
+            let done = side.note(attempt, sent);
+            assert_eq!(done.map(Completion::result), answer, "row {index}");
+            assert_eq!((side.ready, side.steady), (ready, steady), "row {index}");
+        }
+    }
+
+    #[test]
+    fn an_edge_is_of_one_side_or_of_both() {
+        let [reading, writing] = [(READ_READY, READ_STEADY), (WRITE_READY, WRITE_STEADY)];
+        // The flag of an event; whether it makes each side ready, and keeps it so after a short receive.
+        for (flag, read, write) in [
+            (libc::EPOLLIN, (true, false), (false, false)),
+            (libc::EPOLLPRI, (true, true), (false, false)),
+            (libc::EPOLLRDHUP, (true, true), (false, false)),
+            (libc::EPOLLOUT, (false, false), (true, false)),
+            (libc::EPOLLHUP, (true, true), (true, true)),
+            (libc::EPOLLERR, (true, true), (true, true)),
+        ] {
+            for ((ready, steady), wanted) in [(reading, read), (writing, write)] {
+                let mut side = Side { ready: false, ..Side::default() };
+                let is_about = side.note_edge(flag as u32, ready, steady);
+                assert_eq!(is_about, wanted.0, "flag {flag:#x}");
+                assert_eq!((side.ready, side.steady), wanted, "flag {flag:#x}");
+                side.note(Attempt::over(Ok(1)).drained(true), 0);
+                assert_eq!(side.ready, wanted.1, "flag {flag:#x}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_that_is_cancelled_answers_with_what_went_out() {
+        let target = testing::wait(5).target;
+        for (sent, answer) in [(0, Err(libc::ECANCELED)), (7, Ok(7))] {
+            let request =
+                WaitingRequest { user_data: 1, target, attempt: WaitRequest::attempt, sent };
+            assert_eq!(request.cancelled().result(), answer);
+        }
+    }
 }

@@ -41,8 +41,8 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
+pub(crate) use buffer_ring::BufferPool;
 pub use buffer_ring::Chunk;
-pub(crate) use buffer_ring::Pool;
 pub use capabilities::{Capabilities, Feature, Support};
 use descriptors::Descriptors;
 pub(crate) use descriptors::UntilShortage;
@@ -53,7 +53,7 @@ pub(crate) use op::{
 };
 pub use probe::{Backend, ParseBackendError, SetupError};
 pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};
-use ring::Sleep;
+use ring::SleepLimit;
 pub(crate) use ring::errnos_of_empty_calls;
 use sleeper::Sleeper;
 use submissions::Submissions;
@@ -72,7 +72,7 @@ const CANCEL: u64 = u64::MAX;
 const NOTIFIED: u64 = u64::MAX - 1;
 
 /// How long a wait for ops that are about to end may sleep in one enter.
-const SETTLE_SLICE: Duration = Duration::from_millis(100);
+const CANCEL_WAIT_SLICE: Duration = Duration::from_millis(100);
 
 /// Sizes and limits, from the builder.
 #[derive(Clone, Debug)]
@@ -94,7 +94,7 @@ impl Settings {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DriverState {
     Open,
     /// Teardown has begun: nothing new is taken.
     Closing,
@@ -124,7 +124,7 @@ pub(crate) struct Counters {
     pub(crate) stray_completions: Cell<u64>,
     pub(crate) accept_errors: Cell<u64>,
     /// Answers that came while nobody waited for them.
-    pub(crate) parked: Cell<u64>,
+    pub(crate) unawaited: Cell<u64>,
 }
 
 /// Adds to a counter.
@@ -137,8 +137,8 @@ pub(crate) struct Driver {
     submissions: Submissions,
     descriptors: Descriptors,
     sleeper: Sleeper,
-    pool: Rc<Pool>,
-    state: Cell<State>,
+    pool: Rc<BufferPool>,
+    state: Cell<DriverState>,
     /// What was left to be done outside a turn: the next turn does it.
     deferred: RefCell<Deferred>,
     fork: ForkMark,
@@ -177,7 +177,7 @@ impl Driver {
             descriptors: Descriptors::default(),
             sleeper,
             pool,
-            state: Cell::new(State::Open),
+            state: Cell::new(DriverState::Open),
             deferred: RefCell::default(),
             fork,
             setup: Setup { settings, has_multishot_recv, refused },
@@ -189,7 +189,7 @@ impl Driver {
         self.sleeper.notifier()
     }
 
-    pub(crate) fn pool(&self) -> &Rc<Pool> {
+    pub(crate) fn pool(&self) -> &Rc<BufferPool> {
         &self.pool
     }
 
@@ -261,21 +261,21 @@ impl Driver {
 
     /// Whether there is an engine that completes ops.
     fn is_in_use(&self) -> bool {
-        matches!(self.state.get(), State::Open | State::Closing)
+        matches!(self.state.get(), DriverState::Open | DriverState::Closing)
     }
 
     /// Whether ops are taken.
     #[inline]
     pub(crate) fn is_open(&self) -> bool {
-        self.state.get() == State::Open
+        self.state.get() == DriverState::Open
     }
 
     /// Whether ops are taken; if not, why.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.state.get() {
-            State::Open => Ok(()),
-            State::Closing | State::Gone => Err(gone()),
-            State::Broken(errno) => Err(broken(errno, self.backend())),
+            DriverState::Open => Ok(()),
+            DriverState::Closing | DriverState::Gone => Err(gone()),
+            DriverState::Broken(errno) => Err(broken(errno, self.backend())),
         }
     }
 
@@ -292,7 +292,7 @@ impl Driver {
     ) -> Submitted {
         match self.attempt(&mut op) {
             Some(done) => Submitted::Answered(done, op.payload),
-            None => Submitted::InFlight(self.submit_tried(op, owner, role)),
+            None => Submitted::InFlight(self.submit_after_attempt(op, owner, role)),
         }
     }
 
@@ -302,7 +302,7 @@ impl Driver {
     #[inline]
     pub(crate) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
-        op.tried = true;
+        op.attempted = true;
         if !self.submissions.is_epoll() {
             return None;
         }
@@ -313,13 +313,13 @@ impl Driver {
     /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) without an
     /// answer.
     #[inline]
-    pub(crate) fn submit_tried<R: Request>(
+    pub(crate) fn submit_after_attempt<R: Request>(
         &self,
         op: Op<R>,
         owner: Rc<dyn Owner>,
         role: Role,
     ) -> Token {
-        assert!(op.tried, "an engine that tries first would not know the descriptor");
+        assert!(op.attempted, "an engine that tries first would not know the descriptor");
         self.assert_not_forked();
         self.submissions.start(op, owner, role)
     }
@@ -331,7 +331,7 @@ impl Driver {
     }
 
     /// Asks for an op to end. The cancel goes out when the tasks have been polled, unless
-    /// [`keep`](Self::keep) takes it back before; it is never lost.
+    /// [`undo_cancel`](Self::undo_cancel) takes it back before; it is never lost.
     pub(crate) fn cancel(&self, token: Token) {
         self.submissions.ask_cancel(token, false);
     }
@@ -342,37 +342,37 @@ impl Driver {
     }
 
     /// Takes a cancel back; false if it is out, or the op has ended.
-    pub(crate) fn keep(&self, token: Token) -> bool {
-        self.submissions.keep(token)
+    pub(crate) fn undo_cancel(&self, token: Token) -> bool {
+        self.submissions.undo_cancel(token)
     }
 
     /// Ends an op now: cancels it and handles completions until its terminal one was. Wakers of
     /// others wait for the next turn (SEMANTICS G7). Only for sockets, whose ops end in one enter.
-    pub(crate) fn settle(&self, token: Token) {
+    pub(crate) fn cancel_and_wait(&self, token: Token) {
         self.assert_not_forked();
         self.cancel_before_sleep(token);
         let mut deferred = Deferred::default();
         while self.submissions.is_live(token) && self.is_in_use() {
             self.submissions.send_cancels();
-            self.end_owed(&mut deferred);
+            self.end_before_sleep(&mut deferred);
         }
-        self.finish(deferred);
+        self.run_deferred(deferred);
     }
 
     /// Does what a change outside the turn left to be done. Values are dropped now; wakers are woken
     /// in the next turn (SEMANTICS G7). No borrow may be held.
     #[inline]
-    pub(crate) fn finish(&self, deferred: Deferred) {
+    pub(crate) fn run_deferred(&self, deferred: Deferred) {
         if deferred.is_untouched() {
             mem::forget(deferred); // it holds no memory: the usual case pays for no destructor
         } else {
-            self.finish_some(deferred);
+            self.run_deferred_slowly(deferred);
         }
     }
 
     #[cold]
-    fn finish_some(&self, mut deferred: Deferred) {
-        if self.state.get() == State::Gone {
+    fn run_deferred_slowly(&self, mut deferred: Deferred) {
+        if self.state.get() == DriverState::Gone {
             deferred.run(); // there is no next turn
         } else {
             deferred.drop_values();
@@ -388,23 +388,23 @@ impl Driver {
     pub(crate) fn park(&self, wait: Wait, deferred: &mut Deferred) {
         self.assert_not_forked();
         deferred.append(&mut self.deferred.borrow_mut());
-        if let State::Broken(_) = self.state.get() {
+        if let DriverState::Broken(_) = self.state.get() {
             let wait = if deferred.is_empty() { wait } else { Wait::No };
             return self.sleeper.sleep_without_engine(wait);
         }
         self.sleeper.arm(&self.submissions);
         self.submissions.send_cancels();
-        self.end_owed(deferred);
+        self.end_before_sleep(deferred);
         match wait {
             Wait::Until(deadline) if deferred.is_empty() => {
                 if self.sleeper.handshake().park() {
-                    self.enter(1, deadline.map_or(Sleep::Long, Sleep::Until));
+                    self.enter(1, deadline.map_or(SleepLimit::Long, SleepLimit::Until));
                 } else {
-                    self.enter(0, Sleep::Long);
+                    self.enter(0, SleepLimit::Long);
                 }
                 self.sleeper.handshake().unpark();
             }
-            _ if self.submissions.with_engine(Engine::has_work) => self.enter(0, Sleep::Long),
+            _ if self.submissions.with_engine(Engine::has_work) => self.enter(0, SleepLimit::Long),
             _ => return,
         }
         self.reap(deferred);
@@ -414,26 +414,26 @@ impl Driver {
 
     /// Enters until the ops that are not to outlive this turn have ended. One enter, as far as
     /// sockets go; an op that takes longer is left to the turns that follow.
-    fn end_owed(&self, deferred: &mut Deferred) {
+    fn end_before_sleep(&self, deferred: &mut Deferred) {
         loop {
-            let owed = self.submissions.owed();
-            if owed == 0 || !self.is_in_use() {
+            let left = self.submissions.blocking_sleep();
+            if left == 0 || !self.is_in_use() {
                 return;
             }
-            let patience = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
+            let patience = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
             if !self.submissions.with_engine(Engine::has_answers) {
-                self.enter(owed as u32, Sleep::Until(patience));
+                self.enter(left as u32, SleepLimit::Until(patience));
             }
             self.reap(deferred);
             self.submissions.send_cancels();
-            if self.submissions.owed() >= owed && sys::monotonic_ns() >= patience {
+            if self.submissions.blocking_sleep() >= left && sys::monotonic_ns() >= patience {
                 return;
             }
         }
     }
 
     #[inline]
-    fn enter(&self, want: u32, sleep: Sleep) {
+    fn enter(&self, want: u32, sleep: SleepLimit) {
         if let Err(errno) = self.submissions.enter(want, sleep) {
             self.fail(errno);
         }
@@ -449,7 +449,7 @@ impl Driver {
             }
             // More waits in the kernel, in order; it moves over when we ask.
             count(&self.counters().overflows, 1);
-            self.enter(0, Sleep::Long);
+            self.enter(0, SleepLimit::Long);
             if !self.is_in_use() {
                 return;
             }

@@ -18,7 +18,7 @@ use std::rc::Rc;
 
 use io_uring::{cqueue, squeue};
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use crate::buf::{Batch, Fill, Outgoing};
 use crate::deferred::Deferred;
 use crate::sys::addr::SockAddr;
@@ -121,7 +121,7 @@ pub(crate) trait Request {
     /// # Safety
     /// What `target` points to is there, and nobody else uses it.
     #[allow(unsafe_code)]
-    unsafe fn attempt(target: &mut Target, pool: &Pool) -> Attempt;
+    unsafe fn attempt(target: &mut Target, pool: &BufferPool) -> Attempt;
 }
 
 /// One request with the memory that it points to: a [`Payload`], which the driver can take over, or
@@ -132,7 +132,7 @@ pub(crate) struct Op<R, P = Payload> {
     /// How many bytes an attempt has sent that could not send all.
     pub(super) sent: u32,
     /// There was an attempt, and it must wait.
-    pub(super) tried: bool,
+    pub(super) attempted: bool,
     request: PhantomData<R>,
 }
 
@@ -143,7 +143,7 @@ impl<R: Request, P> Op<R, P> {
     #[allow(unsafe_code)]
     #[inline]
     pub(crate) unsafe fn new(target: Target, payload: P) -> Op<R, P> {
-        Op { target, payload, sent: 0, tried: false, request: PhantomData }
+        Op { target, payload, sent: 0, attempted: false, request: PhantomData }
     }
 
     /// How many bytes an attempt has sent that could not send all.
@@ -161,7 +161,7 @@ impl<R: Request, P> Op<R, P> {
     /// There was an attempt at the same request: `sent` bytes went out, at most `left` are to follow.
     pub(crate) fn note_attempt(&mut self, left: usize, sent: u32) {
         self.target.len = self.target.len.min(left);
-        (self.sent, self.tried) = (sent, true);
+        (self.sent, self.attempted) = (sent, true);
     }
 }
 
@@ -174,8 +174,10 @@ pub(crate) enum Submitted {
 }
 
 /// Memory of an op in flight. In `Rc`, not `Box`: a box may not be moved while others point into it.
+#[derive(Default)]
 pub(crate) enum Payload {
     /// The request points to nothing, or to provided buffers.
+    #[default]
     None,
     /// A caller's buffer that is received into.
     Fill(Rc<Fill<dyn Any>>),
@@ -200,12 +202,6 @@ impl Payload {
                 None
             }
         }
-    }
-}
-
-impl Default for Payload {
-    fn default() -> Payload {
-        Payload::None
     }
 }
 
@@ -311,4 +307,37 @@ pub(crate) fn is_retried(errno: i32) -> bool {
 /// The error of an errno, as every call of this crate reports it.
 pub(crate) fn error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
+}
+
+/// What the tests of this folder put into the table and the engines.
+#[cfg(test)]
+#[allow(unsafe_code)]
+pub(super) mod testing {
+    use super::*;
+
+    pub(in crate::driver) struct NoOwner;
+
+    impl Owner for NoOwner {
+        fn complete(self: Rc<Self>, _: Role, _: Completion, _: &mut Payload, _: &mut Deferred) {}
+    }
+
+    /// A request that waits until it is cancelled.
+    pub(in crate::driver) enum WaitRequest {}
+
+    impl Request for WaitRequest {
+        const INTEREST: Interest = Interest::Read;
+
+        fn entry(_: &Target) -> squeue::Entry {
+            unreachable!("the tests use it with epoll only")
+        }
+
+        unsafe fn attempt(_: &mut Target, _: &BufferPool) -> Attempt {
+            Attempt::BLOCKED
+        }
+    }
+
+    pub(in crate::driver) fn wait(fd: RawFd) -> Op<WaitRequest> {
+        // SAFETY: the request has no pointer.
+        unsafe { Op::new(Target { fd, memory: std::ptr::null_mut(), len: 0 }, Payload::None) }
+    }
 }

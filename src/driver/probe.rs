@@ -382,7 +382,7 @@ const COMPLETIONS_FLOOR: u32 = 128;
 
 /// Tries again a few times when locked memory is short: what a closed ring held is given back a
 /// while later.
-pub(super) fn with_patience<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
+pub(super) fn retry_on_enomem<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..3 {
         match call() {
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => {
@@ -408,7 +408,7 @@ pub(super) fn set_up(
     let mut completions = completion_entries.max(entries);
     let mut no_sqarray = has(6, 6);
     loop {
-        let error = match with_patience(|| build(entries, completions, no_sqarray)) {
+        let error = match retry_on_enomem(|| build(entries, completions, no_sqarray)) {
             Ok(ring) => {
                 let no_iowait = has(6, 15) && ring.params().is_feature_no_iowait();
                 let found = RingFeatures { no_sqarray, no_iowait, ..RingFeatures::default() };

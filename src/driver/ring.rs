@@ -12,13 +12,13 @@ use std::ptr;
 
 use io_uring::{EnterFlags, IoUring, cqueue, squeue};
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use super::probe::{self, Kernel, RingFeatures, SetupError};
 use crate::sys;
 
 /// How long an enter may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sleep {
+pub(super) enum SleepLimit {
     /// Until there are as many completions as wanted.
     Long,
     /// At most until this point of CLOCK_MONOTONIC, in nanoseconds.
@@ -87,7 +87,7 @@ impl Ring {
         }
         let ring = Ring { ring, enter_fd, enter_flags, found };
         // A filter may let set-up pass and deny this: better known now than at the first wait.
-        match ring.enter(0, Sleep::Long) {
+        match ring.enter(0, SleepLimit::Long) {
             Err(error) if error.raw_os_error().is_some_and(probe::is_denial) => {
                 Err(SetupError::of_call("io_uring_enter", "io_uring_enter", &error))
             }
@@ -109,10 +109,10 @@ impl Ring {
     }
 
     /// Makes a pool's buffers the ones of `group`.
-    pub(super) fn register_pool(&self, pool: &Pool, group: u16) -> io::Result<()> {
+    pub(super) fn register_pool(&self, pool: &BufferPool, group: u16) -> io::Result<()> {
         let (addr, count) = (pool.ring_addr(), pool.count());
         // SAFETY: the address is that of a page-aligned mapping with `count` entries. It lives as
-        // long as the `Rc<Pool>` of the driver, which unregisters it first.
+        // long as the `Rc<BufferPool>` of the driver, which unregisters it first.
         unsafe { self.ring.submitter().register_buf_ring_with_flags(addr, count, group, 0) }
     }
 
@@ -159,8 +159,8 @@ impl Ring {
     /// Submits, and waits until `want` completions are there. How many submissions the kernel took;
     /// errors are those of io_uring_enter(2), with nothing lost.
     #[inline]
-    pub(super) fn enter(&self, want: u32, sleep: Sleep) -> io::Result<u32> {
-        let Sleep::Until(deadline) = sleep else {
+    pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> io::Result<u32> {
+        let SleepLimit::Until(deadline) = sleep else {
             return self.system_call(want, self.enter_flags, ptr::null(), 0);
         };
         let flags = self.enter_flags | EnterFlags::EXT_ARG.bits();

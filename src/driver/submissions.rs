@@ -16,14 +16,14 @@ use std::time::Duration;
 
 use io_uring::squeue;
 
-use super::engine::{Engine, Told};
+use super::engine::{Engine, Pushed};
 use super::op::{Completion, Op, Owner, Payload, Request, Role, Token};
-use super::ring::Sleep;
+use super::ring::SleepLimit;
 use super::table::{Ended, Table};
 use super::{Counters, count};
 
 /// After this many enters that failed in passing and brought nothing, pause.
-const FRUITLESS_MAX: u32 = 16;
+const FAILED_ENTERS_MAX: u32 = 16;
 /// The room that is kept in the list of cancels between two turns.
 const CANCELS_KEPT: usize = 1024;
 
@@ -41,7 +41,7 @@ pub(super) struct Submissions {
     /// Ops to cancel when the tasks have been polled, each once.
     cancels: RefCell<Vec<Token>>,
     /// How many enters in a row failed in passing and brought nothing.
-    fruitless: Cell<u32>,
+    failed_enters: Cell<u32>,
     counters: Counters,
 }
 
@@ -53,7 +53,7 @@ impl Submissions {
             table: RefCell::new(Table::new()),
             backlog: RefCell::default(),
             cancels: RefCell::default(),
-            fruitless: Cell::new(0),
+            failed_enters: Cell::new(0),
             counters: Counters::default(),
         }
     }
@@ -77,8 +77,8 @@ impl Submissions {
     }
 
     /// Ops that are to end before the driver sleeps.
-    pub(super) fn owed(&self) -> usize {
-        self.table.borrow().owed()
+    pub(super) fn blocking_sleep(&self) -> usize {
+        self.table.borrow().blocking_sleep()
     }
 
     #[inline]
@@ -115,7 +115,7 @@ impl Submissions {
             count(&self.counters.submissions, 1);
         }
         let token = self.table.borrow_mut().insert(owner, role, op.payload);
-        self.tell(|engine| engine.start::<R>(&op.target, op.sent, token));
+        self.push_or_queue(|engine| engine.start::<R>(&op.target, op.sent, token));
         token
     }
 
@@ -130,16 +130,16 @@ impl Submissions {
         taken
     }
 
-    /// Asks for an op to end. `owed`: before the driver sleeps.
-    pub(super) fn ask_cancel(&self, token: Token, owed: bool) {
-        if self.table.borrow_mut().ask_cancel(token, owed) {
+    /// Asks for an op to end. `before_sleep`: before the driver sleeps.
+    pub(super) fn ask_cancel(&self, token: Token, before_sleep: bool) {
+        if self.table.borrow_mut().ask_cancel(token, before_sleep) {
             self.cancels.borrow_mut().push(token);
         }
     }
 
     /// Takes a cancel back; false if it is out, or the op has ended.
-    pub(super) fn keep(&self, token: Token) -> bool {
-        self.table.borrow_mut().keep(token)
+    pub(super) fn undo_cancel(&self, token: Token) -> bool {
+        self.table.borrow_mut().undo_cancel(token)
     }
 
     /// Tells the engine of the cancels that were asked for and not taken back.
@@ -150,7 +150,7 @@ impl Submissions {
         let mut cancels = self.cancels.take();
         for token in cancels.drain(..) {
             if self.table.borrow_mut().cancel_sent(token) {
-                self.tell(|engine| engine.cancel(token));
+                self.push_or_queue(|engine| engine.cancel(token));
             }
         }
         cancels.shrink_to(CANCELS_KEPT);
@@ -186,17 +186,17 @@ impl Submissions {
 
     /// Pushes a submission of the driver's own to the ring.
     pub(super) fn push(&self, entry: squeue::Entry) {
-        self.tell(|engine| engine.push(entry));
+        self.push_or_queue(|engine| engine.push(entry));
     }
 
     /// Tells the engine something. A full queue is submitted first; what finds no room even then
     /// waits in the backlog, in order.
     #[inline]
-    fn tell(&self, tell: impl FnOnce(&Engine) -> Told) {
+    fn push_or_queue(&self, tell: impl FnOnce(&Engine) -> Pushed) {
         if !self.backlog.borrow().is_empty() {
             self.submit_backlog();
         }
-        if let Told::Full(entry) = self.with_engine(tell) {
+        if let Pushed::Full(entry) = self.with_engine(tell) {
             self.backlog.borrow_mut().push_back(entry);
             self.submit_backlog();
         }
@@ -207,7 +207,7 @@ impl Submissions {
         loop {
             let mut backlog = self.backlog.borrow_mut();
             while let Some(entry) = backlog.pop_front() {
-                if let Told::Full(entry) = self.with_engine(|engine| engine.push(entry)) {
+                if let Pushed::Full(entry) = self.with_engine(|engine| engine.push(entry)) {
                     backlog.push_front(entry);
                     break;
                 }
@@ -227,7 +227,7 @@ impl Submissions {
     /// One io_uring_enter(2) or epoll_pwait2(2), and the only place that looks at its errors. `Err`:
     /// the engine has failed for good.
     #[inline]
-    pub(super) fn enter(&self, want: u32, sleep: Sleep) -> Result<(), i32> {
+    pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> Result<(), i32> {
         if !self.backlog.borrow().is_empty() {
             self.submit_backlog();
         }
@@ -250,8 +250,8 @@ impl Submissions {
             libc::EINTR | libc::ETIME => Ok(()),
             // Short of memory, or completions to reap first: the caller reaps and comes again.
             libc::EAGAIN | libc::EBUSY | libc::ENOMEM => {
-                self.fruitless.set(self.fruitless.get() + 1);
-                if self.fruitless.get() >= FRUITLESS_MAX {
+                self.failed_enters.set(self.failed_enters.get() + 1);
+                if self.failed_enters.get() >= FAILED_ENTERS_MAX {
                     thread::sleep(Duration::from_millis(1));
                 }
                 Ok(())
@@ -265,12 +265,108 @@ impl Submissions {
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         let next = self.try_engine(Engine::next_completion).flatten()?;
         count(&self.counters.completions, 1);
-        self.fruitless.set(0);
+        self.failed_enters.set(0);
         Some(next)
     }
 
     /// A descriptor that ops may have been about leaves this runtime.
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
         self.try_engine(|engine| engine.forget(fd));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use io_uring::opcode;
+
+    use super::super::op::testing::{self, NoOwner};
+    use super::super::{Backend, Settings};
+    use super::*;
+    use crate::sys;
+
+    fn settings(backend: Backend) -> Settings {
+        Settings {
+            backend,
+            pretended: None,
+            entries: 2,
+            completion_entries: 64,
+            buffer_len: 64,
+            buffer_count: 2,
+            stream_credit: 64,
+        }
+    }
+
+    fn on_epoll() -> Submissions {
+        let eventfd = sys::eventfd().expect("an eventfd");
+        let (engine, _) =
+            Engine::epoll(&settings(Backend::Epoll), eventfd.as_fd()).expect("an epoll set");
+        Submissions::new(engine)
+    }
+
+    fn start(submissions: &Submissions, fd: i32) -> Token {
+        submissions.start(testing::wait(fd), Rc::new(NoOwner), Role::Recv)
+    }
+
+    #[test]
+    fn a_full_queue_keeps_the_order() {
+        let Ok((engine, _pool)) = Engine::ring(&settings(Backend::Ring)) else {
+            return println!("skipped: io_uring is not available here");
+        };
+        let submissions = Submissions::new(engine);
+        let nop = |user_data| opcode::Nop::new().build().user_data(user_data);
+        submissions.push(nop(1));
+        submissions.push(nop(2));
+        let is_full = submissions.with_engine(|engine| engine.push(nop(3)));
+        assert!(matches!(is_full, Pushed::Full(_)), "a queue of two entries is full");
+        // As if the kernel took no submissions for a moment.
+        submissions.backlog.borrow_mut().extend([nop(3), nop(4), nop(5)]);
+        (6..=9).for_each(|user_data| submissions.push(nop(user_data)));
+        assert!(submissions.backlog.borrow().is_empty());
+        submissions.enter(0, SleepLimit::Long).expect("an engine that works");
+        let completed = std::iter::from_fn(|| submissions.next_completion());
+        let order: Vec<u64> = completed.map(|(user_data, _)| user_data).collect();
+        assert_eq!(order, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        assert_eq!(submissions.counters.submissions.get(), 9);
+    }
+
+    #[test]
+    fn a_cancel_is_listed_once_however_often_it_is_taken_back() {
+        let submissions = on_epoll();
+        let token = start(&submissions, 5);
+        for _ in 0..100 {
+            submissions.ask_cancel(token, false);
+            assert!(submissions.undo_cancel(token));
+        }
+        assert_eq!(submissions.cancels.borrow().len(), 1);
+        submissions.send_cancels();
+        assert!(submissions.next_completion().is_none(), "the last word was to keep it");
+        for _ in 0..100 {
+            submissions.ask_cancel(token, false);
+        }
+        assert_eq!(*submissions.cancels.borrow(), [token]);
+        submissions.send_cancels();
+        assert!(!submissions.undo_cancel(token), "it is too late");
+        let (user_data, done) = submissions.next_completion().expect("one answer");
+        assert_eq!((user_data, done.result()), (token.to_user_data(), Err(libc::ECANCELED)));
+        assert!(submissions.next_completion().is_none());
+    }
+
+    #[test]
+    fn the_list_of_cancels_is_small_again_after_a_burst() {
+        let submissions = on_epoll();
+        let count = 4 * CANCELS_KEPT;
+        let tokens: Vec<Token> = (0..count).map(|fd| start(&submissions, fd as i32)).collect();
+        tokens.iter().for_each(|token| submissions.ask_cancel(*token, true));
+        assert_eq!(submissions.blocking_sleep(), count);
+        assert!(submissions.cancels.borrow().capacity() >= count);
+        submissions.send_cancels();
+        assert!(submissions.cancels.borrow().capacity() <= CANCELS_KEPT);
+        while let Some((user_data, done)) = submissions.next_completion() {
+            let token = Token::from_user_data(user_data);
+            assert!(submissions.complete(token, done, &mut Payload::None).is_some());
+        }
+        assert_eq!((submissions.in_flight(), submissions.blocking_sleep()), (0, 0));
     }
 }

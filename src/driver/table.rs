@@ -19,7 +19,7 @@ use super::op::{Owner, Payload, Role, Token};
 
 /// A place for an op. It is filled and emptied where it is: a copy of what was made part by part a
 /// moment before waits for all parts (`docs::kernels`).
-struct Slot {
+struct OpSlot {
     /// `None`: vacant.
     owner: Option<Rc<dyn Owner>>,
     payload: Payload,
@@ -46,32 +46,32 @@ enum Cancel {
     /// not be listed twice.
     TakenBack,
     /// Asked for by an object that is going: the driver does not sleep before the answer.
-    Owed,
+    BeforeSleep,
     /// In the kernel, or on its way in the submission queue.
     Sent {
-        owed: bool,
+        before_sleep: bool,
     },
 }
 
 impl Cancel {
-    fn is_owed(self) -> bool {
-        matches!(self, Cancel::Owed | Cancel::Sent { owed: true })
+    fn blocks_sleep(self) -> bool {
+        matches!(self, Cancel::BeforeSleep | Cancel::Sent { before_sleep: true })
     }
 }
 
 pub(super) struct Table {
-    slots: Vec<Slot>,
+    slots: Vec<OpSlot>,
     /// The vacant slot to fill next: the one emptied last, or the length.
     vacant: u32,
     len: usize,
     next_generation: u32,
     /// How many slots are in a state that the driver does not sleep over.
-    owed: usize,
+    blocking_sleep: usize,
 }
 
 impl Table {
     pub(super) fn new() -> Table {
-        Table { slots: Vec::new(), vacant: 0, len: 0, next_generation: 0, owed: 0 }
+        Table { slots: Vec::new(), vacant: 0, len: 0, next_generation: 0, blocking_sleep: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -79,8 +79,8 @@ impl Table {
     }
 
     /// Ops that are to end before the driver sleeps.
-    pub(super) fn owed(&self) -> usize {
-        self.owed
+    pub(super) fn blocking_sleep(&self) -> usize {
+        self.blocking_sleep
     }
 
     /// 1: an op that is about to be pushed.
@@ -104,7 +104,7 @@ impl Table {
     fn grow(&mut self) {
         // The two highest indexes are user_data of the driver's own submissions.
         let next = u32::try_from(self.slots.len() + 1).ok().filter(|next| *next < u32::MAX - 1);
-        self.slots.push(Slot {
+        self.slots.push(OpSlot {
             owner: None,
             payload: Payload::None,
             generation: 0,
@@ -115,7 +115,7 @@ impl Table {
     }
 
     #[inline]
-    fn live(&mut self, token: Token) -> Option<&mut Slot> {
+    fn live(&mut self, token: Token) -> Option<&mut OpSlot> {
         let slot = self.slots.get_mut(token.index as usize)?;
         (slot.generation == token.generation && slot.owner.is_some()).then_some(slot)
     }
@@ -138,34 +138,34 @@ impl Table {
         let owner = slot.owner.take()?;
         *payload = mem::replace(&mut slot.payload, Payload::None);
         slot.next = vacant;
-        let was_owed = slot.cancel.is_owed();
+        let blocked_sleep = slot.cancel.blocks_sleep();
         self.vacant = token.index;
         self.len -= 1;
-        self.owed -= usize::from(was_owed);
+        self.blocking_sleep -= usize::from(blocked_sleep);
         Some((owner, role))
     }
 
-    /// 4: the op shall end. `owed`: before the driver sleeps. True if a cancel is to be sent that
+    /// 4: the op shall end. `blocking_sleep`: before the driver sleeps. True if a cancel is to be sent that
     /// was not already on the list.
-    pub(super) fn ask_cancel(&mut self, token: Token, owed: bool) -> bool {
+    pub(super) fn ask_cancel(&mut self, token: Token, before_sleep: bool) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let was = slot.cancel;
-        let was_owed = was.is_owed();
+        let blocked_sleep = was.blocks_sleep();
         slot.cancel = match was {
-            Cancel::Sent { .. } => Cancel::Sent { owed: owed || was_owed },
-            _ if owed || was_owed => Cancel::Owed,
+            Cancel::Sent { .. } => Cancel::Sent { before_sleep: before_sleep || blocked_sleep },
+            _ if before_sleep || blocked_sleep => Cancel::BeforeSleep,
             _ => Cancel::Asked,
         };
-        if owed && !was_owed {
-            self.owed += 1;
+        if before_sleep && !blocked_sleep {
+            self.blocking_sleep += 1;
         }
         was == Cancel::No
     }
 
     /// 5: the op is wanted after all. False if the cancel is out already.
-    pub(super) fn keep(&mut self, token: Token) -> bool {
+    pub(super) fn undo_cancel(&mut self, token: Token) -> bool {
         match self.live(token) {
-            Some(slot) if matches!(slot.cancel, Cancel::Sent { .. } | Cancel::Owed) => false,
+            Some(slot) if matches!(slot.cancel, Cancel::Sent { .. } | Cancel::BeforeSleep) => false,
             Some(slot) => {
                 if slot.cancel == Cancel::Asked {
                     slot.cancel = Cancel::TakenBack;
@@ -179,16 +179,16 @@ impl Table {
     /// 6: whether the cancel is still to be sent; it counts as sent from now on.
     pub(super) fn cancel_sent(&mut self, token: Token) -> bool {
         let Some(slot) = self.live(token) else { return false };
-        let owed = match slot.cancel {
+        let before_sleep = match slot.cancel {
             Cancel::No | Cancel::Sent { .. } => return false,
             Cancel::TakenBack => {
                 slot.cancel = Cancel::No;
                 return false;
             }
             Cancel::Asked => false,
-            Cancel::Owed => true,
+            Cancel::BeforeSleep => true,
         };
-        slot.cancel = Cancel::Sent { owed };
+        slot.cancel = Cancel::Sent { before_sleep };
         true
     }
 
@@ -207,7 +207,7 @@ impl Table {
     /// Takes everything out: only for a ring that has failed.
     pub(super) fn take_all(&mut self) -> Vec<Ended> {
         let slots = mem::take(&mut self.slots);
-        (self.vacant, self.len, self.owed) = (0, 0, 0);
+        (self.vacant, self.len, self.blocking_sleep) = (0, 0, 0);
         let live = slots.into_iter().filter_map(|slot| {
             Some(Ended { owner: slot.owner?, role: slot.role, payload: slot.payload })
         });
@@ -217,16 +217,9 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use super::super::op::Completion;
+    use super::super::op::testing::NoOwner;
     use super::*;
-    use crate::deferred::Deferred;
     use std::collections::HashMap;
-
-    struct Nobody;
-
-    impl Owner for Nobody {
-        fn complete(self: Rc<Self>, _: Role, _: Completion, _: &mut Payload, _: &mut Deferred) {}
-    }
 
     /// A small generator of pseudo-random numbers (xorshift64*), so that a seed repeats a run.
     struct Random(u64);
@@ -245,7 +238,7 @@ mod tests {
         asked: bool,
         /// Its token is on the list of cancels.
         listed: bool,
-        owed: bool,
+        before_sleep: bool,
         sent: bool,
     }
 
@@ -269,7 +262,7 @@ mod tests {
                 match random.below(7) {
                     0 | 1 => {
                         let token =
-                            table.insert(Rc::new(Nobody), Role::Recv, Payload::Heap(vec![]));
+                            table.insert(Rc::new(NoOwner), Role::Recv, Payload::Heap(vec![]));
                         let fresh = model.live.insert(token.to_user_data(), Default::default());
                         assert!(fresh.is_none(), "seed {seed} step {step}: token reused");
                     }
@@ -289,8 +282,8 @@ mod tests {
                     }
                     3 => {
                         if let Some(token) = pick(&mut random, &table) {
-                            let owed = random.below(2) == 0;
-                            let fresh = table.ask_cancel(token, owed);
+                            let before_sleep = random.below(2) == 0;
+                            let fresh = table.ask_cancel(token, before_sleep);
                             let entry = model.live.get_mut(&token.to_user_data()).expect("live");
                             assert_eq!(
                                 fresh,
@@ -299,14 +292,14 @@ mod tests {
                             );
                             entry.listed |= fresh;
                             entry.asked |= !entry.sent;
-                            entry.owed |= owed;
+                            entry.before_sleep |= before_sleep;
                         }
                     }
                     4 => {
                         if let Some(token) = pick(&mut random, &table) {
                             let entry = model.live.get_mut(&token.to_user_data()).expect("live");
-                            let may = !entry.owed && !entry.sent;
-                            assert_eq!(table.keep(token), may, "seed {seed} step {step}");
+                            let may = !entry.before_sleep && !entry.sent;
+                            assert_eq!(table.undo_cancel(token), may, "seed {seed} step {step}");
                             entry.asked &= !may;
                         }
                     }
@@ -325,14 +318,14 @@ mod tests {
                     _ => {
                         if let Some(&token) = model.gone.last() {
                             assert!(table.complete(token, false, &mut Payload::None).is_none());
-                            assert!(!table.ask_cancel(token, true) && !table.keep(token));
+                            assert!(!table.ask_cancel(token, true) && !table.undo_cancel(token));
                             assert!(!table.cancel_sent(token) && !table.is_live(token));
                         }
                     }
                 }
                 assert_eq!(table.len(), model.live.len(), "seed {seed} step {step}");
-                let owed = model.live.values().filter(|entry| entry.owed).count();
-                assert_eq!(table.owed(), owed, "seed {seed} step {step}");
+                let before_sleep = model.live.values().filter(|entry| entry.before_sleep).count();
+                assert_eq!(table.blocking_sleep(), before_sleep, "seed {seed} step {step}");
             }
         }
     }

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use super::engine::Engine;
 use super::op::{Completion, Payload};
-use super::ring::Sleep;
-use super::{Driver, SETTLE_SLICE, State};
+use super::ring::SleepLimit;
+use super::{CANCEL_WAIT_SLICE, Driver, DriverState};
 use crate::deferred::Deferred;
 use crate::panics::contain;
 use crate::sys;
@@ -17,8 +17,8 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 impl Driver {
     /// Teardown begins: what is asked for from now on is refused.
     pub(crate) fn begin_close(&self) {
-        if self.state.get() == State::Open {
-            self.state.set(State::Closing);
+        if self.state.get() == DriverState::Open {
+            self.state.set(DriverState::Closing);
         }
     }
 
@@ -32,7 +32,7 @@ impl Driver {
         let mut deferred = self.deferred.take();
         let has_drained = self.is_in_use() && self.drain(&mut deferred);
         self.sleeper.close();
-        self.state.set(State::Gone);
+        self.state.set(DriverState::Gone);
         let engine = self.submissions.take_engine();
         drop(self.descriptors.take_sockets());
         if !has_drained {
@@ -60,7 +60,7 @@ impl Driver {
     /// In a forked child: the ring belongs to the parent and is not mapped here. Its number and the
     /// memory are the child's own.
     fn close_in_child(&self) {
-        self.state.set(State::Gone);
+        self.state.set(DriverState::Gone);
         if let Some(engine) = self.submissions.take_engine() {
             engine.close_in_child();
         }
@@ -78,11 +78,11 @@ impl Driver {
                 return true;
             }
             self.submissions.cancel_all();
-            let slice = sys::monotonic_ns() + SETTLE_SLICE.as_nanos() as u64;
+            let slice = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
             let want = self.submissions.with_engine(Engine::completions_max).min(in_flight as u32);
-            self.enter(want, Sleep::Until(slice));
+            self.enter(want, SleepLimit::Until(slice));
             self.reap(deferred);
-            if matches!(self.state.get(), State::Broken(_)) {
+            if matches!(self.state.get(), DriverState::Broken(_)) {
                 return false;
             }
             if self.submissions.in_flight() < in_flight {
@@ -99,7 +99,7 @@ impl Driver {
     pub(super) fn fail(&self, errno: i32) {
         let mut deferred = Deferred::default();
         self.dispatch(&mut deferred);
-        self.state.set(State::Broken(errno));
+        self.state.set(DriverState::Broken(errno));
         for op in self.submissions.take_all() {
             mem::forget(op.payload);
             // The kernel may still use the descriptor's number in submissions it has not taken.

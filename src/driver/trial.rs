@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use io_uring::{opcode, squeue, types};
 
-use super::buffer_ring::Pool;
+use super::buffer_ring::BufferPool;
 use super::op::Completion;
 use super::probe::Kernel;
-use super::ring::{Ring, Sleep};
+use super::ring::{Ring, SleepLimit};
 use super::{BUFFER_GROUP, CANCEL};
 use crate::sys;
 
@@ -35,7 +35,7 @@ const STEP: Duration = Duration::from_millis(1);
 /// What is there already when a receive is armed is another matter: `net/connection/recv.rs`.
 pub(super) fn multishot_recv_is_whole(
     ring: &Ring,
-    pool: &Rc<Pool>,
+    pool: &Rc<BufferPool>,
     pretended: Option<Kernel>,
 ) -> io::Result<bool> {
     static IS_WHOLE: OnceLock<bool> = OnceLock::new();
@@ -74,7 +74,7 @@ fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
 /// as planned. Nothing is in flight afterwards, unless there is an error.
 fn hears_a_reset(
     ring: &Ring,
-    pool: &Rc<Pool>,
+    pool: &Rc<BufferPool>,
     ours: &TcpStream,
     mut theirs: TcpStream,
 ) -> io::Result<bool> {
@@ -106,37 +106,37 @@ fn hears_a_reset(
     drop(theirs);
     is_reset &= sys::poll_hang_up(ours.as_fd(), PATIENCE);
     if is_reset {
-        within_patience(|| reap().map(|()| came.get() > 0))?; // both are there
+        retry_until_timeout(|| reap().map(|()| came.get() > 0))?; // both are there
     }
     let has_heard = is_over.get();
     if !has_heard {
         let cancel = opcode::AsyncCancel::new(CANCEL).build().user_data(CANCEL);
         ring.push(&cancel.flags(squeue::Flags::SKIP_SUCCESS));
         submit(ring)?;
-        within_patience(|| reap().map(|()| is_over.get()))?;
+        retry_until_timeout(|| reap().map(|()| is_over.get()))?;
     }
     Ok(is_reset && has_heard)
 }
 
 /// Enters until what was pushed is with the kernel.
 fn submit(ring: &Ring) -> io::Result<()> {
-    within_patience(|| enter(ring).map(|taken| taken > 0))
+    retry_until_timeout(|| enter(ring).map(|taken| taken > 0))
 }
 
 /// How many submissions were taken; none also after an error in passing (SEMANTICS CX13).
 fn enter(ring: &Ring) -> io::Result<u32> {
-    match ring.enter(0, Sleep::Long) {
-        Err(error) if is_passing(&error) => Ok(0),
+    match ring.enter(0, SleepLimit::Long) {
+        Err(error) if is_transient(&error) => Ok(0),
         result => result,
     }
 }
 
-fn is_passing(error: &io::Error) -> bool {
+fn is_transient(error: &io::Error) -> bool {
     use libc::{EAGAIN, EBUSY, EINTR, ENOMEM};
     matches!(error.raw_os_error(), Some(EAGAIN | EBUSY | EINTR | ENOMEM))
 }
 
-fn within_patience(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
+fn retry_until_timeout(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let start = Instant::now();
     while !step()? {
         if start.elapsed() >= PATIENCE {

@@ -1,7 +1,7 @@
 //! The task cell: header, then future, then output in the future's place, in one allocation; and
 //! what can be done with it only by code that knows the type of the future.
 //!
-//! That code is reached through a [`Vtable`] in the header, so that queues and wakers handle tasks
+//! That code is reached through a [`TaskVtable`] in the header, so that queues and wakers handle tasks
 //! of all types alike. It decides nothing: `task.rs` calls it as the state of the task demands.
 //!
 //! The stage (future, output or nothing) is used by one party at a time, and the state says by
@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::panics::{contain, drop_payload};
 
 use super::join::{JoinError, TaskId};
-use super::state::State;
+use super::state::TaskState;
 use super::task::Header;
 use super::waker;
 
@@ -46,7 +46,7 @@ enum Stage<F: Future> {
 
 /// The functions that depend on the type of the future. Each takes the header of a cell of that
 /// type.
-pub(super) struct Vtable {
+pub(super) struct TaskVtable {
     /// Polls the future. If it is ready or panics, ends the stage: the output is in place, and the
     /// state is `Ending`. Home, state `Running` or `Woken`.
     pub(super) poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<()>,
@@ -61,9 +61,9 @@ pub(super) struct Vtable {
 }
 
 /// The vtable for a future of this type.
-pub(super) const fn vtable<F: Future>() -> &'static Vtable {
+pub(super) const fn vtable<F: Future>() -> &'static TaskVtable {
     const {
-        &Vtable {
+        &TaskVtable {
             poll: poll::<F>,
             cancel: cancel::<F>,
             take_output: take_output::<F>,
@@ -81,7 +81,7 @@ pub(super) fn allocate<F: Future>(header: Header, future: F) -> NonNull<Header> 
 }
 
 /// # Safety
-/// As `Vtable::poll`.
+/// As `TaskVtable::poll`.
 unsafe fn poll<F: Future>(header: NonNull<Header>, cx: &mut Context<'_>) -> Poll<()> {
     let cell = header.cast::<TaskCell<F>>();
     // SAFETY: the cell is alive and of type F. This makes a raw pointer to the stage, no reference.
@@ -101,14 +101,14 @@ unsafe fn poll<F: Future>(header: NonNull<Header>, cx: &mut Context<'_>) -> Poll
         Ok(Poll::Ready(output)) => Ok(output),
         Err(payload) => Err(JoinError::panic(header.id, payload)),
     };
-    header.step(State::end);
+    header.step(TaskState::end);
     // SAFETY: the cell is alive and of type F, this is its home thread, and the state is Ending.
     unsafe { end(cell, result) };
     Poll::Ready(())
 }
 
 /// # Safety
-/// As `Vtable::cancel`.
+/// As `TaskVtable::cancel`.
 unsafe fn cancel<F: Future>(header: NonNull<Header>) {
     // SAFETY: the cell is alive, and `id` never changes.
     let id = unsafe { (*header.as_ptr()).id };
@@ -180,7 +180,7 @@ fn discard<T>(result: Result<T, JoinError>) {
 }
 
 /// # Safety
-/// As `Vtable::take_output`.
+/// As `TaskVtable::take_output`.
 unsafe fn take_output<F: Future>(header: NonNull<Header>, to: *mut ()) {
     // SAFETY: the cell is alive and of type F, this is its home thread, and the state is Done.
     let output = unsafe { replace_output(header.cast::<TaskCell<F>>()) };
@@ -191,7 +191,7 @@ unsafe fn take_output<F: Future>(header: NonNull<Header>, to: *mut ()) {
 }
 
 /// # Safety
-/// As `Vtable::drop_output`.
+/// As `TaskVtable::drop_output`.
 unsafe fn drop_output<F: Future>(header: NonNull<Header>) {
     // SAFETY: the cell is alive and of type F, this is its home thread, and the state is Done.
     let output = unsafe { replace_output(header.cast::<TaskCell<F>>()) };
@@ -218,7 +218,7 @@ unsafe fn replace_output<F: Future>(
 }
 
 /// # Safety
-/// As `Vtable::free`.
+/// As `TaskVtable::free`.
 unsafe fn free<F: Future>(header: NonNull<Header>) {
     // SAFETY: `allocate` leaked a box of this type, and the caller has the only pointer to it.
     let mut cell = unsafe { Box::from_raw(header.cast::<TaskCell<F>>().as_ptr()) };

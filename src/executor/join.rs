@@ -266,11 +266,11 @@ pub struct JoinError {
 
 enum Cause {
     Cancelled,
-    Panic(Payload),
+    Panic(PanicPayload),
 }
 
 /// Boxed twice so that a `Result` with it is small. The mutex is there only to make it `Sync`.
-struct Payload(Option<Box<Mutex<Box<dyn Any + Send>>>>);
+struct PanicPayload(Option<Box<Mutex<Box<dyn Any + Send>>>>);
 
 impl JoinError {
     pub(super) fn cancelled(task: TaskId) -> Self {
@@ -279,7 +279,7 @@ impl JoinError {
 
     #[cold]
     pub(crate) fn panic(task: TaskId, payload: Box<dyn Any + Send>) -> Self {
-        let payload = Payload(Some(Box::new(Mutex::new(payload))));
+        let payload = PanicPayload(Some(Box::new(Mutex::new(payload))));
         Self { task, cause: Cause::Panic(payload) }
     }
 
@@ -358,7 +358,7 @@ impl JoinError {
 
     /// Calls `show` with the message of the panic, if it has one.
     fn with_message<R>(&self, show: impl FnOnce(Option<&str>) -> R) -> R {
-        let Cause::Panic(Payload(Some(payload))) = &self.cause else { return show(None) };
+        let Cause::Panic(PanicPayload(Some(payload))) = &self.cause else { return show(None) };
         // No foreign code runs under the lock, only a downcast and our own formatting.
         let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
         let text = payload.downcast_ref::<&'static str>().copied();
@@ -366,7 +366,7 @@ impl JoinError {
     }
 }
 
-impl Drop for Payload {
+impl Drop for PanicPayload {
     fn drop(&mut self) {
         // The destructor of a payload may panic; the code that drops the error must not.
         if let Some(payload) = self.0.take() {

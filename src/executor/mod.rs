@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId};
-pub(crate) use self::waker::{set_home, spend};
+pub(crate) use self::waker::{consume_budget, set_home};
 pub use self::yield_now::{YieldNow, yield_now};
 
 use self::inbox::Inbox;
@@ -42,7 +42,7 @@ const UNITS: u32 = 128;
 const UNMETERED: u32 = u32::MAX;
 
 /// Runs the tasks of one thread. Its drop calls [`close`](Self::close).
-pub(crate) struct Executor {
+pub(crate) struct TaskExecutor {
     home: Rc<Home>,
 }
 
@@ -73,7 +73,7 @@ pub(crate) struct MainTask {
     home: Rc<Home>,
 }
 
-impl Executor {
+impl TaskExecutor {
     /// An executor that calls `notifier` when another thread has put something on its inbox.
     pub(crate) fn new(notifier: Waker) -> Self {
         let shared = Arc::new(Shared { inbox: Inbox::new(), notifier });
@@ -187,7 +187,7 @@ impl Drop for Unmetered<'_> {
     }
 }
 
-impl Drop for Executor {
+impl Drop for TaskExecutor {
     fn drop(&mut self) {
         self.close();
     }

@@ -12,7 +12,7 @@ use core::ptr::NonNull;
 
 use super::task::{Header, TaskRef};
 
-/// The tasks to poll, first in, first out. `State` makes sure that a task is in it at most once.
+/// The tasks to poll, first in, first out. `TaskState` makes sure that a task is in it at most once.
 pub(super) struct RunQueue {
     head: Cell<Option<TaskRef>>,
     tail: Cell<Option<NonNull<Header>>>,
@@ -60,13 +60,13 @@ pub(super) struct Owned {
 }
 
 /// A task's place in [`Owned`].
-pub(super) struct Place {
+pub(super) struct OwnedLinks {
     next: Cell<Option<TaskRef>>,
     /// The task before this one; in the first task, that task itself. None: not in the list.
     prev: Cell<Option<NonNull<Header>>>,
 }
 
-impl Place {
+impl OwnedLinks {
     pub(super) const fn new() -> Self {
         Self { next: Cell::new(None), prev: Cell::new(None) }
     }

@@ -1,7 +1,7 @@
 //! The state of a task, and its transitions. Only the home thread uses it.
 //!
 //! Nothing here touches memory, queues or other threads. A wake from another thread comes through
-//! the inbox (`inbox.rs`); home then calls [`State::wake`]. Read next: `task.rs`.
+//! the inbox (`inbox.rs`); home then calls [`TaskState::wake`]. Read next: `task.rs`.
 //!
 //! ```text
 //!              1 wake               3 start                4 ready, panicked
@@ -16,7 +16,7 @@
 
 /// The state of a task. One per task, in a `Cell`, on the home thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct State {
+pub(super) struct TaskState {
     phase: Phase,
     /// `abort` or `close` asked for the end. It is never reset, and means nothing in `Ending` and
     /// `Done`.
@@ -51,7 +51,7 @@ pub(super) enum Start {
 
 /// What to do with a task after a poll that returned Pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum AfterPoll {
     Idle,
     /// Woken during the poll: push it, at the back.
     Requeue,
@@ -59,7 +59,7 @@ pub(super) enum Rest {
     End,
 }
 
-impl State {
+impl TaskState {
     /// The first state of a task. `spawn` pushes it on the run queue.
     pub(super) const fn queued() -> Self {
         Self { phase: Phase::Queued, aborted: false }
@@ -134,11 +134,11 @@ impl State {
     /// Transition 5: the poll returned Pending. An abort wins over a wake: the future is not polled
     /// again.
     #[inline]
-    pub(super) fn pending(&mut self) -> Rest {
+    pub(super) fn pending(&mut self) -> AfterPoll {
         let (phase, rest) = match self.phase {
-            Phase::Running | Phase::Woken if self.aborted => (Phase::Ending, Rest::End),
-            Phase::Running => (Phase::Idle, Rest::Idle),
-            Phase::Woken => (Phase::Queued, Rest::Requeue),
+            Phase::Running | Phase::Woken if self.aborted => (Phase::Ending, AfterPoll::End),
+            Phase::Running => (Phase::Idle, AfterPoll::Idle),
+            Phase::Woken => (Phase::Queued, AfterPoll::Requeue),
             Phase::Idle | Phase::Queued | Phase::Ending | Phase::Done => {
                 unreachable!("only a running task can be pending: {self:?}")
             }
@@ -185,15 +185,15 @@ impl State {
 mod tests {
     use super::*;
 
-    fn running() -> State {
-        let mut state = State::queued();
+    fn running() -> TaskState {
+        let mut state = TaskState::queued();
         assert_eq!(state.start(), Start::Poll);
         state
     }
 
-    fn idle() -> State {
+    fn idle() -> TaskState {
         let mut state = running();
-        assert_eq!(state.pending(), Rest::Idle);
+        assert_eq!(state.pending(), AfterPoll::Idle);
         state
     }
 
@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(state.start(), Start::Poll);
         assert!(!state.wake());
         assert!(!state.wake());
-        assert_eq!(state.pending(), Rest::Requeue);
+        assert_eq!(state.pending(), AfterPoll::Requeue);
         assert!(!state.wake());
     }
 
@@ -231,7 +231,7 @@ mod tests {
         let mut state = running();
         assert!(!state.wake());
         assert!(!state.abort());
-        assert_eq!(state.pending(), Rest::End);
+        assert_eq!(state.pending(), AfterPoll::End);
     }
 
     #[test]
@@ -253,6 +253,6 @@ mod tests {
     fn close_during_a_poll_waits_for_its_end() {
         let mut state = running();
         assert!(!state.close());
-        assert_eq!(state.pending(), Rest::End);
+        assert_eq!(state.pending(), AfterPoll::End);
     }
 }

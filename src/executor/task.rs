@@ -25,18 +25,18 @@ use std::sync::Arc;
 
 use crate::panics::contain;
 
-use super::cell::{Vtable, allocate, vtable};
+use super::cell::{TaskVtable, allocate, vtable};
 use super::counts::{HOME_UNIT, release_home};
 use super::inbox::Link;
 use super::join::{JoinError, TaskId};
-use super::queue::Place;
-use super::state::{Rest, Start, State};
+use super::queue::OwnedLinks;
+use super::state::{AfterPoll, Start, TaskState};
 use super::{Home, Shared, waker};
 
 /// What a task is without its future's type. First in the allocation.
 pub(super) struct Header {
     pub(super) refs: AtomicUsize,
-    pub(super) state: Cell<State>,
+    pub(super) state: Cell<TaskState>,
     /// At zero, `home_wakers` has been added to `refs`.
     pub(super) home_refs: Cell<u32>,
     pub(super) home_wakers: Cell<i8>,
@@ -44,12 +44,12 @@ pub(super) struct Header {
     pub(super) attached: Cell<bool>,
     /// The next task in the run queue.
     pub(super) run_next: Cell<Option<TaskRef>>,
-    pub(super) vtable: &'static Vtable,
+    pub(super) vtable: &'static TaskVtable,
     pub(super) shared: Arc<Shared>,
     /// To be woken when the task is done. None unless `attached`.
     pub(super) join_waker: Cell<Option<Waker>>,
     /// Its place in the list of tasks.
-    pub(super) place: Place,
+    pub(super) place: OwnedLinks,
     pub(super) link: Link<Header>,
     pub(super) id: TaskId,
 }
@@ -86,7 +86,7 @@ impl TaskRef {
     /// Polls the task, or drops its future if it was aborted. It was taken from the run queue.
     #[inline]
     pub(super) fn run(self, home: &Home) {
-        match self.step(State::start) {
+        match self.step(TaskState::start) {
             Start::Poll => {
                 home.begin_poll();
                 let waker = waker::borrowed(&self);
@@ -111,19 +111,19 @@ impl TaskRef {
         home: &Home,
         poll_main: &mut dyn FnMut(&mut Context<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        struct End<'a>(&'a TaskRef, &'a Home);
-        impl Drop for End<'_> {
+        struct EndOnDrop<'a>(&'a TaskRef, &'a Home);
+        impl Drop for EndOnDrop<'_> {
             fn drop(&mut self) {
-                self.0.step(State::end);
+                self.0.step(TaskState::end);
                 self.0.cancel(self.1);
             }
         }
 
-        if self.step(State::start) != Start::Poll {
+        if self.step(TaskState::start) != Start::Poll {
             return ControlFlow::Continue(());
         }
         home.begin_poll();
-        let end = End(&self, home);
+        let end = EndOnDrop(&self, home);
         let waker = waker::borrowed(&self);
         if poll_main(&mut Context::from_waker(&waker)).is_break() {
             return ControlFlow::Break(()); // `end` does the rest
@@ -134,9 +134,9 @@ impl TaskRef {
     }
 
     /// Drops the future now; if the task is being polled, when that poll ends. For
-    /// `Executor::close`.
+    /// `TaskExecutor::close`.
     pub(super) fn close(&self, home: &Home) {
-        if self.step(State::close) {
+        if self.step(TaskState::close) {
             self.cancel(home);
         }
     }
@@ -144,7 +144,7 @@ impl TaskRef {
     /// Asks the task to end. Runs no foreign code, except the notifier if its executor is not the
     /// one entered on this thread.
     pub(super) fn abort(&self) {
-        if self.step(State::abort) {
+        if self.step(TaskState::abort) {
             // SAFETY: `self` keeps the task alive during the call.
             unsafe { waker::schedule(self.header) };
         }
@@ -170,10 +170,10 @@ impl TaskRef {
     /// After a poll that returned Pending: leaves the task idle, queues it again or ends it.
     #[inline]
     fn after_pending(self, home: &Home) {
-        match self.step(State::pending) {
-            Rest::Idle => {}
-            Rest::Requeue => home.queue.push(self),
-            Rest::End => self.cancel(home),
+        match self.step(TaskState::pending) {
+            AfterPoll::Idle => {}
+            AfterPoll::Requeue => home.queue.push(self),
+            AfterPoll::End => self.cancel(home),
         }
     }
 
@@ -190,7 +190,7 @@ impl TaskRef {
     /// task that waits for it.
     #[inline]
     fn finish(&self, home: &Home) {
-        self.step(State::finish);
+        self.step(TaskState::finish);
         home.owned.remove(self);
         if let Some(waker) = self.join_waker.take() {
             contain(|| waker.wake());
@@ -207,7 +207,7 @@ impl<T> TypedTask<T> {
     {
         let header = Header {
             refs: AtomicUsize::new(HOME_UNIT),
-            state: Cell::new(State::queued()),
+            state: Cell::new(TaskState::queued()),
             home_refs: Cell::new(1),
             home_wakers: Cell::new(0),
             attached: Cell::new(attached),
@@ -215,7 +215,7 @@ impl<T> TypedTask<T> {
             vtable: vtable::<F>(),
             shared: home.shared.lend(),
             join_waker: Cell::new(None),
-            place: Place::new(),
+            place: OwnedLinks::new(),
             link: Link::new(),
             id: TaskId::next(),
         };
@@ -277,7 +277,7 @@ impl Drop for TaskRef {
 
 impl Header {
     #[inline]
-    pub(super) fn step<R>(&self, transition: impl FnOnce(&mut State) -> R) -> R {
+    pub(super) fn step<R>(&self, transition: impl FnOnce(&mut TaskState) -> R) -> R {
         let mut state = self.state.get();
         let result = transition(&mut state);
         self.state.set(state);

@@ -22,9 +22,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::counts::{release, release_at_home, retain, retain_at_home};
-use super::state::State;
+use super::state::TaskState;
 use super::task::{Header, TaskRef};
-use super::{Executor, Home, Shared};
+use super::{Home, Shared, TaskExecutor};
 
 thread_local! {
     /// The executor entered on this thread, or null. It owns a reference of the `Rc` it points to.
@@ -37,7 +37,7 @@ thread_local! {
 /// Enters an executor on this thread, in place of the one before. Wakes of its tasks then go
 /// straight to its run queue. Without this they arrive too, through the inbox, as from another
 /// thread.
-pub(crate) fn set_home(executor: Option<&Executor>) {
+pub(crate) fn set_home(executor: Option<&TaskExecutor>) {
     drop(replace_home(executor.map(|executor| executor.home.clone())));
 }
 
@@ -52,7 +52,7 @@ pub(super) fn replace_home(home: Option<Rc<Home>>) -> Option<Rc<Home>> {
 /// of the poll in progress. Pending: no unit was left, the task is woken, and the future has to
 /// return Pending, so that other tasks and I/O have their turn.
 #[inline]
-pub(crate) fn spend(cx: &mut Context<'_>) -> Poll<()> {
+pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
     // SAFETY: HOME is null, or owns a reference of what it points to. Only `replace_home` gives
     // that up, and `take_unit` does not call it.
     let has_unit = unsafe { HOME.get().as_ref() }.is_none_or(Home::take_unit);
@@ -255,7 +255,7 @@ unsafe fn schedule_at_home(task: NonNull<Header>, home: &Home) {
     // SAFETY: the caller keeps the task alive, and this is the home thread, which may use its
     // cells.
     let header = unsafe { task.as_ref() };
-    if header.step(State::wake) {
+    if header.step(TaskState::wake) {
         // SAFETY: this is the home thread. The task was Idle, so it is not done, and a home
         // reference exists.
         home.queue.push(unsafe { TaskRef::from_ptr(task) });

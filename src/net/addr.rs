@@ -27,29 +27,29 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 /// })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub trait ToSocketAddrs: sealed::Sealed {}
+pub trait ToSocketAddrs: sealed::AddrSource {}
 
-impl<T: sealed::Sealed + ?Sized> ToSocketAddrs for T {}
+impl<T: sealed::AddrSource + ?Sized> ToSocketAddrs for T {}
 
 pub(crate) mod sealed {
     use std::{io, net::SocketAddr};
 
     /// What is named.
-    pub enum Target {
+    pub enum Destination {
         /// In the order in which they are to be tried; at least one.
         Addrs(Vec<SocketAddr>),
         /// A host that is no IP address, and a port.
         Name(String, u16),
     }
 
-    pub trait Sealed {
-        fn target(&self) -> io::Result<Target>;
+    pub trait AddrSource {
+        fn destination(&self) -> io::Result<Destination>;
 
         /// The addresses, for those who cannot wait for a lookup.
         fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
-            match self.target()? {
-                Target::Addrs(addrs) => Ok(addrs),
-                Target::Name(host, port) => Err(super::invalid(format!(
+            match self.destination()? {
+                Destination::Addrs(addrs) => Ok(addrs),
+                Destination::Name(host, port) => Err(super::invalid(format!(
                     "{host:?} is a host name, and looking it up would block: give what \
                      tamam::net::lookup_host(\"{host}:{port}\").await says"
                 ))),
@@ -58,25 +58,25 @@ pub(crate) mod sealed {
     }
 }
 
-use sealed::Sealed;
-pub(crate) use sealed::Target;
+use sealed::AddrSource;
+pub(crate) use sealed::Destination;
 
 fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
-impl Sealed for SocketAddr {
-    fn target(&self) -> io::Result<Target> {
-        Ok(Target::Addrs(vec![*self]))
+impl AddrSource for SocketAddr {
+    fn destination(&self) -> io::Result<Destination> {
+        Ok(Destination::Addrs(vec![*self]))
     }
 }
 
 /// Everything that std turns into one address.
 macro_rules! one_address {
     ($($type:ty),*) => {$(
-        impl Sealed for $type {
-            fn target(&self) -> io::Result<Target> {
-                SocketAddr::from(*self).target()
+        impl AddrSource for $type {
+            fn destination(&self) -> io::Result<Destination> {
+                SocketAddr::from(*self).destination()
             }
         }
     )*};
@@ -92,32 +92,32 @@ one_address!(
     ([u8; 16], u16)
 );
 
-impl Sealed for [SocketAddr] {
-    fn target(&self) -> io::Result<Target> {
+impl AddrSource for [SocketAddr] {
+    fn destination(&self) -> io::Result<Destination> {
         if self.is_empty() {
             Err(invalid("an empty list of addresses".into()))
         } else {
-            Ok(Target::Addrs(self.to_vec()))
+            Ok(Destination::Addrs(self.to_vec()))
         }
     }
 }
 
-impl<const N: usize> Sealed for [SocketAddr; N] {
-    fn target(&self) -> io::Result<Target> {
-        self[..].target()
+impl<const N: usize> AddrSource for [SocketAddr; N] {
+    fn destination(&self) -> io::Result<Destination> {
+        self[..].destination()
     }
 }
 
-impl Sealed for Vec<SocketAddr> {
-    fn target(&self) -> io::Result<Target> {
-        self[..].target()
+impl AddrSource for Vec<SocketAddr> {
+    fn destination(&self) -> io::Result<Destination> {
+        self[..].destination()
     }
 }
 
-impl Sealed for str {
-    fn target(&self) -> io::Result<Target> {
+impl AddrSource for str {
+    fn destination(&self) -> io::Result<Destination> {
         if let Ok(addr) = self.parse::<SocketAddr>() {
-            return addr.target();
+            return addr.destination();
         }
         let form = |why: &str| invalid(format!("{self:?} is not of the form host:port: {why}"));
         if self.contains("://") {
@@ -132,30 +132,30 @@ impl Sealed for str {
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         match bracketed {
             // `[fe80::1%eth0]`: the system knows the number of the interface.
-            Some(inner) if inner.contains('%') => (inner, port).target(),
+            Some(inner) if inner.contains('%') => (inner, port).destination(),
             Some(_) => Err(form("what is in brackets is no IPv6 address")),
             None if host.contains(':') => Err(form("an IPv6 address needs brackets, [::1]:80")),
-            None => (host, port).target(),
+            None => (host, port).destination(),
         }
     }
 }
 
-impl Sealed for String {
-    fn target(&self) -> io::Result<Target> {
-        self[..].target()
+impl AddrSource for String {
+    fn destination(&self) -> io::Result<Destination> {
+        self[..].destination()
     }
 }
 
-impl Sealed for (&str, u16) {
-    fn target(&self) -> io::Result<Target> {
+impl AddrSource for (&str, u16) {
+    fn destination(&self) -> io::Result<Destination> {
         let (host, port) = *self;
         if let Ok(ip) = host.parse::<IpAddr>() {
-            return SocketAddr::new(ip, port).target();
+            return SocketAddr::new(ip, port).destination();
         }
         // As hosts stand in URLs.
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
-            return (ip, port).target();
+            return (ip, port).destination();
         }
         if host.is_empty() {
             let text = format!(":{port}");
@@ -165,19 +165,19 @@ impl Sealed for (&str, u16) {
             let text = format!("{host}:{port}");
             return Err(invalid(format!("a host name contains no zero byte: {text:?}")));
         }
-        Ok(Target::Name(host.to_owned(), port))
+        Ok(Destination::Name(host.to_owned(), port))
     }
 }
 
-impl Sealed for (String, u16) {
-    fn target(&self) -> io::Result<Target> {
-        (&self.0[..], self.1).target()
+impl AddrSource for (String, u16) {
+    fn destination(&self) -> io::Result<Destination> {
+        (&self.0[..], self.1).destination()
     }
 }
 
-impl<T: Sealed + ?Sized> Sealed for &T {
-    fn target(&self) -> io::Result<Target> {
-        (**self).target()
+impl<T: AddrSource + ?Sized> AddrSource for &T {
+    fn destination(&self) -> io::Result<Destination> {
+        (**self).destination()
     }
 }
 
@@ -196,7 +196,9 @@ mod tests {
         for (text, host) in
             [("localhost:80", "localhost"), ("a.b:80", "a.b"), ("[fe80::1%lo]:80", "fe80::1%lo")]
         {
-            let Ok(Target::Name(name, 80)) = text.target() else { panic!("{text}: no name") };
+            let Ok(Destination::Name(name, 80)) = text.destination() else {
+                panic!("{text}: no name")
+            };
             assert_eq!(name, host);
             assert_eq!(text.resolve().expect_err("a name").kind(), io::ErrorKind::InvalidInput);
         }
@@ -221,7 +223,7 @@ mod tests {
             "http://a:80",
             "a\0b:80",
         ] {
-            let error = text.target().err().unwrap_or_else(|| panic!("{text:?} is accepted"));
+            let error = text.destination().err().unwrap_or_else(|| panic!("{text:?} is accepted"));
             assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
             assert!(error.to_string().contains(&text.escape_debug().to_string()), "{error}");
         }

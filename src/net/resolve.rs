@@ -5,8 +5,8 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use super::addr::{Target, ToSocketAddrs};
-use super::resolver::{Resolver, Resolving, Shared};
+use super::addr::{Destination, ToSocketAddrs};
+use super::resolver::{Resolver, Resolving, SharedResolver};
 use crate::blocking;
 use crate::context;
 use crate::sys;
@@ -39,9 +39,9 @@ use crate::sys;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub async fn lookup_host(host: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
-    match host.target()? {
-        Target::Addrs(addrs) => Ok(addrs),
-        Target::Name(host, port) => {
+    match host.destination()? {
+        Destination::Addrs(addrs) => Ok(addrs),
+        Destination::Name(host, port) => {
             let resolver = context::current().and_then(|handle| handle.resolver.clone());
             lookup_name(resolver, host, port).await
         }
@@ -50,7 +50,7 @@ pub async fn lookup_host(host: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>
 
 /// The addresses of a name, all with `port`; at least one.
 pub(super) async fn lookup_name(
-    resolver: Option<Shared>,
+    resolver: Option<SharedResolver>,
     host: String,
     port: u16,
 ) -> io::Result<Vec<SocketAddr>> {
@@ -58,7 +58,7 @@ pub(super) async fn lookup_name(
     let found = match resolver.filter(|_| !host.contains('%')) {
         // Not by way of `IpAddr`: that number is in the socket address.
         None => ask_system(&host, port).await,
-        Some(Shared(resolver)) => resolver.resolve(&host).await.map(|ips| {
+        Some(SharedResolver(resolver)) => resolver.resolve(&host).await.map(|ips| {
             let with_port = |ip: IpAddr| SocketAddr::new(ip, port);
             ips.into_iter().map(with_port).collect()
         }),

@@ -61,9 +61,9 @@ pub trait Resolver {
 
 /// A resolver as builders and runtimes keep it.
 #[derive(Clone)]
-pub(crate) struct Shared(pub(crate) Arc<dyn Resolver + Send + Sync>);
+pub(crate) struct SharedResolver(pub(crate) Arc<dyn Resolver + Send + Sync>);
 
-impl fmt::Debug for Shared {
+impl fmt::Debug for SharedResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Resolver")
     }

@@ -7,21 +7,21 @@ use std::ptr;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
-use crate::driver::{Attempt, Interest, Op, Payload, Pool, Request, Target};
+use super::target_of;
+use crate::driver::{Attempt, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys;
 
 const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
 /// One connection: the answer is a descriptor. Kernel 5.5, `IORING_OP_ACCEPT`; accept4(2).
-pub(crate) fn one(fd: BorrowedFd<'_>) -> Op<AcceptOne> {
+pub(crate) fn one(fd: BorrowedFd<'_>) -> Op<AcceptOneRequest> {
     // SAFETY: the request has no pointers.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
-pub(crate) enum AcceptOne {}
+pub(crate) enum AcceptOneRequest {}
 
-impl Request for AcceptOne {
+impl Request for AcceptOneRequest {
     const INTEREST: Interest = Interest::Read;
 
     fn entry(target: &Target) -> squeue::Entry {
@@ -30,28 +30,28 @@ impl Request for AcceptOne {
         opcode::Accept::new(fd, ptr::null_mut(), ptr::null_mut()).flags(FLAGS).build()
     }
 
-    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+    unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         Attempt::of(sys::accept(target.fd, FLAGS))
     }
 }
 
 /// Connections, each answer a descriptor. The ring answers until an error or a cancel; epoll gives
 /// one. Kernel 5.19, `IORING_OP_ACCEPT` with `IORING_ACCEPT_MULTISHOT`; accept4(2).
-pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<AcceptMulti> {
+pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<AcceptMultiRequest> {
     // SAFETY: the request has no pointers.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
-pub(crate) enum AcceptMulti {}
+pub(crate) enum AcceptMultiRequest {}
 
-impl Request for AcceptMulti {
+impl Request for AcceptMultiRequest {
     const INTEREST: Interest = Interest::Read;
 
     fn entry(target: &Target) -> squeue::Entry {
         opcode::AcceptMulti::new(types::Fd(target.fd)).flags(FLAGS).build()
     }
 
-    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+    unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         Attempt::of(sys::accept(target.fd, FLAGS))
     }
 }

@@ -7,23 +7,23 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
-use crate::driver::{Attempt, Interest, Op, Payload, Pool, Request, Target};
+use super::target_of;
+use crate::driver::{Attempt, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys;
 use crate::sys::addr::SockAddr;
 
 /// Connects the socket to `addr`. Kernel 5.5, `IORING_OP_CONNECT`; connect(2).
-pub(crate) fn connect(fd: BorrowedFd<'_>, addr: SocketAddr) -> Op<Connect> {
+pub(crate) fn connect(fd: BorrowedFd<'_>, addr: SocketAddr) -> Op<ConnectRequest> {
     let addr = Rc::new(SockAddr::new(addr));
     let memory = addr.as_ptr().cast_mut().cast();
-    let target = Target { memory, len: addr.len() as usize, ..about(fd) };
+    let target = Target { memory, len: addr.len() as usize, ..target_of(fd) };
     // SAFETY: the request points to the address, which is the payload.
     unsafe { Op::new(target, Payload::Address(addr)) }
 }
 
-pub(crate) enum Connect {}
+pub(crate) enum ConnectRequest {}
 
-impl Request for Connect {
+impl Request for ConnectRequest {
     const INTEREST: Interest = Interest::Write;
 
     fn entry(target: &Target) -> squeue::Entry {
@@ -32,7 +32,7 @@ impl Request for Connect {
     }
 
     /// Asked again, the kernel says what became of the attempt.
-    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+    unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         let addr = target.memory.cast_const().cast();
         // SAFETY: the caller's promise: an address of that length.
         let result = unsafe { sys::connect(target.fd, addr, target.len as libc::socklen_t) };

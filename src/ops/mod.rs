@@ -16,6 +16,6 @@ use std::ptr;
 use crate::driver::Target;
 
 /// A request about a descriptor, which the object that the op belongs to keeps open (invariant 1).
-fn about(fd: BorrowedFd<'_>) -> Target {
+fn target_of(fd: BorrowedFd<'_>) -> Target {
     Target { fd: fd.as_raw_fd(), memory: ptr::null_mut(), len: 0 }
 }

@@ -11,29 +11,29 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
+use super::target_of;
 use crate::buf::Fill;
-use crate::driver::{Attempt, BUFFER_GROUP, Interest, Op, Payload, Pool, Request, Target};
+use crate::driver::{Attempt, BUFFER_GROUP, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys::{self, TRANSFER_LEN_MAX};
 
 /// Whatever comes, each piece into a pooled buffer. The ring answers until the end, an error, a
 /// cancel, or no buffer; epoll gives one piece. Kernel 6.0, `IORING_OP_RECV` with
 /// `IORING_RECV_MULTISHOT`; recv(2).
-pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooled<true>> {
+pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<true>> {
     // SAFETY: the request has no pointers: the buffer is picked from the pool, which is
     // unregistered only when nothing is in flight.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
 /// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring; recv(2).
-pub(crate) fn into_pool(fd: BorrowedFd<'_>) -> Op<RecvPooled<false>> {
+pub(crate) fn into_pool(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<false>> {
     // SAFETY: as in `multishot`.
-    unsafe { Op::new(about(fd), Payload::None) }
+    unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
-pub(crate) enum RecvPooled<const MULTISHOT: bool> {}
+pub(crate) enum RecvPooledRequest<const MULTISHOT: bool> {}
 
-impl<const MULTISHOT: bool> Request for RecvPooled<MULTISHOT> {
+impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
     const INTEREST: Interest = Interest::Read;
 
     fn entry(target: &Target) -> squeue::Entry {
@@ -46,7 +46,7 @@ impl<const MULTISHOT: bool> Request for RecvPooled<MULTISHOT> {
         entry.flags(squeue::Flags::BUFFER_SELECT)
     }
 
-    unsafe fn attempt(target: &mut Target, pool: &Pool) -> Attempt {
+    unsafe fn attempt(target: &mut Target, pool: &BufferPool) -> Attempt {
         let Some((bid, memory)) = pool.first_free() else {
             return Attempt::over(Err(libc::ENOBUFS));
         };
@@ -64,10 +64,10 @@ impl<const MULTISHOT: bool> Request for RecvPooled<MULTISHOT> {
 
 /// What comes next, into a caller's buffer behind what it holds. Kernel 5.6, `IORING_OP_RECV`;
 /// recv(2).
-pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<Recv> {
+pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<RecvRequest> {
     let (memory, len) = fill.target();
     fill.set_in_flight(true);
-    let target = Target { memory, len: len.min(TRANSFER_LEN_MAX), ..about(fd) };
+    let target = Target { memory, len: len.min(TRANSFER_LEN_MAX), ..target_of(fd) };
     // SAFETY: the request points into the buffer that `fill` owns; the `IoBufMut` contract keeps
     // its bytes in place, and `Fill` gives nobody access to the room while it is in flight.
     unsafe { Op::new(target, Payload::Fill(fill)) }
@@ -83,10 +83,10 @@ pub(crate) fn filled(fill: &Fill<dyn Any>, len: usize) {
 
 /// What comes next, into `len` bytes on the heap: for when no pooled buffer is free. Kernel 5.6,
 /// `IORING_OP_RECV`; recv(2).
-pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op<Recv> {
+pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op<RecvRequest> {
     let mut memory = Vec::with_capacity(len);
     let len = len.min(TRANSFER_LEN_MAX);
-    let target = Target { memory: memory.as_mut_ptr(), len, ..about(fd) };
+    let target = Target { memory: memory.as_mut_ptr(), len, ..target_of(fd) };
     // SAFETY: the request points into the vector's heap block, which is the payload.
     unsafe { Op::new(target, Payload::Heap(memory)) }
 }
@@ -102,16 +102,16 @@ pub(crate) fn heap_bytes(mut memory: Vec<u8>, len: usize) -> Vec<u8> {
     memory
 }
 
-pub(crate) enum Recv {}
+pub(crate) enum RecvRequest {}
 
-impl Request for Recv {
+impl Request for RecvRequest {
     const INTEREST: Interest = Interest::Read;
 
     fn entry(target: &Target) -> squeue::Entry {
         opcode::Recv::new(types::Fd(target.fd), target.memory, target.len as u32).build()
     }
 
-    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+    unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         // SAFETY: the caller's promise.
         unsafe { receive(target.fd, target.memory, target.len) }
     }

@@ -10,9 +10,9 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 
-use super::about;
+use super::target_of;
 use crate::buf::{Batch, Outgoing};
-use crate::driver::{Attempt, Interest, Op, Payload, Pool, Request, Target};
+use crate::driver::{Attempt, BufferPool, Interest, Op, Payload, Request, Target};
 use crate::sys::{self, TRANSFER_LEN_MAX};
 
 const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
@@ -24,10 +24,10 @@ pub(crate) fn one(
     fd: BorrowedFd<'_>,
     outgoing: Outgoing,
     offset: usize,
-) -> Result<(Op<Send>, usize), Outgoing> {
+) -> Result<(Op<SendRequest>, usize), Outgoing> {
     let Some(bytes) = outgoing.as_one(offset) else { return Err(outgoing) };
     let len = bytes.len().min(TRANSFER_LEN_MAX);
-    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..about(fd) };
+    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..target_of(fd) };
     // SAFETY: the request points into the buffer that `outgoing` owns.
     Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
 }
@@ -35,9 +35,9 @@ pub(crate) fn one(
 /// As much of these bytes as one call takes, for an attempt only: they stay the caller's. Kernel 5.6,
 /// `IORING_OP_SEND`; send(2).
 #[inline]
-pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<Send, &'a [u8]> {
+pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<SendRequest, &'a [u8]> {
     let len = bytes.len().min(TRANSFER_LEN_MAX);
-    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..about(fd) };
+    let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..target_of(fd) };
     // SAFETY: the request points into the bytes that it borrows.
     unsafe { Op::new(target, bytes) }
 }
@@ -45,7 +45,7 @@ pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<Send, &'a 
 /// What an attempt at [`borrowed`] bytes has left, which are the caller's no more: `sent` of them
 /// went out. Also says how many there are in all, at most what one call transfers. Kernel 5.6,
 /// `IORING_OP_SEND`; send(2).
-pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<Send>, usize) {
+pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<SendRequest>, usize) {
     let len = outgoing.len().min(TRANSFER_LEN_MAX);
     let Ok((mut op, _)) = one(fd, outgoing, sent as usize) else {
         unreachable!("bytes that were borrowed are one piece")
@@ -54,9 +54,9 @@ pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<Sen
     (op, len)
 }
 
-pub(crate) enum Send {}
+pub(crate) enum SendRequest {}
 
-impl Request for Send {
+impl Request for SendRequest {
     const INTEREST: Interest = Interest::Write;
 
     #[inline]
@@ -65,7 +65,7 @@ impl Request for Send {
         opcode::Send::new(fd, target.memory, target.len as u32).flags(FLAGS).build()
     }
 
-    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+    unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         // SAFETY: the caller's promise: so many bytes to read.
         let attempt = Attempt::of(unsafe { sys::send(target.fd, target.memory, target.len) });
         match attempt.ok() {
@@ -86,18 +86,18 @@ pub(crate) fn batch(
     fd: BorrowedFd<'_>,
     outgoing: Vec<Outgoing>,
     offset: usize,
-) -> (Op<SendMsg>, usize) {
+) -> (Op<SendMsgRequest>, usize) {
     let (batch, len) = Batch::new(outgoing, offset);
     let batch = Rc::new(batch);
-    let target = Target { memory: batch.header().cast(), len, ..about(fd) };
+    let target = Target { memory: batch.header().cast(), len, ..target_of(fd) };
     // SAFETY: the request points to the header inside the batch, which points into what the batch
     // owns; the batch is the payload.
     (unsafe { Op::new(target, Payload::Batch(batch)) }, len)
 }
 
-pub(crate) enum SendMsg {}
+pub(crate) enum SendMsgRequest {}
 
-impl Request for SendMsg {
+impl Request for SendMsgRequest {
     const INTEREST: Interest = Interest::Write;
 
     fn entry(target: &Target) -> squeue::Entry {
@@ -105,7 +105,7 @@ impl Request for SendMsg {
         opcode::SendMsg::new(types::Fd(target.fd), header).flags(FLAGS as u32).build()
     }
 
-    unsafe fn attempt(target: &mut Target, _: &Pool) -> Attempt {
+    unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         let header = target.memory.cast();
         // SAFETY: the caller's promise: the header of a batch.
         let attempt = Attempt::of(unsafe { sys::sendmsg(target.fd, header) });

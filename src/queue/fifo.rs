@@ -5,20 +5,20 @@
 
 use std::collections::VecDeque;
 
-pub(crate) struct Queue<T> {
+pub(crate) struct Fifo<T> {
     first: Option<T>,
     /// What comes behind the first: one word for all those who have nothing there.
     #[expect(clippy::box_collection, reason = "absent from most of ten thousand connections")]
     rest: Option<Box<VecDeque<T>>>,
 }
 
-impl<T> Default for Queue<T> {
-    fn default() -> Queue<T> {
-        Queue { first: None, rest: None }
+impl<T> Default for Fifo<T> {
+    fn default() -> Fifo<T> {
+        Fifo { first: None, rest: None }
     }
 }
 
-impl<T> Queue<T> {
+impl<T> Fifo<T> {
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn it_is_a_queue() {
-        let mut queue = Queue::default();
+        let mut queue = Fifo::default();
         for n in 0..5 {
             queue.push(n);
         }

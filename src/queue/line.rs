@@ -24,16 +24,16 @@ pub(crate) enum Line<T> {
         value: T,
         in_line: bool,
     },
-    Many(Box<Many<T>>),
+    Many(Box<Elements<T>>),
 }
 
-pub(crate) struct Many<T> {
-    places: Slab<Place<T>>,
+pub(crate) struct Elements<T> {
+    elements: Slab<Element<T>>,
     front: Option<Key>,
     back: Option<Key>,
 }
 
-struct Place<T> {
+struct Element<T> {
     value: T,
     in_line: bool,
     before: Option<Key>,
@@ -57,7 +57,7 @@ impl<T> Line<T> {
     /// The only element, if it is in line and `is_it` says so, steps out of it: the usual case,
     /// without a search.
     #[inline]
-    pub(crate) fn step_out_only(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<&mut T> {
+    pub(crate) fn step_out_if_alone(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<&mut T> {
         match self {
             Line::One { value, in_line } if *in_line && is_it(value) => {
                 *in_line = false;
@@ -98,30 +98,30 @@ impl<T> Line<T> {
     #[cold]
     fn push_behind(&mut self, value: T) -> Key {
         let many = self.many();
-        let key = Key(u32::try_from(many.places.vacant_key()).expect("fewer than 2^32 elements"));
-        many.places.insert(Place { value, in_line: true, before: many.back, behind: None });
+        let key = Key(u32::try_from(many.elements.vacant_key()).expect("fewer than 2^32 elements"));
+        many.elements.insert(Element { value, in_line: true, before: many.back, behind: None });
         match many.back.replace(key) {
-            Some(before) => many.place(before).behind = Some(key),
+            Some(before) => many.element(before).behind = Some(key),
             None => many.front = Some(key),
         }
         key
     }
 
     /// Makes room for more than one. The one that is there keeps its key.
-    fn many(&mut self) -> &mut Many<T> {
+    fn many(&mut self) -> &mut Elements<T> {
         if let Line::One { .. } = self {
             let Line::One { value, in_line } = mem::take(self) else {
                 unreachable!("just matched")
             };
-            let mut places = Slab::with_capacity(4);
-            let key = places.insert(Place { value, in_line, before: None, behind: None });
+            let mut elements = Slab::with_capacity(4);
+            let key = elements.insert(Element { value, in_line, before: None, behind: None });
             assert_eq!(key, Key::ONE.0 as usize, "a new slab begins with the first key");
             let end = in_line.then_some(Key::ONE);
-            *self = Line::Many(Box::new(Many { places, front: end, back: end }));
+            *self = Line::Many(Box::new(Elements { elements, front: end, back: end }));
         }
         match self {
             Line::Many(many) => many,
-            Line::Empty | Line::One { .. } => unreachable!("called with an element in place"),
+            Line::Empty | Line::One { .. } => unreachable!("called with an element"),
         }
     }
 
@@ -130,7 +130,7 @@ impl<T> Line<T> {
         match self {
             Line::Empty => None,
             Line::One { value, .. } => (key == Key::ONE).then_some(value),
-            Line::Many(many) => many.places.get(key.0 as usize).map(|place| &place.value),
+            Line::Many(many) => many.elements.get(key.0 as usize).map(|element| &element.value),
         }
     }
 
@@ -139,7 +139,9 @@ impl<T> Line<T> {
         match self {
             Line::Empty => None,
             Line::One { value, .. } => (key == Key::ONE).then_some(value),
-            Line::Many(many) => many.places.get_mut(key.0 as usize).map(|place| &mut place.value),
+            Line::Many(many) => {
+                many.elements.get_mut(key.0 as usize).map(|element| &mut element.value)
+            }
         }
     }
 
@@ -158,7 +160,7 @@ impl<T> Line<T> {
     pub(crate) fn behind(&self, key: Key) -> Option<Key> {
         match self {
             Line::Empty | Line::One { .. } => None,
-            Line::Many(many) => many.places.get(key.0 as usize)?.behind,
+            Line::Many(many) => many.elements.get(key.0 as usize)?.behind,
         }
     }
 
@@ -199,11 +201,11 @@ impl<T> Line<T> {
     fn remove_of_many(&mut self, key: Key) -> Option<T> {
         let Line::Many(many) = self else { return None };
         many.unlink(key);
-        let place = many.places.try_remove(key.0 as usize)?;
-        if many.places.is_empty() {
+        let element = many.elements.try_remove(key.0 as usize)?;
+        if many.elements.is_empty() {
             *self = Line::Empty; // its memory too: most connections need none
         }
-        Some(place.value)
+        Some(element.value)
     }
 
     /// Drops the element where it is.
@@ -225,23 +227,24 @@ impl<T> Line<T> {
     }
 }
 
-impl<T> Many<T> {
-    fn place(&mut self, key: Key) -> &mut Place<T> {
-        &mut self.places[key.0 as usize]
+impl<T> Elements<T> {
+    fn element(&mut self, key: Key) -> &mut Element<T> {
+        &mut self.elements[key.0 as usize]
     }
 
     fn unlink(&mut self, key: Key) {
-        let Some(place) = self.places.get_mut(key.0 as usize).filter(|place| place.in_line) else {
+        let Some(element) = self.elements.get_mut(key.0 as usize).filter(|element| element.in_line)
+        else {
             return;
         };
-        place.in_line = false;
-        let (before, behind) = (place.before.take(), place.behind.take());
+        element.in_line = false;
+        let (before, behind) = (element.before.take(), element.behind.take());
         match before {
-            Some(before) => self.place(before).behind = behind,
+            Some(before) => self.element(before).behind = behind,
             None => self.front = behind,
         }
         match behind {
-            Some(behind) => self.place(behind).before = before,
+            Some(behind) => self.element(behind).before = before,
             None => self.back = before,
         }
     }

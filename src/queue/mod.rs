@@ -3,7 +3,7 @@
 //! Most of ten thousand connections have at most one element in each of them. So both kinds keep
 //! the first element in place and take memory on the heap for the second.
 //!
-//! - [`Queue`]: elements without names, looked at from the front.
+//! - [`Fifo`]: elements without names, looked at from the front.
 //! - [`Line`]: each element has a key, by which it is found and removed in constant time.
 //! - [`Waiters`]: a line of wakers.
 //!
@@ -13,6 +13,6 @@ mod fifo;
 mod line;
 mod waiters;
 
-pub(crate) use fifo::Queue;
+pub(crate) use fifo::Fifo;
 pub(crate) use line::{Key, Line};
 pub(crate) use waiters::{WaiterId, Waiters};

@@ -3,7 +3,7 @@
 //! Connections are kept in order of arrival until a call takes them, so a dropped or forgotten
 //! `accept` loses none. The first accept takes a single connection: a listener that is asked once
 //! takes none ahead. When the next call finds none waiting, a multishot accept takes all that come,
-//! until [`PARKED_MAX`] are parked; then it is stopped until a call finds none again.
+//! until [`ACCEPTED_MAX`] are accepted; then it is stopped until a call finds none again.
 //!
 //! Nothing here is TCP's own. Read next: `net/tcp/listener.rs`.
 
@@ -27,8 +27,8 @@ use crate::queue::{WaiterId, Waiters};
 use crate::sys;
 use crate::time::{Sleep, sleep_until};
 
-/// With so many connections parked the accept is stopped.
-const PARKED_MAX: usize = 64;
+/// With so many connections accepted the accept is stopped.
+const ACCEPTED_MAX: usize = 64;
 /// The pause when descriptors or memory ran out: doubled each time, up to the second.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
 /// So many errors of new connections in a row are treated as a lack of descriptors.
@@ -42,7 +42,7 @@ pub(crate) struct Listener {
 }
 
 struct Accept {
-    parked: VecDeque<OwnedFd>,
+    accepted: VecDeque<OwnedFd>,
     op: AcceptOp,
     next: NextShot,
     /// An errno that one caller is shown.
@@ -91,7 +91,7 @@ impl Listener {
     /// Takes over a listening, non-blocking socket.
     pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>) -> Rc<Listener> {
         let accept = Accept {
-            parked: VecDeque::new(),
+            accepted: VecDeque::new(),
             op: AcceptOp::Idle,
             next: NextShot::One,
             shown_once: None,
@@ -110,9 +110,9 @@ impl Listener {
         &self.home
     }
 
-    /// How many connections are parked.
-    pub(crate) fn parked(&self) -> usize {
-        self.accept.borrow().parked.len()
+    /// How many connections are accepted.
+    pub(crate) fn accepted_len(&self) -> usize {
+        self.accept.borrow().accepted.len()
     }
 
     /// Waits for the next connection.
@@ -124,7 +124,7 @@ impl Listener {
     fn accepting<T>(&self, change: impl FnOnce(&mut Accept, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.accept.borrow_mut(), &mut deferred);
-        self.home.finish(deferred);
+        self.home.run_deferred(deferred);
         result
     }
 
@@ -134,7 +134,7 @@ impl Listener {
         self.accepting(|accept, deferred| {
             match &mut accept.op {
                 AcceptOp::Armed { token, stopping } => {
-                    if *stopping && self.home.keep(*token) {
+                    if *stopping && self.home.undo_cancel(*token) {
                         *stopping = false;
                     }
                     return false;
@@ -157,7 +157,7 @@ impl Listener {
                     false
                 }
                 Submitted::Answered(done, _) => {
-                    self.has_accepted(accept, done, true, deferred);
+                    self.complete_accept(accept, done, true, deferred);
                     true
                 }
             }
@@ -165,7 +165,7 @@ impl Listener {
     }
 
     /// What an accept has brought. `wanted`: a call waits for it.
-    fn has_accepted(
+    fn complete_accept(
         &self,
         accept: &mut Accept,
         done: Completion,
@@ -178,8 +178,8 @@ impl Listener {
         match done.result() {
             Ok(fd) if accept.op == AcceptOp::Closed => reset(sys::adopt(fd)),
             Ok(fd) => {
-                count(&self.home.counters().parked, u64::from(!wanted));
-                accept.parked.push_back(sys::adopt(fd));
+                count(&self.home.counters().unawaited, u64::from(!wanted));
+                accept.accepted.push_back(sys::adopt(fd));
                 accept.trouble = Trouble::NONE;
             }
             Err(errno) => {
@@ -188,7 +188,7 @@ impl Listener {
                 accept.note_error(errno, wanted, self.home.closed_descriptors());
             }
         }
-        if accept.parked.len() >= PARKED_MAX {
+        if accept.accepted.len() >= ACCEPTED_MAX {
             accept.next = NextShot::One;
             if let AcceptOp::Armed { token, stopping: false } = accept.op {
                 accept.op = AcceptOp::Armed { token, stopping: true };
@@ -198,11 +198,11 @@ impl Listener {
         accept.waiters.wake(deferred);
     }
 
-    /// Ends the accept now; what it still brought is parked.
-    fn settle(&self) {
+    /// Ends the accept now; what it still brought is accepted.
+    fn end_accept(&self) {
         let op = self.accept.borrow().op;
         if let AcceptOp::Armed { token, .. } = op {
-            self.home.settle(token);
+            self.home.cancel_and_wait(token);
         }
     }
 
@@ -214,10 +214,10 @@ impl Listener {
         }
         let op = std::mem::replace(&mut self.accept.borrow_mut().op, AcceptOp::Closed);
         if let AcceptOp::Armed { token, .. } = op {
-            self.home.settle(token);
+            self.home.cancel_and_wait(token);
         }
-        let parked = std::mem::take(&mut self.accept.borrow_mut().parked);
-        parked.into_iter().for_each(reset);
+        let accepted = std::mem::take(&mut self.accept.borrow_mut().accepted);
+        accepted.into_iter().for_each(reset);
         self.home.descriptor_closed();
     }
 
@@ -226,22 +226,22 @@ impl Listener {
         if self.home.is_forked_copy() {
             return Err(driver::forked());
         }
-        self.settle();
+        self.end_accept();
         let Ok(mut this) = Rc::try_unwrap(self) else {
             return Err(io::Error::other("the kernel still holds the socket"));
         };
         let fd = this.fd.take().expect("the descriptor is there until its object ends");
         this.home.release(fd.as_fd());
-        Ok((fd, std::mem::take(&mut this.accept.get_mut().parked)))
+        Ok((fd, std::mem::take(&mut this.accept.get_mut().accepted)))
     }
 }
 
 impl Accept {
     /// Takes the oldest connection, if there is one.
     fn take(&mut self) -> Option<OwnedFd> {
-        let fd = self.parked.pop_front();
-        if self.parked.is_empty() && self.parked.capacity() > PARKED_MAX {
-            self.parked = VecDeque::new();
+        let fd = self.accepted.pop_front();
+        if self.accepted.is_empty() && self.accepted.capacity() > ACCEPTED_MAX {
+            self.accepted = VecDeque::new();
         }
         fd
     }
@@ -277,7 +277,7 @@ impl Accept {
 
     /// `waited`: the call waited when the socket refused. A later call tries again first.
     fn has_answer(&self, waited: bool) -> bool {
-        !self.parked.is_empty() || self.shown_once.is_some() || (self.refused.is_some() && waited)
+        !self.accepted.is_empty() || self.shown_once.is_some() || (self.refused.is_some() && waited)
     }
 }
 
@@ -299,7 +299,7 @@ impl Owner for Listener {
     ) {
         let accept = &mut *self.accept.borrow_mut();
         let wanted = !accept.waiters.is_empty();
-        self.has_accepted(accept, done, wanted, deferred);
+        self.complete_accept(accept, done, wanted, deferred);
     }
 }
 
@@ -374,7 +374,7 @@ impl Future for AcceptNext<'_> {
         let mut waited = self.id.is_some();
         loop {
             if self.has_answer(waited) {
-                ready!(context::spend(cx));
+                ready!(context::consume_budget(cx));
                 if let Some(answer) = self.take() {
                     return Poll::Ready(answer);
                 }

@@ -62,7 +62,7 @@ impl Connection {
 
     /// Queues bytes whose end wakes `waker`. They go out whole, whatever becomes of the future that
     /// has the key: it calls [`poll_collect`](Self::poll_collect) or [`detach`](Self::detach).
-    pub(crate) fn send_claimed(
+    pub(crate) fn send_awaited(
         self: &Rc<Self>,
         bytes: Vec<u8>,
         waker: Option<Waker>,
@@ -96,7 +96,7 @@ impl Connection {
     /// Receives again after [`end_receive`](Self::end_receive), for a layer that waits for the peer's
     /// end.
     pub(crate) fn receive_again(&self) {
-        self.settle_receive();
+        self.cancel_receive_and_wait();
         self.receiving(|receive, _| receive.reopen());
     }
 

@@ -43,7 +43,7 @@ pub(crate) use send::{SendBuffer, SendReport, Shutdown};
 pub(crate) use send_queue::{Abandoned, SendQueue};
 use transmit::Transmit;
 #[cfg(feature = "tls")]
-pub(crate) use unread::{End, Errno, Failure, Segment, Unread};
+pub(crate) use unread::{End, EndingError, Errno, Segment, Unread};
 
 use crate::buf::Handed;
 use crate::context;
@@ -160,7 +160,7 @@ impl Connection {
             let error = io::Error::new(io::ErrorKind::WouldBlock, "a send is still on its way out");
             return Err((error, self));
         }
-        self.settle_receive();
+        self.cancel_receive_and_wait();
         let unread = self.receiving(|receive, deferred| receive.unread.take_all(deferred));
         let mut this = match Rc::try_unwrap(self) {
             Ok(this) => this,
@@ -194,7 +194,7 @@ impl Owner for Connection {
             Role::Recv => {
                 let receive = &mut *self.receive.borrow_mut();
                 if matches!(done.result(), Ok(1..)) && receive.is_unawaited() {
-                    count(&self.home.counters().parked, 1);
+                    count(&self.home.counters().unawaited, 1);
                 }
                 self.complete_receive(receive, done, mem::take(payload), deferred);
             }

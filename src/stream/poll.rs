@@ -34,7 +34,7 @@ pub(crate) trait PollReceive: Source + Sized {
         mut put: impl FnMut(&[u8]),
     ) -> Poll<io::Result<()>> {
         if room == 0 {
-            return context::spend(cx).map(Ok);
+            return context::consume_budget(cx).map(Ok);
         }
         ready!(poll_unread_as_poller(self, cx))?;
         let result = self.with_unread(|unread, deferred| {
@@ -51,7 +51,7 @@ pub(crate) trait PollReceive: Source + Sized {
             });
             Ok(())
         });
-        self.has_taken();
+        self.bytes_were_taken();
         Poll::Ready(result)
     }
 
@@ -84,7 +84,7 @@ pub(crate) trait PollReceive: Source + Sized {
         assert!(len <= first, "{len} bytes consumed of {first}");
         if len > 0 {
             self.with_unread(|unread, deferred| unread.consume(len, deferred));
-            self.has_taken();
+            self.bytes_were_taken();
         }
     }
 }
@@ -100,14 +100,14 @@ impl Connection {
     ) -> Poll<io::Result<usize>> {
         let refusal = self.transmit.borrow().refusal();
         if let Some(error) = refusal {
-            return context::spend(cx).map(|()| Err(error));
+            return context::consume_budget(cx).map(|()| Err(error));
         }
         ready!(self.poll_home(cx))?;
         if self.transmit.borrow().queue.detached() >= WRITTEN_MAX {
             self.wait_for_progress(&mut Some(WaiterId::Poller), cx);
             return Poll::Pending;
         }
-        ready!(context::spend(cx));
+        ready!(context::consume_budget(cx));
         Poll::Ready(Ok(self.sending(|transmit, deferred| {
             let written = transmit.queue.write(bufs, WRITTEN_MAX);
             self.send_next(transmit, deferred);
@@ -122,9 +122,9 @@ impl Connection {
             (transmit.direction, transmit.queue.is_idle())
         };
         match direction {
-            Direction::Failed(errno) => context::spend(cx).map(|()| Err(error(errno))),
+            Direction::Failed(errno) => context::consume_budget(cx).map(|()| Err(error(errno))),
             Direction::Open | Direction::ShutdownAsked | Direction::ShutDown(_) if is_idle => {
-                context::spend(cx).map(Ok)
+                context::consume_budget(cx).map(Ok)
             }
             _ => {
                 ready!(self.poll_home(cx))?;
@@ -136,13 +136,13 @@ impl Connection {
 
     /// As [`poll_flush`](Self::poll_flush), for a caller that need not know of a failure now: waits
     /// until everything is with an op. The kernel has it before the thread sleeps.
-    pub(crate) fn poll_hand_over(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let is_handed_over = {
+    pub(crate) fn poll_submitted(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_submitted = {
             let transmit = self.transmit.borrow();
             let has_failed = matches!(transmit.direction, Direction::Failed(_) | Direction::Lost);
             !has_failed && !transmit.queue.has_written()
         };
-        if is_handed_over { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
+        if is_submitted { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
     /// As `shutdown`; but where the peer has reset the connection there is nothing to close, and the

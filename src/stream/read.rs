@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::Connection;
-use super::unread::{Errno, Failure, Unread};
+use super::unread::{EndingError, Errno, Unread};
 use crate::buf::{BufError, Chunk, Fill, IoBufMut};
 use crate::context;
 use crate::deferred::Deferred;
@@ -20,7 +20,7 @@ use crate::queue::WaiterId;
 
 /// A stream that is received from: a connection, or TLS over one.
 pub(crate) trait Source {
-    type Failure: Failure;
+    type Failure: EndingError;
 
     /// Uses what has come; then does what that left to be done. `run` calls no foreign code.
     fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Self::Failure>, &mut Deferred) -> T)
@@ -37,7 +37,7 @@ pub(crate) trait Source {
     fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked;
 
     /// Bytes were taken.
-    fn has_taken(self: &Rc<Self>);
+    fn bytes_were_taken(self: &Rc<Self>);
 }
 
 /// What [`Source::ask`] came to.
@@ -75,7 +75,7 @@ impl Source for Connection {
     }
 
     #[inline]
-    fn has_taken(self: &Rc<Self>) {
+    fn bytes_were_taken(self: &Rc<Self>) {
         self.resume();
     }
 }
@@ -95,7 +95,7 @@ pub(crate) fn poll_unread<S: Source>(
             Asked::Yield => return Poll::Pending,
         }
     }
-    context::spend(cx).map(Ok)
+    context::consume_budget(cx).map(Ok)
 }
 
 /// Registers the future `id`, which found less than `min` bytes and no end.
@@ -124,7 +124,7 @@ pub(crate) fn take_chunk<S: Source>(source: &Rc<S>) -> io::Result<Option<Chunk>>
             ending.map(|()| None)
         }
     });
-    source.has_taken();
+    source.bytes_were_taken();
     chunk
 }
 
@@ -254,7 +254,7 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         });
         let (buf, len) = fill.take();
         assert!(len >= min || ending.is_some(), "an answer is whole, or says why not");
-        self.source.has_taken();
+        self.source.bytes_were_taken();
         Poll::Ready(match ending {
             None => Ok((len, buf)),
             // The end is an answer to `read`, and too early for `read_exact`.
@@ -300,7 +300,7 @@ impl<S: Source, B: IoBufMut> Future for Read<'_, S, B> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         if let Err(error) = this.check_room() {
-            ready!(context::spend(cx));
+            ready!(context::consume_budget(cx));
             return this.fail(error);
         }
         let source = this.source;
@@ -308,13 +308,13 @@ impl<S: Source, B: IoBufMut> Future for Read<'_, S, B> {
             let min = this.min;
             let is_ready = min == 0 || source.with_unread(|unread, _| unread.has_answer(min));
             if is_ready && !this.buffer.is_in_flight() {
-                ready!(context::spend(cx));
+                ready!(context::consume_budget(cx));
                 return this.finish();
             }
             if let Err(error) = ready!(source.connection().poll_home(cx)) {
                 // Home is on this thread, so the buffer can be had back at once.
                 if this.buffer.is_in_flight() {
-                    source.connection().settle_receive();
+                    source.connection().cancel_receive_and_wait();
                     assert!(
                         !this.buffer.is_in_flight(),
                         "the engine failed with this buffer in flight: {error}"

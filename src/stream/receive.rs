@@ -41,7 +41,7 @@ pub(super) struct Receive {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ReceiveOp {
-    Idle(Rest),
+    Idle(IdleReason),
     Armed {
         token: Token,
         memory: Memory,
@@ -55,7 +55,7 @@ enum ReceiveOp {
 
 /// Why nothing is in flight, where it makes a difference to the next receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Rest {
+enum IdleReason {
     /// Nobody asked for more, or the stream has ended.
     Unasked,
     /// The unread bytes are over the stream's credit.
@@ -95,7 +95,7 @@ impl Receive {
     pub(super) fn new() -> Receive {
         Receive {
             unread: Unread::default(),
-            op: ReceiveOp::Idle(Rest::Unasked),
+            op: ReceiveOp::Idle(IdleReason::Unasked),
             bulk: Bulk::new(),
             waiters: Waiters::default(),
         }
@@ -127,7 +127,8 @@ impl Receive {
     fn is_over_credit(&self) -> bool {
         matches!(
             self.op,
-            ReceiveOp::Idle(Rest::Credit) | ReceiveOp::Armed { stopping: Some(Stop::Credit), .. }
+            ReceiveOp::Idle(IdleReason::Credit)
+                | ReceiveOp::Armed { stopping: Some(Stop::Credit), .. }
         )
     }
 
@@ -135,17 +136,17 @@ impl Receive {
     #[cfg(feature = "tls")]
     pub(super) fn reopen(&mut self) {
         if self.op == ReceiveOp::Closed(None) {
-            self.op = ReceiveOp::Idle(Rest::Unasked);
+            self.op = ReceiveOp::Idle(IdleReason::Unasked);
         }
     }
 
     /// The op in flight has ended.
     #[inline]
-    fn op_has_ended(&mut self) {
+    fn note_op_ended(&mut self) {
         self.op = match self.op {
             ReceiveOp::Closed(_) => ReceiveOp::Closed(None),
-            _ if self.is_over_credit() => ReceiveOp::Idle(Rest::Credit),
-            _ => ReceiveOp::Idle(Rest::Unasked),
+            _ if self.is_over_credit() => ReceiveOp::Idle(IdleReason::Credit),
+            _ => ReceiveOp::Idle(IdleReason::Unasked),
         };
     }
 }
@@ -156,7 +157,7 @@ impl Connection {
     pub(super) fn receiving<T>(&self, change: impl FnOnce(&mut Receive, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.receive.borrow_mut(), &mut deferred);
-        self.home.finish(deferred);
+        self.home.run_deferred(deferred);
         result
     }
 
@@ -181,9 +182,9 @@ impl Connection {
     fn memory_to_arm(&self, receive: &mut Receive, lends: bool) -> Option<Memory> {
         let is_bulk = receive.bulk.is_bulk();
         let has_free = self.home.pool().has_free();
-        let rest = match &mut receive.op {
+        let reason = match &mut receive.op {
             ReceiveOp::Closed(_) => return None,
-            ReceiveOp::Idle(rest) => *rest,
+            ReceiveOp::Idle(reason) => *reason,
             ReceiveOp::Armed { token, memory, stopping } => {
                 let suits = match memory {
                     Memory::Lent => true,
@@ -194,20 +195,20 @@ impl Connection {
                 if suits || !self.home.withdraw(*token) {
                     // If the cancel is out already, the terminal completion wakes the caller.
                     let is_wanted = !is_bulk && *stopping != Some(Stop::MissedReset);
-                    if stopping.is_some() && is_wanted && self.home.keep(*token) {
+                    if stopping.is_some() && is_wanted && self.home.undo_cancel(*token) {
                         *stopping = None;
                     }
                     return None;
                 }
-                Rest::Unasked
+                IdleReason::Unasked
             }
         };
-        receive.op = ReceiveOp::Idle(Rest::Unasked);
+        receive.op = ReceiveOp::Idle(IdleReason::Unasked);
         Some(if lends {
             Memory::Lent
         } else if is_bulk {
             Memory::Bulk
-        } else if rest == Rest::PoolEmpty || !has_free {
+        } else if reason == IdleReason::PoolEmpty || !has_free {
             Memory::Heap
         } else {
             // A one-shot receive, or one of epoll's, completes with the reset.
@@ -239,19 +240,19 @@ impl Connection {
                 true => Memory::Pooled { reset_checked: true },
                 false => Memory::Heap,
             }),
-            answer => self.arm_tried(op, Memory::Bulk, answer),
+            answer => self.arm_after_attempt(op, Memory::Bulk, answer),
         }
     }
 
     #[inline]
     fn arm_op<R: Request>(self: &Rc<Self>, mut op: Op<R>, memory: Memory) -> bool {
         let answer = self.home.attempt(&mut op);
-        self.arm_tried(op, memory, answer)
+        self.arm_after_attempt(op, memory, answer)
     }
 
     /// Submits a receive that was tried, unless the attempt was its answer.
     #[inline]
-    fn arm_tried<R: Request>(
+    fn arm_after_attempt<R: Request>(
         self: &Rc<Self>,
         op: Op<R>,
         memory: Memory,
@@ -263,7 +264,7 @@ impl Connection {
             });
             return true;
         }
-        let token = self.home.submit_tried(op, self.clone(), Role::Recv);
+        let token = self.home.submit_after_attempt(op, self.clone(), Role::Recv);
         let armed = ReceiveOp::Armed { token, memory, stopping: None };
         self.receive.borrow_mut().op = armed;
         false
@@ -335,7 +336,7 @@ impl Connection {
     ) {
         debug_assert!(len > 0);
         if !done.more() {
-            receive.op_has_ended();
+            receive.note_op_ended();
         } else if let ReceiveOp::Armed { memory: Memory::Pooled { reset_checked: false }, .. } =
             receive.op
         {
@@ -383,7 +384,7 @@ impl Connection {
     /// The end, an error, or an op that ended for a reason of its own.
     fn received_no_bytes(&self, receive: &mut Receive, done: Completion, deferred: &mut Deferred) {
         if !done.more() {
-            receive.op_has_ended();
+            receive.note_op_ended();
         }
         match done.result() {
             // After a send met a reset, the kernel shows the reset as an end to a receive (RX12).
@@ -394,7 +395,7 @@ impl Connection {
             Err(libc::ENOBUFS) if done.buffer().is_none() => {
                 count(&self.home.counters().pool_empty, 1);
                 if receive.is_idle() {
-                    receive.op = ReceiveOp::Idle(Rest::PoolEmpty);
+                    receive.op = ReceiveOp::Idle(IdleReason::PoolEmpty);
                 }
             }
             Err(errno) if is_retried(errno) => {}
@@ -436,10 +437,10 @@ impl Connection {
     }
 
     /// Ends the receive in flight now. What it still brought is unread.
-    pub(super) fn settle_receive(&self) {
+    pub(super) fn cancel_receive_and_wait(&self) {
         let token = self.receive.borrow().token();
         if let Some(token) = token {
-            self.home.settle(token);
+            self.home.cancel_and_wait(token);
         }
     }
 

@@ -59,7 +59,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
             refusal => refusal,
         };
         if error.is_some() || len == 0 {
-            if context::spend(cx).is_pending() {
+            if context::consume_budget(cx).is_pending() {
                 self.state = SendState::Start(handed);
                 return Poll::Pending;
             }
@@ -85,7 +85,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
             }
             Some(done) if done.result().is_ok_and(|sent| sent as usize == len) => {
                 connection.transmit.borrow_mut().fell_short = false;
-                if context::spend(cx).is_ready() {
+                if context::consume_budget(cx).is_ready() {
                     return Poll::Ready(SendReport {
                         sent: len,
                         error: None,
@@ -114,10 +114,10 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let connection = self.connection;
         let all = handed.len();
         let (op, len) = ops::send::rest(connection.fd(), handed.into_outgoing(), sent);
-        let token = connection.home().submit_tried(op, connection.clone(), Role::Send);
+        let token = connection.home().submit_after_attempt(op, connection.clone(), Role::Send);
         let key = connection.sending(|transmit, _| {
             transmit.flight = Flight::Sending(Share { token, entries: 1, len: len as u32 });
-            transmit.queue.push_taken(all, None)
+            transmit.queue.push_in_flight(all, None)
         });
         self.wait(key, cx)
     }
@@ -139,16 +139,16 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
                 (key, connection.send_next(transmit, deferred))
             }
             Some(done) => {
-                transmit.queue.seal();
-                let key = transmit.queue.push_taken(len, None);
+                transmit.queue.queue_written();
+                let key = transmit.queue.push_in_flight(len, None);
                 let part = len.min(TRANSFER_LEN_MAX) as u32;
                 let payload = Payload::Outgoing(payload);
-                connection.has_sent(transmit, 1, part, done, payload, deferred);
+                connection.apply_send_result(transmit, 1, part, done, payload, deferred);
                 connection.send_next(transmit, deferred);
                 (key, true)
             }
         });
-        if has_ended && context::spend(cx).is_pending() {
+        if has_ended && context::consume_budget(cx).is_pending() {
             self.state = SendState::Queued(key);
             return Poll::Pending; // the answer waits in the queue for the next poll
         }
@@ -164,7 +164,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let transmit = &mut *connection.transmit.borrow_mut();
         let key = if transmit.flight == Flight::Idle && transmit.queue.is_idle() {
             transmit.flight = Flight::Sending(connection.submit_to_ring(payload));
-            transmit.queue.push_taken(len, Some(waker))
+            transmit.queue.push_in_flight(len, Some(waker))
         } else {
             let key = transmit.queue.push(payload, Some(waker));
             connection.send_next_on_ring(transmit);
@@ -260,7 +260,7 @@ impl Connection {
             (transmit.direction, transmit.queue.is_idle())
         };
         if self.home.is_forked_copy() {
-            return context::spend(cx).map(|()| Err(driver::forked()));
+            return context::consume_budget(cx).map(|()| Err(driver::forked()));
         }
         let done = match direction {
             Direction::Failed(errno) => Some(Err(errno)),
@@ -268,7 +268,7 @@ impl Connection {
             Direction::Open | Direction::ShutdownAsked | Direction::Lost => None,
         };
         if let Some(done) = done {
-            return context::spend(cx).map(|()| done.map_err(error));
+            return context::consume_budget(cx).map(|()| done.map_err(error));
         }
         if !is_idle || direction == Direction::Lost {
             ready!(context::poll_home(&self.home, cx))?;

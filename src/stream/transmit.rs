@@ -12,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::Connection;
-use super::send_queue::{Collected, Next, SendQueue};
+use super::send_queue::{Collected, NextPayload, SendQueue};
 use super::unread::End;
 use crate::buf::Outgoing;
 use crate::deferred::Deferred;
@@ -139,7 +139,7 @@ impl Connection {
     pub(super) fn sending<T>(&self, change: impl FnOnce(&mut Transmit, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.transmit.borrow_mut(), &mut deferred);
-        self.home.finish(deferred);
+        self.home.run_deferred(deferred);
         result
     }
 
@@ -160,7 +160,7 @@ impl Connection {
             Ok((mut op, len)) => {
                 let answer = self.home.attempt(&mut op);
                 debug_assert!(answer.is_none(), "the ring answers later");
-                let token = self.home.submit_tried(op, self.clone(), Role::Send);
+                let token = self.home.submit_after_attempt(op, self.clone(), Role::Send);
                 Share { token, entries: 1, len: len as u32 }
             }
             Err(payload) => match self.submit_batch(vec![payload], 0) {
@@ -192,15 +192,17 @@ impl Connection {
         while transmit.flight == Flight::Idle && self.home.is_open() {
             let (submitted, entries, len) = match transmit.queue.take_next(BATCH_LEN_MAX) {
                 None => break,
-                Some(Next::One { payload, offset }) => self.submit_one(payload, offset),
-                Some(Next::Batch { payloads, offset }) => self.submit_batch(payloads, offset),
+                Some(NextPayload::One { payload, offset }) => self.submit_one(payload, offset),
+                Some(NextPayload::Batch { payloads, offset }) => {
+                    self.submit_batch(payloads, offset)
+                }
             };
             match submitted {
                 Submitted::InFlight(token) => {
                     transmit.flight = Flight::Sending(Share { token, entries, len });
                 }
                 Submitted::Answered(done, payload) => {
-                    self.has_sent(transmit, entries, len, done, payload, deferred);
+                    self.apply_send_result(transmit, entries, len, done, payload, deferred);
                     has_ended = true;
                 }
             }
@@ -222,22 +224,22 @@ impl Connection {
             Flight::Recalling(share) => (share, Flight::Recalled),
             Flight::Idle | Flight::Recalled => unreachable!("a send completes once"),
         };
-        if self.has_sent_all(transmit, share.len, done, payload, deferred) {
+        if self.complete_whole_send(transmit, share.len, done, payload, deferred) {
             transmit.flight = next;
             if transmit.direction == Direction::Open && !transmit.queue.has_written() {
                 return;
             }
         } else {
             let payload = mem::take(payload);
-            self.has_sent(transmit, share.entries, share.len, done, payload, deferred);
+            self.apply_send_result(transmit, share.entries, share.len, done, payload, deferred);
             transmit.flight = next;
         }
-        self.go_on(transmit, deferred);
+        self.continue_sending(transmit, deferred);
     }
 
     /// The usual answer: one buffer was queued, and all of it went out. False: it is another.
     #[inline]
-    fn has_sent_all(
+    fn complete_whole_send(
         &self,
         transmit: &mut Transmit,
         len: u32,
@@ -248,7 +250,7 @@ impl Connection {
         if done.result() != Ok(len) || !matches!(payload, Payload::Outgoing(_)) {
             return false;
         }
-        let place = transmit.queue.complete_only(len as usize, Answer::Sent, deferred);
+        let place = transmit.queue.complete_if_alone(len as usize, Answer::Sent, deferred);
         let Some(place) = place else { return false };
         *place = payload.take_outgoing();
         transmit.fell_short = false;
@@ -257,7 +259,7 @@ impl Connection {
     }
 
     /// Deals an answer out to the entries that were in flight.
-    pub(super) fn has_sent(
+    pub(super) fn apply_send_result(
         &self,
         transmit: &mut Transmit,
         entries: u32,
@@ -286,7 +288,7 @@ impl Connection {
             }
             Err(errno) if is_retried(errno) => {}
             // Short of memory: the entries in the batch hear of it, the next ones may do better.
-            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !queue.is_torn() => {
+            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !queue.is_first_committed() => {
                 queue.finish_first(entries, deferred, || Answer::Failed(errno));
             }
             Err(errno) => {
@@ -312,7 +314,7 @@ impl Connection {
     /// After an op has ended: sends what is next; when everything is out, carries out a shutdown that
     /// was asked for.
     #[inline]
-    fn go_on(self: &Rc<Self>, transmit: &mut Transmit, deferred: &mut Deferred) {
+    fn continue_sending(self: &Rc<Self>, transmit: &mut Transmit, deferred: &mut Deferred) {
         if self.is_closing() {
             return; // `Drop` sends what can still be sent
         }
@@ -364,7 +366,7 @@ impl Connection {
             if transmit.direction == Direction::Open {
                 transmit.direction = Direction::ShutdownAsked;
             }
-            self.go_on(transmit, deferred);
+            self.continue_sending(transmit, deferred);
         });
     }
 
@@ -403,14 +405,14 @@ impl Connection {
             _ => None,
         });
         if let Some(token) = in_flight {
-            self.home.settle(token);
+            self.home.cancel_and_wait(token);
         }
         self.sending(|transmit, deferred| {
             if transmit.flight == Flight::Recalled {
                 transmit.flight = Flight::Idle;
             }
             let payload = transmit.queue.take_back(key, deferred);
-            self.go_on(transmit, deferred);
+            self.continue_sending(transmit, deferred);
             payload.expect("the engine has given the buffer back")
         })
     }

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use crate::buf::{Chunk, Fill};
 use crate::deferred::Deferred;
 use crate::driver::error;
-use crate::queue::Queue;
+use crate::queue::Fifo;
 
 /// How many bytes of a caller's buffer go into one chunk.
 const PIECE_LEN: usize = 64 * 1024;
@@ -56,7 +56,7 @@ impl Segment {
 }
 
 /// A failure that ends a stream: every later call gives the same error.
-pub(crate) trait Failure {
+pub(crate) trait EndingError {
     fn to_io(&self) -> io::Error;
 }
 
@@ -71,7 +71,7 @@ impl Errno {
     }
 }
 
-impl Failure for Errno {
+impl EndingError for Errno {
     fn to_io(&self) -> io::Error {
         error(self.0)
     }
@@ -84,7 +84,7 @@ pub(crate) enum End<F> {
 }
 
 pub(crate) struct Unread<F> {
-    segments: Queue<Segment>,
+    segments: Fifo<Segment>,
     /// How many bytes of our memory the segments keep in use.
     pinned: usize,
     end: Option<End<F>>,
@@ -94,11 +94,11 @@ pub(crate) struct Unread<F> {
 
 impl<F> Default for Unread<F> {
     fn default() -> Unread<F> {
-        Unread { segments: Queue::default(), pinned: 0, end: None, shown_once: None }
+        Unread { segments: Fifo::default(), pinned: 0, end: None, shown_once: None }
     }
 }
 
-impl<F: Failure> Unread<F> {
+impl<F: EndingError> Unread<F> {
     /// How many bytes there are; counts no further than `enough`.
     pub(crate) fn available(&self, enough: usize) -> usize {
         let mut len = 0;

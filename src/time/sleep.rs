@@ -192,7 +192,7 @@ impl Future for Sleep {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match ready!(self.get_mut().poll_deadline(cx)) {
             Waited::Yes => Poll::Ready(()),
-            Waited::No => context::spend(cx),
+            Waited::No => context::consume_budget(cx),
         }
     }
 }

@@ -124,7 +124,7 @@ impl<F: Future> Future for Timeout<F> {
         // up the budget (a loop that receives from a flooding peer) would never time out.
         if !*put_off {
             *put_off = true;
-            ready!(context::spend(cx));
+            ready!(context::consume_budget(cx));
         }
         Poll::Ready(Err(Elapsed(())))
     }
@@ -223,16 +223,16 @@ mod tests {
     fn spent_budget_neither_hides_a_value_nor_the_deadline() {
         crate::run(async {
             let spender = poll_fn(|cx| {
-                while context::spend(cx).is_ready() {}
+                while context::consume_budget(cx).is_ready() {}
                 Poll::<()>::Pending
             });
             assert!(timeout(Duration::ZERO, spender).await.is_err());
 
-            let mut limited = pin!(timeout(Duration::ZERO, poll_fn(context::spend)));
+            let mut limited = pin!(timeout(Duration::ZERO, poll_fn(context::consume_budget)));
             let mut polls = 0;
             let value = poll_fn(|cx| {
                 polls += 1;
-                while polls == 1 && context::spend(cx).is_ready() {}
+                while polls == 1 && context::consume_budget(cx).is_ready() {}
                 limited.as_mut().poll(cx)
             });
             assert_eq!(value.await, Ok(()));

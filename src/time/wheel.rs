@@ -43,9 +43,9 @@ const _: () = assert!(GRAIN_BITS + DIGIT_BITS * LEVELS as u32 == u64::BITS);
 /// Hierarchical timer wheel with exact deadlines.
 pub(crate) struct Wheel {
     /// All timers. Their number is bounded by that of the futures: each has at most one.
-    entries: Slab<Entry>,
+    entries: Slab<WheelTimer>,
     /// `level * DIGITS + digit`, then [`NEVER_SLOT`].
-    slots: [Slot; NEVER_SLOT + 1],
+    slots: [WheelSlot; NEVER_SLOT + 1],
     /// A bit per slot that is not empty, a word per level.
     occupied: [u64; LEVELS],
     /// A bit per level that is not empty.
@@ -66,7 +66,7 @@ pub(crate) struct TimerKey {
     seq: u64,
 }
 
-struct Entry {
+struct WheelTimer {
     deadline: u64,
     /// The order of registration. It also makes the key unique.
     seq: u64,
@@ -77,7 +77,7 @@ struct Entry {
 }
 
 #[derive(Clone, Copy)]
-struct Slot {
+struct WheelSlot {
     head: Option<u32>,
     /// No deadline in the list is earlier. Meaningless while the list is empty.
     bound: u64,
@@ -87,7 +87,7 @@ impl Wheel {
     pub(crate) fn new() -> Self {
         Wheel {
             entries: Slab::new(),
-            slots: [Slot { head: None, bound: NEVER }; NEVER_SLOT + 1],
+            slots: [WheelSlot { head: None, bound: NEVER }; NEVER_SLOT + 1],
             occupied: [0; LEVELS],
             levels: 0,
             cursor: 0,
@@ -103,7 +103,7 @@ impl Wheel {
         self.next_seq += 1;
         let index = u32::try_from(self.entries.vacant_key()).expect("timers are fewer than 2^32");
         let (slot, next) = self.push(index, deadline);
-        self.entries.insert(Entry { deadline, seq, waker, prev: None, next, slot });
+        self.entries.insert(WheelTimer { deadline, seq, waker, prev: None, next, slot });
         self.soonest = self.soonest.min(deadline);
         TimerKey { index, seq }
     }
@@ -191,14 +191,14 @@ impl Wheel {
     /// Takes out every timer. Their keys stay stale.
     pub(crate) fn clear(&mut self) -> Vec<Waker> {
         let wakers = self.entries.drain().map(|entry| entry.waker).collect();
-        self.slots = [Slot { head: None, bound: NEVER }; NEVER_SLOT + 1];
+        self.slots = [WheelSlot { head: None, bound: NEVER }; NEVER_SLOT + 1];
         self.occupied = [0; LEVELS];
         self.levels = 0;
         self.soonest = NEVER;
         wakers
     }
 
-    fn entry(&self, key: TimerKey) -> Option<&Entry> {
+    fn entry(&self, key: TimerKey) -> Option<&WheelTimer> {
         self.entries.get(key.index as usize).filter(|entry| entry.seq == key.seq)
     }
 
@@ -261,7 +261,7 @@ impl Wheel {
     }
 
     /// Closes the gap that `entry`, already out of the slab, leaves in its list.
-    fn unlink(&mut self, entry: &Entry) {
+    fn unlink(&mut self, entry: &WheelTimer) {
         if let Some(next) = entry.next {
             self.entries[next as usize].prev = entry.prev;
         }

@@ -12,7 +12,8 @@ use rustls::ServerConfig;
 use rustls::server::{Accepted, Acceptor, ClientHello};
 
 use super::connector::{HANDSHAKE_TIMEOUT, deadline, handshake, too_slow};
-use super::engine::{Engine, Failure};
+use super::failure::TlsFailure;
+use super::protocol::Protocol;
 use super::stream::TlsStream;
 use crate::net::TcpStream;
 use crate::time::timeout_at;
@@ -127,8 +128,8 @@ impl TlsAcceptor {
     /// # }
     /// ```
     pub async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
-        let engine = Engine::server(self.config.clone());
-        handshake(tcp, engine, Vec::new(), deadline(self.handshake_timeout)).await
+        let protocol = Protocol::server(self.config.clone());
+        handshake(tcp, protocol, Vec::new(), deadline(self.handshake_timeout)).await
     }
 }
 
@@ -220,7 +221,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
     let mut received = Vec::new();
     loop {
         let Some(chunk) = tcp.recv().await? else {
-            return Err(Failure::Truncated { in_handshake: true }.to_io());
+            return Err(TlsFailure::Truncated { in_handshake: true }.to_io());
         };
         received.extend_from_slice(&chunk);
         let mut rest = &chunk[..];
@@ -234,7 +235,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
                     if alert.write_all(&mut text).is_ok() {
                         let _ = tcp.connection().send_detached(text);
                     }
-                    return Err(Failure::Tls { in_handshake: true, cause }.to_io());
+                    return Err(TlsFailure::Tls { in_handshake: true, cause }.to_io());
                 }
             }
         }
@@ -335,7 +336,7 @@ impl StartHandshake {
         let StartHandshake { tcp, received, accepted, deadline } = self;
         let name = accepted.client_hello().server_name().map(str::to_owned);
         drop(accepted);
-        handshake(tcp, Engine::server_for(config, name), received, deadline).await
+        handshake(tcp, Protocol::server_for(config, name), received, deadline).await
     }
 }
 

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 
-use super::engine::{Engine, Failure};
+use super::failure::TlsFailure;
+use super::protocol::Protocol;
 use super::session::Session;
 use super::stream::TlsStream;
 use crate::net::TcpStream;
@@ -111,8 +112,8 @@ impl TlsConnector {
     /// ```
     pub async fn connect(&self, name: impl ToServerName, tcp: TcpStream) -> io::Result<TlsStream> {
         let name = name.to_server_name()?;
-        let engine = Engine::client(self.config.clone(), name).map_err(|why| why.to_io())?;
-        handshake(tcp, Ok(engine), Vec::new(), deadline(self.handshake_timeout)).await
+        let protocol = Protocol::client(self.config.clone(), name).map_err(|why| why.to_io())?;
+        handshake(tcp, Ok(protocol), Vec::new(), deadline(self.handshake_timeout)).await
     }
 }
 
@@ -135,12 +136,12 @@ pub(super) fn too_slow() -> io::Error {
 /// The handshake of either side.
 pub(super) async fn handshake(
     tcp: TcpStream,
-    engine: Result<Engine, Failure>,
+    protocol: Result<Protocol, TlsFailure>,
     first: Vec<u8>,
     deadline: Option<Instant>,
 ) -> io::Result<TlsStream> {
-    let engine = engine.map_err(|failure| failure.to_io())?;
-    let session = Rc::new(Session::new(tcp, engine));
+    let protocol = protocol.map_err(|failure| failure.to_io())?;
+    let session = Rc::new(Session::new(tcp, protocol));
     match deadline {
         Some(deadline) => {
             let handshake = session.handshake(first);

@@ -21,7 +21,9 @@
 mod acceptor;
 mod config;
 mod connector;
-mod engine;
+mod failure;
+mod protocol;
+mod unbuffered;
 mod info;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
 #[allow(dead_code, reason = "each feature uses a part of it")]

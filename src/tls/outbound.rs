@@ -11,7 +11,7 @@ use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
 
-use super::engine::{BATCH_LEN, Engine};
+use super::protocol::{BATCH_LEN, Protocol};
 use super::session::Session;
 use crate::buf::Outgoing;
 use crate::context;
@@ -32,17 +32,18 @@ const BATCHES: usize = 4;
 pub(super) struct Outbound {
     /// Sent here means encrypted.
     queue: SendQueue<Encrypted>,
-    direction: Direction,
+    close_notify: CloseNotify,
     pump: Option<AbortHandle>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Direction {
-    Open,
+enum CloseNotify {
+    /// More can be sent.
+    Unasked,
     /// `close_notify` is sent when everything is encrypted.
-    CloseAsked,
+    Asked,
     /// `close_notify` is on its way, and TCP was asked to shut down behind it.
-    Closed,
+    Sent,
 }
 
 /// What the future of a buffer is told.
@@ -57,12 +58,12 @@ pub(super) enum Encrypted {
 
 impl Default for Outbound {
     fn default() -> Outbound {
-        Outbound { queue: SendQueue::default(), direction: Direction::Open, pump: None }
+        Outbound { queue: SendQueue::default(), close_notify: CloseNotify::Unasked, pump: None }
     }
 }
 
 /// What a buffer that was sent comes back with.
-pub(super) struct Report {
+pub(super) struct TlsSendReport {
     pub(super) sent: usize,
     pub(super) error: Option<io::Error>,
     pub(super) outgoing: Outgoing,
@@ -73,20 +74,20 @@ impl Session {
     fn sending<T>(&self, change: impl FnOnce(&mut Outbound, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.outbound.borrow_mut(), &mut deferred);
-        self.tcp().connection().home().finish(deferred);
+        self.tcp().connection().home().run_deferred(deferred);
         result
     }
 
     /// Why nothing can be sent, if so.
     pub(super) fn refusal(&self) -> Option<io::Error> {
-        if self.outbound.borrow().direction != Direction::Open {
+        if self.outbound.borrow().close_notify != CloseNotify::Unasked {
             return Some(io::Error::from_raw_os_error(libc::EPIPE));
         }
         self.cannot_encrypt()
     }
 
     fn cannot_encrypt(&self) -> Option<io::Error> {
-        self.engine_failure().or_else(|| self.tcp().connection().check_sendable().err())
+        self.tls_failure().or_else(|| self.tcp().connection().check_sendable().err())
     }
 
     /// Ends every send that waits here, with a failure; unless a part of one is being encrypted, which
@@ -106,18 +107,20 @@ impl Session {
 
     /// Whether `close_notify` was sent.
     pub(super) fn has_closed(&self) -> bool {
-        self.outbound.borrow().direction == Direction::Closed
+        self.outbound.borrow().close_notify == CloseNotify::Sent
     }
 
     // ---- ciphertext -------------------------------------------------------------------------
 
-    /// What the engine has to say to the peer.
+    /// What the protocol has to say to the peer.
     fn take_ciphertext(&self) -> Vec<u8> {
-        self.with_engine(|engine| if engine.has_out() { engine.take_out() } else { Vec::new() })
-            .unwrap_or_default()
+        self.with_protocol(
+            |protocol| if protocol.has_out() { protocol.take_out() } else { Vec::new() },
+        )
+        .unwrap_or_default()
     }
 
-    /// Hands TCP what the engine has to say. Away from home it stays until the next time; after
+    /// Hands TCP what the protocol has to say. Away from home it stays until the next time; after
     /// TCP's end it is of no use.
     pub(super) fn flush(&self) {
         let connection = self.tcp().connection();
@@ -131,7 +134,7 @@ impl Session {
         if self.cannot_encrypt().is_some() {
             return false;
         }
-        let is_encrypted = self.with_engine(|engine| engine.write(bytes)) == Some(true);
+        let is_encrypted = self.with_protocol(|protocol| protocol.write(bytes)) == Some(true);
         self.flush();
         is_encrypted
     }
@@ -141,7 +144,7 @@ impl Session {
         if let Some(error) = self.refusal() {
             return Err(error);
         }
-        let is_done = self.with_engine(Engine::refresh_keys) == Some(true);
+        let is_done = self.with_protocol(Protocol::refresh_keys) == Some(true);
         self.flush();
         match is_done {
             true => Ok(()),
@@ -185,12 +188,13 @@ impl Session {
         let taken = Taken { session: self, payload: Some(payload) };
         let len = taken.payload.as_ref().and_then(|payload| {
             with_batch(payload, offset, |bytes| {
-                let is_encrypted = self.with_engine(|engine| engine.write(bytes)) == Some(true);
+                let is_encrypted =
+                    self.with_protocol(|protocol| protocol.write(bytes)) == Some(true);
                 is_encrypted.then_some(bytes.len())
             })
         });
         let ciphertext = self.take_ciphertext();
-        let is_whole = self.hand_over(ciphertext, len.is_some_and(|len| offset + len == all));
+        let is_whole = self.send_ciphertext(ciphertext, len.is_some_and(|len| offset + len == all));
         drop(taken); // the queue has its payload back
         self.sending(|outbound, deferred| match (len, is_whole) {
             (Some(len), Ok(key)) => {
@@ -202,16 +206,16 @@ impl Session {
 
     /// Gives TCP ciphertext of the first buffer in line. If it is the last of a buffer whose future
     /// can be told: TCP's entry for it, which wakes the future from now on.
-    fn hand_over(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
+    fn send_ciphertext(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
         let connection = self.tcp().connection();
         connection.check_sendable()?;
         let waker = {
             let queue = &mut self.outbound.borrow_mut().queue;
-            let is_claimed = is_last && !ciphertext.is_empty() && queue.first_is_live();
-            is_claimed.then(|| queue.take_first_waker())
+            let is_awaited = is_last && !ciphertext.is_empty() && queue.first_is_live();
+            is_awaited.then(|| queue.take_first_waker())
         };
         match waker {
-            Some(waker) => connection.send_claimed(ciphertext, waker).map(Some),
+            Some(waker) => connection.send_awaited(ciphertext, waker).map(Some),
             None => connection.send_detached(ciphertext).map(|()| None),
         }
     }
@@ -223,7 +227,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         let room = ready!(self.tcp().connection().poll_unsent(AHEAD_LEN, waiter, cx));
-        context::spend(cx).map(|()| room)
+        context::consume_budget(cx).map(|()| room)
     }
 
     /// Waits until everything is encrypted.
@@ -236,7 +240,7 @@ impl Session {
             return Poll::Ready(Ok(()));
         }
         if let Err(error) = self.tcp().connection().check_home() {
-            return context::spend(cx).map(|()| Err(error));
+            return context::consume_budget(cx).map(|()| Err(error));
         }
         self.start_pump();
         self.tcp().connection().wait_for_progress(waiter, cx);
@@ -250,8 +254,8 @@ impl Session {
     pub(super) fn close_in_background(self: &Rc<Self>) {
         let connection = self.tcp().connection();
         self.sending(|outbound, _| {
-            if outbound.direction == Direction::Open {
-                outbound.direction = Direction::CloseAsked;
+            if outbound.close_notify == CloseNotify::Unasked {
+                outbound.close_notify = CloseNotify::Asked;
             }
         });
         if !connection.is_home() {
@@ -263,15 +267,15 @@ impl Session {
     }
 
     fn close_if_asked(&self) {
-        if self.outbound.borrow().direction != Direction::CloseAsked {
+        if self.outbound.borrow().close_notify != CloseNotify::Asked {
             return;
         }
         let connection = self.tcp().connection();
         if connection.check_sendable().is_ok() {
-            self.with_engine(Engine::close);
+            self.with_protocol(Protocol::close);
             self.flush();
         }
-        self.outbound.borrow_mut().direction = Direction::Closed;
+        self.outbound.borrow_mut().close_notify = CloseNotify::Sent;
         connection.ask_shutdown();
     }
 
@@ -284,15 +288,15 @@ impl Session {
     ) -> Poll<io::Result<()>> {
         if !self.has_closed() {
             if let Err(error) = self.tcp().connection().check_home() {
-                return context::spend(cx).map(|()| Err(error));
+                return context::consume_budget(cx).map(|()| Err(error));
             }
             self.close_in_background();
         }
         ready!(self.poll_drive(waiter, cx))?;
-        if let Some(failure) = self.engine_failure() {
+        if let Some(failure) = self.tls_failure() {
             // TLS cannot say the end any more; TCP's end says the rest.
             self.tcp().connection().ask_shutdown();
-            return context::spend(cx).map(|()| Err(failure));
+            return context::consume_budget(cx).map(|()| Err(failure));
         }
         Poll::Ready(Ok(()))
     }
@@ -384,13 +388,13 @@ fn with_batch<T>(payload: &Outgoing, offset: usize, run: impl FnOnce(&[u8]) -> T
 }
 
 /// The future of `send`, `send_all` and `sendv`.
-pub(super) struct SendBuffer<'a, T> {
+pub(super) struct TlsSendBuffer<'a, T> {
     session: &'a Rc<Session>,
-    state: SendState,
-    answer: fn(Report) -> T,
+    state: TlsSendState,
+    answer: fn(TlsSendReport) -> T,
 }
 
-enum SendState {
+enum TlsSendState {
     /// Not polled yet: nothing has happened.
     Start(Outgoing),
     /// In the session's queue.
@@ -404,106 +408,108 @@ enum SendState {
 }
 
 /// No part of it is pinned.
-impl<T> Unpin for SendBuffer<'_, T> {}
+impl<T> Unpin for TlsSendBuffer<'_, T> {}
 
-impl<'a, T> SendBuffer<'a, T> {
+impl<'a, T> TlsSendBuffer<'a, T> {
     pub(super) fn new(
         session: &'a Rc<Session>,
         outgoing: Outgoing,
-        answer: fn(Report) -> T,
+        answer: fn(TlsSendReport) -> T,
     ) -> Self {
-        SendBuffer { session, state: SendState::Start(outgoing), answer }
+        TlsSendBuffer { session, state: TlsSendState::Start(outgoing), answer }
     }
 
-    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<Report> {
+    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<TlsSendReport> {
         loop {
-            let step = match std::mem::replace(&mut self.state, SendState::Done) {
-                SendState::Start(payload) => self.start(payload, cx),
-                SendState::Queued(key) => self.poll_queued(key, cx),
-                SendState::Sending { payload, key } => self.poll_sending(payload, key, cx),
-                SendState::Done => unreachable!("a future is not polled after it was ready"),
+            let step = match std::mem::replace(&mut self.state, TlsSendState::Done) {
+                TlsSendState::Start(payload) => self.start(payload, cx),
+                TlsSendState::Queued(key) => self.poll_queued(key, cx),
+                TlsSendState::Sending { payload, key } => self.poll_sending(payload, key, cx),
+                TlsSendState::Done => unreachable!("a future is not polled after it was ready"),
             };
             match step {
-                Step::Ready(report) => return Poll::Ready(report),
-                Step::Wait(state) => {
+                SendStep::Ready(report) => return Poll::Ready(report),
+                SendStep::Wait(state) => {
                     self.state = state;
                     return Poll::Pending;
                 }
-                Step::GoOn(state) => self.state = state,
+                SendStep::GoOn(state) => self.state = state,
             }
         }
     }
 
     /// Queues the buffer; a refusal, or an empty buffer, is answered at once.
-    fn start(&self, payload: Outgoing, cx: &mut Context<'_>) -> Step {
-        if context::spend(cx).is_pending() {
-            return Step::Wait(SendState::Start(payload));
+    fn start(&self, payload: Outgoing, cx: &mut Context<'_>) -> SendStep {
+        if context::consume_budget(cx).is_pending() {
+            return SendStep::Wait(TlsSendState::Start(payload));
         }
         let session = self.session;
         let error = session.refusal();
         if error.is_some() || payload.len() == 0 {
-            return Step::Ready(Report { sent: 0, error, outgoing: payload });
+            return SendStep::Ready(TlsSendReport { sent: 0, error, outgoing: payload });
         }
         let waker = cx.waker().clone(); // foreign code: before the borrow
         let key = session.sending(|outbound, _| outbound.queue.push(payload, Some(waker)));
         if !session.drive() {
             session.start_pump();
         }
-        Step::GoOn(SendState::Queued(key))
+        SendStep::GoOn(TlsSendState::Queued(key))
     }
 
-    fn poll_queued(&self, key: Key, cx: &mut Context<'_>) -> Step {
+    fn poll_queued(&self, key: Key, cx: &mut Context<'_>) -> SendStep {
         let session = self.session;
         if let Some(collected) = session.sending(|outbound, _| outbound.queue.collect(key)) {
             let payload = collected.payload.expect("a payload comes back when it is encrypted");
             return match collected.answer {
-                Encrypted::Whole(Some(key)) => Step::GoOn(SendState::Sending { payload, key }),
-                Encrypted::Whole(None) => Step::ready(payload, None),
+                Encrypted::Whole(Some(key)) => {
+                    SendStep::GoOn(TlsSendState::Sending { payload, key })
+                }
+                Encrypted::Whole(None) => SendStep::ready(payload, None),
                 Encrypted::Failed => {
                     let error = session.cannot_encrypt().or_else(|| session.refusal());
-                    Step::ready(payload, Some(error.unwrap_or_else(not_possible)))
+                    SendStep::ready(payload, Some(error.unwrap_or_else(not_possible)))
                 }
             };
         }
         if let Err(error) = session.tcp().connection().check_home() {
-            if context::spend(cx).is_pending() {
-                return Step::Wait(SendState::Queued(key));
+            if context::consume_budget(cx).is_pending() {
+                return SendStep::Wait(TlsSendState::Queued(key));
             }
             let payload =
                 session.sending(|outbound, deferred| outbound.queue.take_back(key, deferred));
-            return Step::ready(
+            return SendStep::ready(
                 payload.expect("an entry stays until it is collected"),
                 Some(error),
             );
         }
         session.wait_for_entry(key, cx);
-        Step::Wait(SendState::Queued(key))
+        SendStep::Wait(TlsSendState::Queued(key))
     }
 
-    fn poll_sending(&self, payload: Outgoing, key: Key, cx: &mut Context<'_>) -> Step {
+    fn poll_sending(&self, payload: Outgoing, key: Key, cx: &mut Context<'_>) -> SendStep {
         match self.session.tcp().connection().poll_collect(key, cx) {
-            Poll::Pending => Step::Wait(SendState::Sending { payload, key }),
-            Poll::Ready(sent) => Step::ready(payload, sent.err()),
+            Poll::Pending => SendStep::Wait(TlsSendState::Sending { payload, key }),
+            Poll::Ready(sent) => SendStep::ready(payload, sent.err()),
         }
     }
 }
 
-/// What a poll of a [`SendBuffer`] came to.
-enum Step {
-    Ready(Report),
-    Wait(SendState),
-    GoOn(SendState),
+/// What a poll of a [`TlsSendBuffer`] came to.
+enum SendStep {
+    Ready(TlsSendReport),
+    Wait(TlsSendState),
+    GoOn(TlsSendState),
 }
 
-impl Step {
+impl SendStep {
     /// How much of a buffer the peer can read after a failure is not known.
-    fn ready(outgoing: Outgoing, error: Option<io::Error>) -> Step {
+    fn ready(outgoing: Outgoing, error: Option<io::Error>) -> SendStep {
         let sent = if error.is_some() { 0 } else { outgoing.len() };
-        Step::Ready(Report { sent, error, outgoing })
+        SendStep::Ready(TlsSendReport { sent, error, outgoing })
     }
 }
 
-impl<T> Future for SendBuffer<'_, T> {
+impl<T> Future for TlsSendBuffer<'_, T> {
     type Output = T;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
@@ -512,13 +518,13 @@ impl<T> Future for SendBuffer<'_, T> {
     }
 }
 
-impl<T> Drop for SendBuffer<'_, T> {
+impl<T> Drop for TlsSendBuffer<'_, T> {
     fn drop(&mut self) {
         let session = self.session;
         match self.state {
-            SendState::Queued(key) => session.abandon(key),
-            SendState::Sending { key, .. } => session.tcp().connection().detach(key),
-            SendState::Start(_) | SendState::Done => {}
+            TlsSendState::Queued(key) => session.abandon(key),
+            TlsSendState::Sending { key, .. } => session.tcp().connection().detach(key),
+            TlsSendState::Start(_) | TlsSendState::Done => {}
         }
     }
 }

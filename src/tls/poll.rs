@@ -5,8 +5,8 @@ use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::engine::BATCH_LEN;
 use super::outbound::not_possible;
+use super::protocol::BATCH_LEN;
 use super::session::Session;
 use crate::context;
 use crate::queue::WaiterId;
@@ -20,7 +20,7 @@ impl Session {
     ) -> Poll<io::Result<usize>> {
         let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
         match (filled.next(), filled.next()) {
-            (None, _) => context::spend(cx).map(|()| Ok(0)),
+            (None, _) => context::consume_budget(cx).map(|()| Ok(0)),
             (Some(only), None) => self.poll_encrypt(only, cx),
             _ => {
                 // Many small pieces become few records.
@@ -42,7 +42,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         if let Some(error) = self.refusal() {
-            return context::spend(cx).map(|()| Err(error));
+            return context::consume_budget(cx).map(|()| Err(error));
         }
         let waiter = &mut Some(WaiterId::Poller);
         ready!(self.poll_drive(waiter, cx))?;
@@ -50,7 +50,7 @@ impl Session {
             self.tcp().connection().wait_for_progress(waiter, cx);
             return Poll::Pending;
         }
-        ready!(context::spend(cx));
+        ready!(context::consume_budget(cx));
         let len = bytes.len().min(BATCH_LEN);
         Poll::Ready(match self.encrypt(&bytes[..len]) {
             true => Ok(len),
@@ -60,12 +60,12 @@ impl Session {
 
     /// Waits until everything is with the kernel.
     pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_hand_over(cx))?;
+        ready!(self.poll_submitted(cx))?;
         self.tcp().connection().poll_flush(cx)
     }
 
     /// Waits until everything is on its way: the kernel has it before the thread sleeps.
-    pub(crate) fn poll_hand_over(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub(crate) fn poll_submitted(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_drive(&mut Some(WaiterId::Poller), cx)
     }
 

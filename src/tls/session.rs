@@ -1,13 +1,13 @@
-//! A TLS connection as an object: the engine, the TCP stream below it, and what waits.
+//! A TLS connection as an object: the protocol, the TCP stream below it, and what waits.
 //!
 //! ```text
 //!            recv, read                                  send, poll_write, shutdown
 //!                ▲                                                 │
 //!   unread: decrypted, not taken               queue: whole buffers, in order of first polls
 //!                ▲                                                 ▼
-//!                └──────────────── Engine: feed │ write ───────────┘
+//!                └──────────────── Protocol: feed │ write ───────────┘
 //!                                     ▲         │
-//!        Connection::try_take ────────┘         └──► Connection::send_detached, send_claimed
+//!        Connection::try_take ────────┘         └──► Connection::send_detached, send_awaited
 //! ```
 //!
 //! No future owns anything. A chunk of ciphertext is decrypted in the poll that takes it, plaintext
@@ -15,7 +15,7 @@
 //! becomes of its future. So a future that is dropped at any point loses nothing and sends nothing
 //! twice.
 //!
-//! Here: the engine, the handshake, receiving. Sending is in `outbound.rs`; read that next.
+//! Here: the protocol, the handshake, receiving. Sending is in `outbound.rs`; read that next.
 
 use std::any::Any;
 use std::cell::{OnceCell, RefCell};
@@ -25,17 +25,18 @@ use std::rc::Rc;
 use std::task::Context;
 
 use super::TlsInfo;
-use super::engine::{self, Engine};
+use super::failure::TlsFailure;
 use super::outbound::Outbound;
+use super::protocol::Protocol;
 use crate::buf::{Chunk, Fill};
 use crate::context;
 use crate::deferred::Deferred;
 use crate::net::TcpStream;
-use crate::stream::{Asked, Connection, End, Errno, Failure, Segment, Source, Unread};
+use crate::stream::{Asked, Connection, End, EndingError, Errno, Segment, Source, Unread};
 
 pub(crate) struct Session {
     tcp: TcpStream,
-    engine: RefCell<EngineSlot>,
+    protocol: RefCell<ProtocolSlot>,
     /// Plaintext that was not taken. Bounded by what one chunk of TCP's brings: the next one is
     /// decrypted when there is none left.
     unread: RefCell<Unread<SessionFailure>>,
@@ -43,10 +44,10 @@ pub(crate) struct Session {
     info: OnceCell<TlsInfo>,
 }
 
-/// The engine calls foreign code (verifiers, session stores, providers), so no borrow is held while
-/// it works.
-enum EngineSlot {
-    Idle(Box<Engine>),
+/// Where the [`Protocol`] is. It calls foreign code (verifiers, session stores, providers), so it is taken
+/// out of its cell while it works, and no borrow is held.
+enum ProtocolSlot {
+    Idle(Box<Protocol>),
     AtWork,
     /// A panic in what it called has ended it.
     Panicked,
@@ -55,12 +56,12 @@ enum EngineSlot {
 /// Why the stream has failed, for ever.
 #[derive(Clone, Debug)]
 pub(crate) enum SessionFailure {
-    Tls(engine::Failure),
+    Tls(TlsFailure),
     Tcp(Errno),
     Panicked,
 }
 
-impl Failure for SessionFailure {
+impl EndingError for SessionFailure {
     fn to_io(&self) -> io::Error {
         match self {
             SessionFailure::Tls(failure) => failure.to_io(),
@@ -73,10 +74,10 @@ impl Failure for SessionFailure {
 }
 
 impl Session {
-    pub(super) fn new(tcp: TcpStream, engine: Engine) -> Session {
+    pub(super) fn new(tcp: TcpStream, protocol: Protocol) -> Session {
         Session {
             tcp,
-            engine: RefCell::new(EngineSlot::Idle(Box::new(engine))),
+            protocol: RefCell::new(ProtocolSlot::Idle(Box::new(protocol))),
             unread: RefCell::default(),
             outbound: RefCell::default(),
             info: OnceCell::new(),
@@ -92,41 +93,41 @@ impl Session {
         self.info.get().expect("the handshake is over before there is a stream")
     }
 
-    // ---- the engine -------------------------------------------------------------------------
+    // ---- the protocol -------------------------------------------------------------------------
 
-    /// Lets the engine work, and notes what that means for receiving. `None` if it is at work
+    /// Lets the protocol work, and notes what that means for receiving. `None` if it is at work
     /// already, or a panic has ended it.
-    pub(super) fn with_engine<T>(&self, work: impl FnOnce(&mut Engine) -> T) -> Option<T> {
-        let EngineSlot::Idle(mut engine) = self.replace_engine_if_idle()? else { return None };
-        let unwinding = EndOfEngine(self);
-        let result = work(&mut engine);
+    pub(super) fn with_protocol<T>(&self, work: impl FnOnce(&mut Protocol) -> T) -> Option<T> {
+        let ProtocolSlot::Idle(mut protocol) = self.take_if_idle()? else { return None };
+        let unwinding = EndOfProtocol(self);
+        let result = work(&mut protocol);
         mem::forget(unwinding);
-        let end = match engine.failure() {
+        let end = match protocol.failure() {
             Some(failure) => Some(End::Failed(SessionFailure::Tls(failure.clone()))),
-            None => engine.peer_has_closed().then_some(End::Eof),
+            None => protocol.peer_has_closed().then_some(End::Eof),
         };
-        self.engine.replace(EngineSlot::Idle(engine));
+        self.protocol.replace(ProtocolSlot::Idle(protocol));
         if let Some(end) = end {
             self.unread.borrow_mut().finish(end);
         }
         Some(result)
     }
 
-    fn replace_engine_if_idle(&self) -> Option<EngineSlot> {
-        let mut slot = self.engine.borrow_mut();
+    fn take_if_idle(&self) -> Option<ProtocolSlot> {
+        let mut slot = self.protocol.borrow_mut();
         match &*slot {
-            EngineSlot::Idle(_) => Some(mem::replace(&mut *slot, EngineSlot::AtWork)),
-            EngineSlot::AtWork | EngineSlot::Panicked => None,
+            ProtocolSlot::Idle(_) => Some(mem::replace(&mut *slot, ProtocolSlot::AtWork)),
+            ProtocolSlot::AtWork | ProtocolSlot::Panicked => None,
         }
     }
 
     /// Why nothing can be encrypted, if so. What is sent after a truncation may still arrive.
-    pub(super) fn engine_failure(&self) -> Option<io::Error> {
-        match &*self.engine.borrow() {
-            EngineSlot::AtWork => None,
-            EngineSlot::Panicked => Some(SessionFailure::Panicked.to_io()),
-            EngineSlot::Idle(engine) => match engine.failure() {
-                None | Some(engine::Failure::Truncated { .. }) => None,
+    pub(super) fn tls_failure(&self) -> Option<io::Error> {
+        match &*self.protocol.borrow() {
+            ProtocolSlot::AtWork => None,
+            ProtocolSlot::Panicked => Some(SessionFailure::Panicked.to_io()),
+            ProtocolSlot::Idle(protocol) => match protocol.failure() {
+                None | Some(TlsFailure::Truncated { .. }) => None,
                 Some(failure) => Some(failure.to_io()),
             },
         }
@@ -144,7 +145,8 @@ impl Session {
             if let Some(End::Failed(failure)) = self.unread.borrow().end() {
                 return Err(failure.to_io());
             }
-            let info = self.with_engine(|engine| (!engine.is_handshaking()).then(|| engine.info()));
+            let info = self
+                .with_protocol(|protocol| (!protocol.is_handshaking()).then(|| protocol.info()));
             if let Some(Some(info)) = info {
                 let _ = self.info.set(info);
                 return Ok(());
@@ -160,9 +162,9 @@ impl Session {
 
     /// Decrypts. The plaintext of whole records stays in the memory that the ciphertext came in.
     fn feed(&self, mut chunk: Chunk) {
-        let fed = self.with_engine(|engine| {
-            let range = engine.feed(&mut chunk);
-            (range, engine.take_plain())
+        let fed = self.with_protocol(|protocol| {
+            let range = protocol.feed(&mut chunk);
+            (range, protocol.take_plain())
         });
         let Some((range, earlier)) = fed else { return };
         let mut unread = self.unread.borrow_mut();
@@ -179,7 +181,7 @@ impl Session {
     }
 
     fn tcp_has_ended(&self) {
-        self.with_engine(Engine::eof);
+        self.with_protocol(Protocol::eof);
     }
 
     /// No handle receives any more.
@@ -204,7 +206,7 @@ impl Source for Session {
     ) -> T {
         let mut deferred = Deferred::default();
         let result = run(&mut self.unread.borrow_mut(), &mut deferred);
-        self.tcp.connection().home().finish(deferred);
+        self.tcp.connection().home().run_deferred(deferred);
         result
     }
 
@@ -221,8 +223,8 @@ impl Source for Session {
     /// Decrypts TCP's next chunk. Each takes a unit of the task's budget: a peer can send records
     /// without end that hold no plaintext.
     fn ask(self: &Rc<Self>, _: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked {
-        if matches!(*self.engine.borrow(), EngineSlot::AtWork) {
-            cx.waker().wake_by_ref(); // foreign code, called by the engine, receives
+        if matches!(*self.protocol.borrow(), ProtocolSlot::AtWork) {
+            cx.waker().wake_by_ref(); // foreign code, called by the protocol, receives
             return Asked::Yield;
         }
         let connection = self.tcp.connection();
@@ -238,22 +240,22 @@ impl Source for Session {
                 self.unread.borrow_mut().finish(End::Failed(SessionFailure::Tcp(errno)));
             }
         }
-        if context::spend(cx).is_pending() { Asked::Yield } else { Asked::LookAgain }
+        if context::consume_budget(cx).is_pending() { Asked::Yield } else { Asked::LookAgain }
     }
 
     #[inline]
-    fn has_taken(self: &Rc<Self>) {}
+    fn bytes_were_taken(self: &Rc<Self>) {}
 }
 
-/// A panic passes through the engine: nothing can be encrypted or decrypted any more, and every
+/// A panic passes through the protocol: nothing can be encrypted or decrypted any more, and every
 /// call that waits is told.
-struct EndOfEngine<'a>(&'a Session);
+struct EndOfProtocol<'a>(&'a Session);
 
-impl Drop for EndOfEngine<'_> {
+impl Drop for EndOfProtocol<'_> {
     #[cold]
     fn drop(&mut self) {
         let session = self.0;
-        session.engine.replace(EngineSlot::Panicked);
+        session.protocol.replace(ProtocolSlot::Panicked);
         session.unread.borrow_mut().finish(End::Failed(SessionFailure::Panicked));
         session.tcp.connection().wake_receivers();
         session.fail_queue();

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::TlsInfo;
 use super::linger;
-use super::outbound::SendBuffer;
+use super::outbound::TlsSendBuffer;
 use super::session::Session;
 use super::stream::{self, TlsStream, all_sent, some_sent};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
@@ -163,12 +163,12 @@ impl TlsWriteHalf {
 
     /// Sends a buffer: [`TlsStream::send`], with its errors and cancel safety.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        SendBuffer::new(self.session(), Outgoing::one(buf), some_sent)
+        TlsSendBuffer::new(self.session(), Outgoing::one(buf), some_sent)
     }
 
     /// Sends all of a buffer: [`TlsStream::send_all`], with its errors and cancel safety.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        SendBuffer::new(self.session(), Outgoing::one(buf), all_sent)
+        TlsSendBuffer::new(self.session(), Outgoing::one(buf), all_sent)
     }
 
     /// Sends several buffers: [`TlsStream::sendv`], with its errors and cancel safety.
@@ -176,7 +176,7 @@ impl TlsWriteHalf {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        SendBuffer::new(self.session(), Outgoing::many(bufs), some_sent)
+        TlsSendBuffer::new(self.session(), Outgoing::many(bufs), some_sent)
     }
 
     /// Ends sending: [`TlsStream::shutdown`], with its errors and cancel safety.

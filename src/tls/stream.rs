@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use super::TlsInfo;
 use super::linger;
-use super::outbound::{Report, SendBuffer};
+use super::outbound::{TlsSendBuffer, TlsSendReport};
 use super::session::Session;
 use super::split::{TlsReadHalf, TlsWriteHalf};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
@@ -269,7 +269,7 @@ impl TlsStream {
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        SendBuffer::new(&self.session, Outgoing::one(buf), some_sent)
+        TlsSendBuffer::new(&self.session, Outgoing::one(buf), some_sent)
     }
 
     /// Sends all of `buf` and gives it back.
@@ -297,7 +297,7 @@ impl TlsStream {
     /// # let _ = count;
     /// ```
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        SendBuffer::new(&self.session, Outgoing::one(buf), all_sent)
+        TlsSendBuffer::new(&self.session, Outgoing::one(buf), all_sent)
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
@@ -322,7 +322,7 @@ impl TlsStream {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        SendBuffer::new(&self.session, Outgoing::many(bufs), some_sent)
+        TlsSendBuffer::new(&self.session, Outgoing::many(bufs), some_sent)
     }
 
     /// Ends sending: after every byte of sends that were polled before this, the peer gets a
@@ -465,7 +465,7 @@ impl fmt::Debug for TlsStream {
     }
 }
 
-pub(super) fn some_sent<T: 'static>(report: Report) -> Result<(usize, T), BufError<T>> {
+pub(super) fn some_sent<T: 'static>(report: TlsSendReport) -> Result<(usize, T), BufError<T>> {
     let value = report.outgoing.take();
     match report.error {
         Some(error) if report.sent == 0 => Err(BufError::new(error, value)),
@@ -473,7 +473,7 @@ pub(super) fn some_sent<T: 'static>(report: Report) -> Result<(usize, T), BufErr
     }
 }
 
-pub(super) fn all_sent<T: 'static>(report: Report) -> Result<T, BufError<T>> {
+pub(super) fn all_sent<T: 'static>(report: TlsSendReport) -> Result<T, BufError<T>> {
     let value = report.outgoing.take();
     match report.error {
         Some(error) => Err(BufError::new(error, value)),
@@ -482,17 +482,17 @@ pub(super) fn all_sent<T: 'static>(report: Report) -> Result<T, BufError<T>> {
 }
 
 pub(super) async fn shutdown(session: &Rc<Session>) -> io::Result<()> {
-    let mut waiting = Waiting { session, waiter: None };
+    let mut waiting = ProgressWaiter { session, waiter: None };
     poll_fn(|cx| session.poll_close_notify(&mut waiting.waiter, cx)).await?;
     session.tcp().shutdown().await
 }
 
-struct Waiting<'a> {
+struct ProgressWaiter<'a> {
     session: &'a Session,
     waiter: Option<WaiterId>,
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for ProgressWaiter<'_> {
     fn drop(&mut self) {
         self.session.tcp().connection().stop_waiting_for_progress(self.waiter);
     }

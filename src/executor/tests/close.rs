@@ -5,8 +5,8 @@ use core::task::{Poll, Waker};
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use super::super::{AbortHandle, Executor, JoinHandle};
-use super::{Noted, Trace, answer, executor, settle};
+use super::super::{AbortHandle, JoinHandle, TaskExecutor};
+use super::{Noted, Trace, answer, executor, run_until_idle};
 
 #[test]
 fn cx10_close_drops_in_spawn_order() {
@@ -21,7 +21,7 @@ fn cx10_close_drops_in_spawn_order() {
             }
             pending::<()>().await
         });
-        settle(&executor);
+        run_until_idle(&executor);
         wakers.push(handle);
     }
     wakers[3].abort(); // queued first, dropped last
@@ -35,7 +35,7 @@ fn cx10_close_drops_in_spawn_order() {
 
 #[test]
 fn cx11_a_drop_in_close_spawns_wakes_and_aborts() {
-    struct Busy(Rc<Executor>, Rc<RefCell<Vec<AbortHandle>>>, Rc<RefCell<Vec<Waker>>>, Trace);
+    struct Busy(Rc<TaskExecutor>, Rc<RefCell<Vec<AbortHandle>>>, Rc<RefCell<Vec<Waker>>>, Trace);
     impl Drop for Busy {
         fn drop(&mut self) {
             let noted = Noted(self.3.clone(), "spawned");
@@ -70,7 +70,7 @@ fn cx11_a_drop_in_close_spawns_wakes_and_aborts() {
         });
         aborts.borrow_mut().push(handle.abort_handle());
     }
-    settle(&executor);
+    run_until_idle(&executor);
     executor.close();
     let once = ["drop spawned", "busy", "drop idle"];
     assert_eq!(*trace.borrow(), [once, once].concat());

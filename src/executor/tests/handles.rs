@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-use super::super::{AbortHandle, Executor, JoinError, JoinHandle, yield_now};
-use super::{Count, Noted, Trace, answer, ask, executor, settle};
+use super::super::{AbortHandle, JoinError, JoinHandle, TaskExecutor, yield_now};
+use super::{Count, Noted, Trace, answer, ask, executor, run_until_idle};
 
 #[test]
 fn tk1_a_handle_after_the_executor_is_gone() {
     let executor = executor();
     let mut finished = executor.spawn(async { 7 });
-    settle(&executor);
+    run_until_idle(&executor);
     let mut waiting = executor.spawn(pending::<()>());
     let mut unpolled = executor.spawn(pending::<()>());
     let abort = waiting.abort_handle();
@@ -42,7 +42,7 @@ fn tk2_abort_of_idle_queued_and_finished() {
             let _noted = noted;
             pending::<()>().await
         });
-        settle(&executor);
+        run_until_idle(&executor);
         let noted = Noted(trace.clone(), "queued");
         let mut queued: JoinHandle<()> = executor.spawn(async move {
             let _noted = noted;
@@ -53,15 +53,15 @@ fn tk2_abort_of_idle_queued_and_finished() {
         queued.abort();
         assert!(!idle.is_finished() && !queued.is_finished());
         assert!(trace.borrow().is_empty(), "nothing is dropped inside abort");
-        settle(&executor);
+        run_until_idle(&executor);
         assert_eq!(*trace.borrow(), ["drop queued", "drop idle"]);
         assert!(answer(&mut idle).unwrap_err().is_cancelled());
         assert!(answer(&mut queued).unwrap_err().is_cancelled());
 
         let mut finished = executor.spawn(async { 3 });
-        settle(&executor);
+        run_until_idle(&executor);
         finished.abort();
-        settle(&executor);
+        run_until_idle(&executor);
         assert_eq!(answer(&mut finished).unwrap(), 3);
         assert_eq!(executor.tasks(), 0);
         drop(guard);
@@ -87,7 +87,7 @@ fn tk2_is_finished_only_after_the_drop() {
     });
     *own.borrow_mut() = Some(handle.abort_handle());
     handle.abort();
-    settle(&executor);
+    run_until_idle(&executor);
     assert!(handle.is_finished());
     assert_eq!(*trace.borrow(), ["finished in drop: false"]);
     own.borrow_mut().take();
@@ -104,7 +104,7 @@ fn tk3_abort_of_oneself() {
         5
     });
     *own.borrow_mut() = Some(ready.abort_handle());
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(answer(&mut ready).unwrap(), 5);
 
     let mine = own.clone();
@@ -114,7 +114,7 @@ fn tk3_abort_of_oneself() {
         unreachable!("ended at the yield");
     });
     *own.borrow_mut() = Some(waits.abort_handle());
-    settle(&executor);
+    run_until_idle(&executor);
     assert!(answer(&mut waits).unwrap_err().is_cancelled());
 }
 
@@ -128,7 +128,7 @@ fn tk6_a_dropped_handle() {
             "detached" => drop(handle),
             "forgotten" => core::mem::forget(handle),
             _ => {
-                settle(&executor);
+                run_until_idle(&executor);
                 assert_eq!(*trace.borrow(), ["drop detached"]);
                 drop(handle);
             }
@@ -141,7 +141,7 @@ fn tk6_a_dropped_handle() {
 #[test]
 fn a_handle_polled_while_its_executor_dies() {
     // 1 the handle is polled, 2 it clones the waker, 3 which drops the executor: no wake can come.
-    thread_local!(static VICTIM: RefCell<Option<Executor>> = const { RefCell::new(None) });
+    thread_local!(static VICTIM: RefCell<Option<TaskExecutor>> = const { RefCell::new(None) });
     struct Inner;
     impl Wake for Inner {
         fn wake(self: Arc<Self>) {}
@@ -178,7 +178,7 @@ fn a_registered_join_waker_stays_if_it_would_do_the_same() {
         assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
         assert_eq!(Arc::strong_count(&count), 3);
     }
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(count.0.load(Ordering::SeqCst), 1);
     assert_eq!(Arc::strong_count(&count), 2);
 }
@@ -200,7 +200,7 @@ fn errors_say_what_happened() {
     });
     let mut cancelled = executor.spawn(pending::<()>());
     cancelled.abort();
-    settle(&executor);
+    run_until_idle(&executor);
     let error = answer(&mut formatted).unwrap_err();
     sync(&error);
     assert_eq!(error.to_string(), format!("task {} panicked: because of 3", formatted.id()));

@@ -20,12 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 
-use super::{Executor, Home, JoinError, JoinHandle, waker};
+use super::{Home, JoinError, JoinHandle, TaskExecutor, waker};
 
 type Trace = Rc<RefCell<Vec<String>>>;
 
-fn executor() -> Executor {
-    Executor::new(Waker::noop().clone())
+fn executor() -> TaskExecutor {
+    TaskExecutor::new(Waker::noop().clone())
 }
 
 /// Makes the executor the thread's until dropped.
@@ -37,14 +37,14 @@ impl Drop for Entered {
     }
 }
 
-impl Executor {
+impl TaskExecutor {
     fn enter(&self) -> Entered {
         Entered(waker::replace_home(Some(self.home.clone())))
     }
 }
 
 /// Polls what is ready until nothing is, without a main future.
-fn settle(executor: &Executor) {
+fn run_until_idle(executor: &TaskExecutor) {
     let main = executor.main_task();
     while !executor.is_idle() {
         let flow = executor.run_ready(128, &main, &mut |_| ControlFlow::Continue(()));

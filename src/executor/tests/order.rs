@@ -6,8 +6,8 @@ use core::task::{Context, Poll, ready};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use super::super::{spend, yield_now};
-use super::{Trace, executor, settle};
+use super::super::{consume_budget, yield_now};
+use super::{Trace, executor, run_until_idle};
 
 #[test]
 fn tk10_the_main_future_is_one_of_the_polled() {
@@ -52,7 +52,7 @@ fn tk11_yield_now_lets_every_ready_task_run_first() {
             }
         }));
     }
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(*trace.borrow(), ["a0", "b0", "c0", "a1", "b1", "c1", "a2", "b2", "c2"]);
 }
 
@@ -63,12 +63,12 @@ fn g9_units_are_given_to_each_poll() {
     let spent = Rc::new(Cell::new(0));
     let count = spent.clone();
     drop(executor.spawn(poll_fn(move |cx| {
-        while spend(cx).is_ready() {
+        while consume_budget(cx).is_ready() {
             count.set(count.get() + 1);
         }
         if count.get() < 300 { Poll::Pending } else { Poll::Ready(()) }
     })));
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(spent.get(), 3 * 128, "Pending came with a wake");
 }
 
@@ -83,7 +83,7 @@ fn g9_a_run_ends_with_the_poll_that_takes_the_last_unit() {
         drop(executor.spawn(poll_fn(move |cx| {
             trace.borrow_mut().push(name);
             for _ in 0..units {
-                ready!(spend(cx));
+                ready!(consume_budget(cx));
             }
             cx.waker().wake_by_ref();
             Poll::<()>::Pending

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Wake;
 
 use super::super::yield_now;
-use super::{Bomb, Nested, Noted, Trace, answer, executor, message, settle};
+use super::{Bomb, Nested, Noted, Trace, answer, executor, message, run_until_idle};
 
 #[test]
 fn tk4_panics_hurt_nobody_else() {
@@ -61,7 +61,7 @@ fn tk4_panics_hurt_nobody_else() {
         yield_now().await;
         9
     });
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(executor.tasks(), 0);
     assert_eq!(message(answer(&mut in_poll).unwrap_err()), "poll");
     let Ok(Kept(bomb)) = answer(&mut in_drop) else { panic!("an output that was not dropped") };
@@ -90,7 +90,7 @@ fn tk4_panics_in_close() {
         let _noted = noted;
         pending::<()>().await
     }));
-    settle(&executor);
+    run_until_idle(&executor);
     executor.close();
     assert_eq!(*trace.borrow(), ["drop first", "drop second"]);
 }
@@ -107,7 +107,7 @@ fn tk4_a_join_waker_that_panics() {
     let mut handle = executor.spawn(async { 1 });
     let waker = Waker::from(Arc::new(Angry));
     assert!(Pin::new(&mut handle).poll(&mut Context::from_waker(&waker)).is_pending());
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(answer(&mut handle).unwrap(), 1);
 }
 
@@ -133,6 +133,6 @@ fn tk5_a_panic_of_the_main_future() {
     let flow = executor.run_ready(128, &main, &mut |_| ControlFlow::Break(()));
     assert!(flow.is_break());
     drop(main);
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(answer(&mut task).unwrap(), 4);
 }

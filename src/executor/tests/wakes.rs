@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Wake;
 use std::thread;
 
-use super::super::Executor;
-use super::{Count, Trace, ask, executor, settle};
+use super::super::TaskExecutor;
+use super::{Count, Trace, ask, executor, run_until_idle};
 
 #[test]
 fn tk7_wakes_during_the_poll() {
@@ -36,7 +36,7 @@ fn tk7_wakes_during_the_poll() {
         let note = trace.clone();
         drop(executor.spawn(async move { note.borrow_mut().push(name.to_string()) }));
     }
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(*trace.borrow(), ["self 1", "a", "b", "self 2", "self 3"]);
     assert_eq!(executor.tasks(), 1);
 }
@@ -53,7 +53,7 @@ fn tk8_threads_hold_wakers_past_the_executor() {
     let notified = Arc::new(Count(AtomicUsize::new(0)));
     let mut threads = Vec::new();
     for round in 0..40 {
-        let executor = Executor::new(Waker::from(notified.clone()));
+        let executor = TaskExecutor::new(Waker::from(notified.clone()));
         let entered = executor.enter();
         let wakers = Rc::new(RefCell::new(Vec::new()));
         for task in 0..8 {
@@ -74,7 +74,7 @@ fn tk8_threads_hold_wakers_past_the_executor() {
                 core::mem::forget(handle.abort_handle());
             }
         }
-        settle(&executor);
+        run_until_idle(&executor);
         for part in 0..2 {
             let wakers = wakers.borrow().clone();
             threads.push(thread::spawn(move || {
@@ -88,7 +88,7 @@ fn tk8_threads_hold_wakers_past_the_executor() {
             }));
         }
         if round % 2 == 0 {
-            settle(&executor);
+            run_until_idle(&executor);
         }
         drop(entered);
         drop(executor);
@@ -112,7 +112,7 @@ fn no_wake_from_a_thread_is_lost() {
     }
     const STEPS: usize = 2000;
     const TASKS: usize = 3;
-    let executor = Executor::new(Waker::from(Arc::new(Unpark(thread::current()))));
+    let executor = TaskExecutor::new(Waker::from(Arc::new(Unpark(thread::current()))));
     let _entered = executor.enter();
     let mut threads = Vec::new();
     for _ in 0..TASKS {
@@ -154,7 +154,7 @@ fn no_wake_from_a_thread_is_lost() {
 #[test]
 fn wakers_know_each_other_and_the_way_home() {
     let notified = Arc::new(Count(AtomicUsize::new(0)));
-    let executor = Executor::new(Waker::from(notified.clone()));
+    let executor = TaskExecutor::new(Waker::from(notified.clone()));
     let other = self::executor();
     let slot = Rc::new(RefCell::new(None));
     let to = slot.clone();
@@ -167,13 +167,13 @@ fn wakers_know_each_other_and_the_way_home() {
         count.set(count.get() + 1);
         Poll::<()>::Pending
     })));
-    settle(&executor);
+    run_until_idle(&executor);
     let waker = slot.take().unwrap();
     let notifications = || notified.0.load(Ordering::SeqCst);
     let entered = executor.enter();
     waker.wake_by_ref();
     assert_eq!(notifications(), 0, "at home: no notifier");
-    settle(&executor);
+    run_until_idle(&executor);
     {
         let _other = other.enter();
         waker.wake_by_ref();
@@ -182,12 +182,12 @@ fn wakers_know_each_other_and_the_way_home() {
         assert_eq!(notifications(), 1, "it is in the inbox already");
     }
     waker.wake_by_ref(); // home again, while it is in the inbox: one poll all the same
-    settle(&executor);
+    run_until_idle(&executor);
     drop(entered);
     waker.wake_by_ref();
     assert_eq!(notifications(), 2, "outside the context");
     assert!(!executor.is_idle());
-    settle(&executor);
+    run_until_idle(&executor);
     assert_eq!(polls.get(), 4);
     drop(executor);
     waker.wake_by_ref();
@@ -209,7 +209,7 @@ fn entered_guards_forgotten_or_out_of_order_leave_nothing_dangling() {
         *to.borrow_mut() = Some(cx.waker().clone());
         Poll::<()>::Pending
     })));
-    settle(&first);
+    run_until_idle(&first);
     drop(first);
     slot.take().unwrap().wake();
     drop(second);

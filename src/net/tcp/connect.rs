@@ -19,13 +19,13 @@ use crate::ops;
 /// The object that the op belongs to. Its socket is the driver's until the future claims it: it is
 /// closed when op and future are gone, or with the runtime; never before, since the attempt would
 /// live on, and never used again, since a cancelled socket is of no use (SEMANTICS CL16, CL17).
-struct Attempt {
+struct Connecting {
     socket: usize,
     home: Rc<Driver>,
-    state: RefCell<State>,
+    state: RefCell<ConnectState>,
 }
 
-enum State {
+enum ConnectState {
     Ready,
     InFlight(Token, Waker),
     Done(Result<(), i32>),
@@ -33,7 +33,7 @@ enum State {
     Abandoned,
 }
 
-impl Owner for Attempt {
+impl Owner for Connecting {
     fn complete(
         self: Rc<Self>,
         _: Role,
@@ -42,16 +42,16 @@ impl Owner for Attempt {
         deferred: &mut Deferred,
     ) {
         let mut state = self.state.borrow_mut();
-        if let State::InFlight(..) = *state {
-            let done = State::Done(done.result().map(drop));
-            if let State::InFlight(_, waker) = std::mem::replace(&mut *state, done) {
+        if let ConnectState::InFlight(..) = *state {
+            let done = ConnectState::Done(done.result().map(drop));
+            if let ConnectState::InFlight(_, waker) = std::mem::replace(&mut *state, done) {
                 deferred.wake(waker);
             }
         }
     }
 }
 
-impl Drop for Attempt {
+impl Drop for Connecting {
     fn drop(&mut self) {
         if let Some(fd) = self.home.claim(self.socket) {
             self.home.close_descriptor(fd);
@@ -61,7 +61,7 @@ impl Drop for Attempt {
 
 /// The future of one attempt; gives the connected socket.
 pub(super) struct Connect {
-    attempt: Rc<Attempt>,
+    connecting: Rc<Connecting>,
     addr: SocketAddr,
 }
 
@@ -69,23 +69,24 @@ impl Connect {
     /// Nothing is asked of the kernel before the first poll.
     pub(super) fn new(fd: OwnedFd, home: Rc<Driver>, addr: SocketAddr) -> Connect {
         let socket = home.keep_socket(fd);
-        let attempt = Rc::new(Attempt { socket, home, state: RefCell::new(State::Ready) });
-        Connect { attempt, addr }
+        let connecting =
+            Rc::new(Connecting { socket, home, state: RefCell::new(ConnectState::Ready) });
+        Connect { connecting, addr }
     }
 
     /// The answer, if it came at once.
     fn start(&self, waker: Waker) -> Option<Result<(), i32>> {
-        let Attempt { socket, home, state } = &*self.attempt;
+        let Connecting { socket, home, state } = &*self.connecting;
         let op = home.with_socket(*socket, |fd| ops::connect::connect(fd, self.addr));
         let op = op.expect("a runtime that turns keeps its sockets");
-        match home.submit(op, self.attempt.clone(), Role::Connect) {
+        match home.submit(op, self.connecting.clone(), Role::Connect) {
             Submitted::InFlight(token) => {
-                state.replace(State::InFlight(token, waker));
+                state.replace(ConnectState::InFlight(token, waker));
                 None
             }
             Submitted::Answered(done, _) => {
                 let done = done.result().map(drop);
-                state.replace(State::Done(done));
+                state.replace(ConnectState::Done(done));
                 Some(done)
             }
         }
@@ -96,10 +97,10 @@ impl Future for Connect {
     type Output = io::Result<OwnedFd>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Attempt { socket, home, state } = &*self.attempt;
+        let Connecting { socket, home, state } = &*self.connecting;
         let waker = cx.waker().clone(); // foreign code: before the state is looked at
         let mut done = match &*state.borrow() {
-            State::Done(done) => Some(*done),
+            ConnectState::Done(done) => Some(*done),
             _ => None,
         };
         loop {
@@ -116,7 +117,7 @@ impl Future for Connect {
                 Some(Err(_)) | None => ready!(context::poll_home(home, cx))?,
             }
             let mut current = state.borrow_mut();
-            if let State::InFlight(_, registered) = &mut *current {
+            if let ConnectState::InFlight(_, registered) = &mut *current {
                 let replaced = std::mem::replace(registered, waker);
                 drop(current);
                 drop(replaced);
@@ -133,8 +134,8 @@ impl Future for Connect {
 
 impl Drop for Connect {
     fn drop(&mut self) {
-        let Attempt { home, state, .. } = &*self.attempt;
-        if let State::InFlight(token, waker) = state.replace(State::Abandoned) {
+        let Connecting { home, state, .. } = &*self.connecting;
+        if let ConnectState::InFlight(token, waker) = state.replace(ConnectState::Abandoned) {
             if !home.is_forked_copy() {
                 home.cancel_before_sleep(token);
             }

@@ -142,12 +142,12 @@ impl TcpListener {
         mut self,
     ) -> io::Result<(std::net::TcpListener, Vec<(std::net::TcpStream, SocketAddr)>)> {
         let inner = self.inner.take().expect("`into_std` consumes the listener");
-        let (fd, parked) = inner.into_parts()?;
-        let parked = parked
+        let (fd, accepted) = inner.into_parts()?;
+        let accepted = accepted
             .into_iter()
             .map(|fd| sys::peer_addr(fd.as_fd()).map(|peer| (fd.into(), peer)))
             .collect::<io::Result<_>>()?;
-        Ok((fd.into(), parked))
+        Ok((fd.into(), accepted))
     }
 
     /// Waits for the next connection; gives it with the peer's address, in order of arrival.
@@ -253,7 +253,7 @@ impl fmt::Debug for TcpListener {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TcpListener")
             .field("local_addr", &self.local_addr().ok())
-            .field("parked", &self.inner().parked())
+            .field("parked", &self.inner().accepted_len())
             .finish_non_exhaustive()
     }
 }

@@ -16,7 +16,7 @@ use super::split::{OwnedReadHalf, OwnedWriteHalf};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
 use crate::context;
 use crate::driver::Driver;
-use crate::net::addr::{Target, ToSocketAddrs};
+use crate::net::addr::{Destination, ToSocketAddrs};
 use crate::net::resolve::lookup_name;
 use crate::stream::{Connection, Read, ReadReport, SendReport};
 use crate::sys::{self, IntOption};
@@ -113,10 +113,12 @@ impl TcpStream {
     /// ```
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let home = context::try_current()?.driver.clone();
-        let addrs = match addr.target()? {
-            Target::Addrs(addrs) => addrs,
+        let addrs = match addr.destination()? {
+            Destination::Addrs(addrs) => addrs,
             // Boxed: a lookup costs more, and the future of a connect to an address stays small.
-            Target::Name(host, port) => return Box::pin(connect_by_name(host, port, DELAY)).await,
+            Destination::Name(host, port) => {
+                return Box::pin(connect_by_name(host, port, DELAY)).await;
+            }
         };
         let mut last = None;
         for addr in addrs {
@@ -169,9 +171,9 @@ impl TcpStream {
         delay: Duration,
     ) -> io::Result<TcpStream> {
         let home = context::try_current()?.driver.clone();
-        match addr.target()? {
-            Target::Addrs(addrs) => race(home, addrs.into(), delay).await,
-            Target::Name(host, port) => connect_by_name(host, port, delay).await,
+        match addr.destination()? {
+            Destination::Addrs(addrs) => race(home, addrs.into(), delay).await,
+            Destination::Name(host, port) => connect_by_name(host, port, delay).await,
         }
     }
 

@@ -24,21 +24,21 @@ use crate::queue::{Key, Line};
 
 /// `A`: what the future of a finished entry is told.
 pub(crate) struct SendQueue<A> {
-    line: Line<Entry<A>>,
+    line: Line<QueuedBuffer<A>>,
     /// Bytes behind all entries that are not an entry yet: more may be added.
     written: Vec<u8>,
     totals: Totals,
 }
 
-struct Entry<A> {
+struct QueuedBuffer<A> {
     /// `None` while it is being sent.
     payload: Option<Outgoing>,
     len: usize,
     sent: usize,
-    state: State<A>,
+    state: BufferState<A>,
 }
 
-enum State<A> {
+enum BufferState<A> {
     /// Its future lives, or was forgotten.
     Live(Option<Waker>),
     /// No future will collect it: it was dropped, or there never was one.
@@ -57,7 +57,7 @@ struct Totals {
 }
 
 /// What is to be sent next: payloads of the first entries in line, of the first one from `offset` on.
-pub(crate) enum Next {
+pub(crate) enum NextPayload {
     One { payload: Outgoing, offset: usize },
     Batch { payloads: Vec<Outgoing>, offset: usize },
 }
@@ -84,20 +84,20 @@ impl<A> Default for SendQueue<A> {
     }
 }
 
-impl<A> Default for Entry<A> {
+impl<A> Default for QueuedBuffer<A> {
     #[inline]
-    fn default() -> Entry<A> {
-        Entry { payload: None, len: 0, sent: 0, state: State::Live(None) }
+    fn default() -> QueuedBuffer<A> {
+        QueuedBuffer { payload: None, len: 0, sent: 0, state: BufferState::Live(None) }
     }
 }
 
-impl<A> Entry<A> {
+impl<A> QueuedBuffer<A> {
     #[inline]
     fn totals(&self) -> Totals {
         let unsent = self.len - self.sent;
         match (&self.state, &self.payload) {
-            (State::Finished(_), _) => Totals::default(),
-            (State::Detached, Some(_)) => Totals { unsent, detached: unsent },
+            (BufferState::Finished(_), _) => Totals::default(),
+            (BufferState::Detached, Some(_)) => Totals { unsent, detached: unsent },
             _ => Totals { unsent, detached: 0 },
         }
     }
@@ -135,14 +135,14 @@ impl<A: Copy> SendQueue<A> {
 
     /// Whether a part of the first buffer is out, or it belongs to no future that could be told of
     /// a failure.
-    pub(crate) fn is_torn(&self) -> bool {
+    pub(crate) fn is_first_committed(&self) -> bool {
         let first = self.line.front().and_then(|key| self.line.get(key));
-        first.is_some_and(|first| first.sent > 0 || matches!(first.state, State::Detached))
+        first.is_some_and(|first| first.sent > 0 || matches!(first.state, BufferState::Detached))
     }
 
     /// Changes an entry, and the totals with it.
     #[inline]
-    fn change<T>(&mut self, key: Key, change: impl FnOnce(&mut Entry<A>) -> T) -> Option<T> {
+    fn change<T>(&mut self, key: Key, change: impl FnOnce(&mut QueuedBuffer<A>) -> T) -> Option<T> {
         let entry = self.line.get_mut(key)?;
         let before = entry.totals();
         let result = change(entry);
@@ -156,25 +156,25 @@ impl<A: Copy> SendQueue<A> {
 
     /// Queues a buffer.
     pub(crate) fn push(&mut self, payload: Outgoing, waker: Option<Waker>) -> Key {
-        self.seal();
-        let key = self.push_taken(payload.len(), waker);
+        self.queue_written();
+        let key = self.push_in_flight(payload.len(), waker);
         self.change(key, |entry| entry.payload = Some(payload));
         key
     }
 
     /// Queues a buffer that is being sent already: its payload is with the op.
     #[inline]
-    pub(crate) fn push_taken(&mut self, len: usize, waker: Option<Waker>) -> Key {
+    pub(crate) fn push_in_flight(&mut self, len: usize, waker: Option<Waker>) -> Key {
         debug_assert!(!self.has_written(), "what was written comes first");
         let (key, entry) = self.line.push_default();
-        (entry.len, entry.state) = (len, State::Live(waker));
+        (entry.len, entry.state) = (len, BufferState::Live(waker));
         self.totals.unsent += len;
         key
     }
 
     /// Queues bytes that no future will collect.
     pub(crate) fn push_detached(&mut self, bytes: Vec<u8>) {
-        self.seal();
+        self.queue_written();
         if !bytes.is_empty() {
             self.push_entry(bytes);
         }
@@ -184,7 +184,7 @@ impl<A: Copy> SendQueue<A> {
         let len = bytes.len();
         let (_, entry) = self.line.push_default();
         (entry.payload, entry.len) = (Some(Outgoing::one(bytes)), len);
-        entry.state = State::Detached;
+        entry.state = BufferState::Detached;
         self.totals.unsent += len;
         self.totals.detached += len;
     }
@@ -193,7 +193,7 @@ impl<A: Copy> SendQueue<A> {
     pub(crate) fn push_finished(&mut self, len: usize, payload: Outgoing, answer: A) -> Key {
         let (key, entry) = self.line.push_default();
         (entry.payload, entry.len, entry.sent) = (Some(payload), len, len);
-        entry.state = State::Finished(answer);
+        entry.state = BufferState::Finished(answer);
         self.line.step_out(key);
         key
     }
@@ -215,7 +215,7 @@ impl<A: Copy> SendQueue<A> {
 
     /// Makes an entry of what was written.
     #[inline]
-    pub(crate) fn seal(&mut self) {
+    pub(crate) fn queue_written(&mut self) {
         if !self.written.is_empty() {
             let bytes = std::mem::take(&mut self.written);
             self.push_entry(bytes);
@@ -232,12 +232,12 @@ impl<A: Copy> SendQueue<A> {
     }
 
     /// Takes the payloads of the first entries in line, at most `max` of them.
-    pub(crate) fn take_next(&mut self, max: usize) -> Option<Next> {
-        self.seal();
+    pub(crate) fn take_next(&mut self, max: usize) -> Option<NextPayload> {
+        self.queue_written();
         let first = self.line.front()?;
         let (payload, offset) = self.take_first()?;
         let Some(second) = self.line.behind(first) else {
-            return Some(Next::One { payload, offset });
+            return Some(NextPayload::One { payload, offset });
         };
         let mut payloads = vec![payload];
         let mut next = Some(second);
@@ -245,7 +245,7 @@ impl<A: Copy> SendQueue<A> {
             next = self.line.behind(key);
             payloads.extend(self.change(key, |entry| entry.payload.take()).flatten());
         }
-        Some(Next::Batch { payloads, offset })
+        Some(NextPayload::Batch { payloads, offset })
     }
 
     /// Puts payloads back into the first entries in line: the op that sent them has ended.
@@ -263,17 +263,17 @@ impl<A: Copy> SendQueue<A> {
     /// one buffer with a future is in line, and the `len` bytes that went out are its last. Gives the
     /// place that its payload goes back to. `None`: it is another case, and nothing was done.
     #[inline]
-    pub(crate) fn complete_only(
+    pub(crate) fn complete_if_alone(
         &mut self,
         len: usize,
         answer: A,
         deferred: &mut Deferred,
     ) -> Option<&mut Option<Outgoing>> {
-        let entry = self.line.step_out_only(|entry| {
-            matches!(entry.state, State::Live(_)) && entry.sent + len == entry.len
+        let entry = self.line.step_out_if_alone(|entry| {
+            matches!(entry.state, BufferState::Live(_)) && entry.sent + len == entry.len
         })?;
-        if let State::Live(Some(waker)) =
-            std::mem::replace(&mut entry.state, State::Finished(answer))
+        if let BufferState::Live(Some(waker)) =
+            std::mem::replace(&mut entry.state, BufferState::Finished(answer))
         {
             deferred.wake(waker);
         }
@@ -330,12 +330,12 @@ impl<A: Copy> SendQueue<A> {
     #[inline]
     fn finish(&mut self, key: Key, answer: A, deferred: &mut Deferred) {
         let waker = self.change(key, |entry| match &mut entry.state {
-            State::Live(waker) => {
+            BufferState::Live(waker) => {
                 let waker = waker.take();
-                entry.state = State::Finished(answer);
+                entry.state = BufferState::Finished(answer);
                 Some(waker)
             }
-            State::Detached | State::Finished(_) => None,
+            BufferState::Detached | BufferState::Finished(_) => None,
         });
         match waker.flatten() {
             Some(waker) => {
@@ -353,13 +353,13 @@ impl<A: Copy> SendQueue<A> {
             if let Some(payload) = entry.payload {
                 deferred.discard(payload);
             }
-            if let State::Live(Some(waker)) = entry.state {
+            if let BufferState::Live(Some(waker)) = entry.state {
                 deferred.discard(waker);
             }
         }
     }
 
-    fn take_entry(&mut self, key: Key) -> Option<Entry<A>> {
+    fn take_entry(&mut self, key: Key) -> Option<QueuedBuffer<A>> {
         let entry = self.line.remove(key)?;
         let totals = entry.totals();
         self.totals.unsent -= totals.unsent;
@@ -372,7 +372,7 @@ impl<A: Copy> SendQueue<A> {
     /// Whether the entry's future has to [`set_waker`](Self::set_waker) to be woken by `waker`.
     pub(crate) fn wants(&self, key: Key, waker: &Waker) -> bool {
         match self.line.get(key).map(|entry| &entry.state) {
-            Some(State::Live(registered)) => {
+            Some(BufferState::Live(registered)) => {
                 !registered.as_ref().is_some_and(|registered| registered.will_wake(waker))
             }
             _ => false,
@@ -383,8 +383,8 @@ impl<A: Copy> SendQueue<A> {
     pub(crate) fn set_waker(&mut self, key: Key, waker: Waker, deferred: &mut Deferred) {
         let entry = self.line.get_mut(key).expect("an entry stays until it is collected");
         let unneeded = match &mut entry.state {
-            State::Live(registered) => registered.replace(waker),
-            State::Detached | State::Finished(_) => Some(waker),
+            BufferState::Live(registered) => registered.replace(waker),
+            BufferState::Detached | BufferState::Finished(_) => Some(waker),
         };
         if let Some(waker) = unneeded {
             deferred.discard(waker);
@@ -394,27 +394,27 @@ impl<A: Copy> SendQueue<A> {
     /// Whether the first entry in line has a future, or had one that was forgotten.
     pub(crate) fn first_is_live(&self) -> bool {
         let first = self.line.front().and_then(|key| self.line.get(key));
-        first.is_some_and(|first| matches!(first.state, State::Live(_)))
+        first.is_some_and(|first| matches!(first.state, BufferState::Live(_)))
     }
 
     /// Takes the waker of the first entry in line: something else will wake its future.
     pub(crate) fn take_first_waker(&mut self) -> Option<Waker> {
         let key = self.line.front()?;
         match &mut self.line.get_mut(key)?.state {
-            State::Live(waker) => waker.take(),
-            State::Detached | State::Finished(_) => None,
+            BufferState::Live(waker) => waker.take(),
+            BufferState::Detached | BufferState::Finished(_) => None,
         }
     }
 
     pub(crate) fn is_finished(&self, key: Key) -> bool {
-        self.line.get(key).is_some_and(|entry| matches!(entry.state, State::Finished(_)))
+        self.line.get(key).is_some_and(|entry| matches!(entry.state, BufferState::Finished(_)))
     }
 
     /// Removes an entry that is finished.
     #[inline]
     pub(crate) fn collect(&mut self, key: Key) -> Option<Collected<A>> {
         let entry = self.line.get_mut(key)?;
-        let State::Finished(answer) = entry.state else { return None };
+        let BufferState::Finished(answer) = entry.state else { return None };
         let (sent, payload) = (entry.sent, entry.payload.take());
         self.line.drop_element(key); // it is out of line, so it counts in no total
         Some(Collected { sent, answer, payload })
@@ -423,7 +423,7 @@ impl<A: Copy> SendQueue<A> {
     /// The future of an entry is gone before its answer.
     pub(crate) fn abandon(&mut self, key: Key, deferred: &mut Deferred) -> Abandoned<A> {
         let Some(entry) = self.line.get(key) else { return Abandoned::Removed(None) };
-        if entry.is_committed() && !matches!(entry.state, State::Finished(_)) {
+        if entry.is_committed() && !matches!(entry.state, BufferState::Finished(_)) {
             self.detach(key, deferred);
             return Abandoned::Committed;
         }
@@ -432,23 +432,23 @@ impl<A: Copy> SendQueue<A> {
             deferred.discard(payload);
         }
         Abandoned::Removed(match entry.state {
-            State::Finished(answer) => Some(answer),
-            State::Live(waker) => {
+            BufferState::Finished(answer) => Some(answer),
+            BufferState::Live(waker) => {
                 waker.into_iter().for_each(|waker| deferred.discard(waker));
                 None
             }
-            State::Detached => None,
+            BufferState::Detached => None,
         })
     }
 
     /// The entry goes out, and no future will collect it.
     pub(crate) fn detach(&mut self, key: Key, deferred: &mut Deferred) {
         let was = self.change(key, |entry| match entry.state {
-            State::Finished(_) => None,
-            _ => Some(std::mem::replace(&mut entry.state, State::Detached)),
+            BufferState::Finished(_) => None,
+            _ => Some(std::mem::replace(&mut entry.state, BufferState::Detached)),
         });
         match was.flatten() {
-            Some(State::Live(Some(waker))) => deferred.discard(waker),
+            Some(BufferState::Live(Some(waker))) => deferred.discard(waker),
             Some(_) => {}
             None => self.remove(key, deferred),
         }
@@ -469,9 +469,11 @@ impl<A: Copy> SendQueue<A> {
     /// up. If a part of it went out, a copy of the rest follows.
     pub(crate) fn take_back(&mut self, key: Key, deferred: &mut Deferred) -> Option<Outgoing> {
         let entry = self.line.get(key)?;
-        if entry.sent == 0 || matches!(entry.state, State::Finished(_)) {
+        if entry.sent == 0 || matches!(entry.state, BufferState::Finished(_)) {
             let mut entry = self.take_entry(key)?;
-            if let State::Live(Some(waker)) = std::mem::replace(&mut entry.state, State::Detached) {
+            if let BufferState::Live(Some(waker)) =
+                std::mem::replace(&mut entry.state, BufferState::Detached)
+            {
                 deferred.discard(waker);
             }
             return entry.payload;
@@ -489,7 +491,7 @@ impl<A: Copy> SendQueue<A> {
 
     /// Shows what has not gone out, piece by piece, as long as `send` says so. Nothing is being sent.
     pub(crate) fn for_each_piece(&mut self, mut send: impl FnMut(&[u8]) -> bool) {
-        self.seal();
+        self.queue_written();
         for entry in self.line.iter() {
             let Some(payload) = &entry.payload else { return };
             if !payload.pieces(entry.sent).all(&mut send) {

@@ -23,8 +23,8 @@ fn push(queue: &mut Queue, bytes: &[u8]) -> Key {
 fn send(queue: &mut Queue, max: usize, len: usize, deferred: &mut Deferred) -> Vec<u8> {
     let Some(next) = queue.take_next(max) else { return Vec::new() };
     let (payloads, offset) = match next {
-        Next::One { payload, offset } => (vec![payload], offset),
-        Next::Batch { payloads, offset } => (payloads, offset),
+        NextPayload::One { payload, offset } => (vec![payload], offset),
+        NextPayload::Batch { payloads, offset } => (payloads, offset),
     };
     let all: Vec<u8> = payloads
         .iter()
@@ -50,7 +50,7 @@ fn buffers_go_out_whole_in_order_and_come_back() {
     let collected = queue.collect(first).expect("all of it is out");
     assert_eq!((collected.sent, collected.answer), (3, Told::Sent));
     assert_eq!(collected.payload.expect("it came back").take::<Vec<u8>>(), b"abc");
-    assert!(queue.collect(second).is_none() && queue.is_torn());
+    assert!(queue.collect(second).is_none() && queue.is_first_committed());
     assert_eq!(send(&mut queue, 8, 9, &mut deferred), b"efg");
     assert_eq!(queue.collect(second).map(|collected| collected.sent), Some(4));
     assert!(queue.is_idle() && queue.unsent() == 0);
@@ -94,7 +94,7 @@ fn written_bytes_are_bounded_and_keep_their_place() {
     // While they are being sent, more may be written.
     assert_eq!(queue.write(&slices, 5), 5);
     let next = queue.take_next(8);
-    assert!(matches!(next, Some(Next::One { offset: 0, .. })));
+    assert!(matches!(next, Some(NextPayload::One { offset: 0, .. })));
     assert_eq!((queue.detached(), queue.unsent()), (0, 5));
     assert_eq!(queue.write(&slices, 5), 5);
 }

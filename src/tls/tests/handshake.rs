@@ -6,7 +6,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, Error, ProtocolVersion, ServerConfig};
 
-use super::super::engine::Failure;
+use super::super::failure::TlsFailure;
 use super::{KEYS, Pair, Random, client_config, provider, roots, server_config};
 
 #[test]
@@ -19,7 +19,7 @@ fn info_tells_what_was_agreed() {
     for round in 0..2 {
         let mut pair = Pair::new(client.clone(), server.clone());
         pair.settle_in_pieces(&mut Random::new(round), 7);
-        let (at_client, at_server) = (pair.client.engine.info(), pair.server.engine.info());
+        let (at_client, at_server) = (pair.client.protocol.info(), pair.server.protocol.info());
         for info in [&at_client, &at_server] {
             assert_eq!(info.version(), ProtocolVersion::TLSv1_3);
             assert_eq!(info.alpn(), Some(&b"http/1.1"[..]));
@@ -39,7 +39,7 @@ fn no_protocol_in_common_is_an_alert() {
     let mut client = client_config(&TLS13);
     client.alpn_protocols = vec![b"spdy".to_vec()];
     let mut pair = Pair::new(Arc::new(client), Arc::new(server));
-    pair.settle();
+    pair.exchange_until_quiet();
     let text = pair.client.failure().to_io().to_string();
     assert!(text.contains("NoApplicationProtocol"), "{text}");
 }
@@ -64,19 +64,19 @@ fn client_certificates_are_asked_for_and_checked() {
             .with_client_auth_cert(certificates.clone(), key.clone_key())
             .expect("they belong together");
         let mut pair = Pair::new(Arc::new(client), server.clone());
-        pair.settle();
-        assert_eq!(pair.server.engine.info().peer_certificates(), KEYS.client.0);
+        pair.exchange_until_quiet();
+        assert_eq!(pair.server.protocol.info().peer_certificates(), KEYS.client.0);
 
         // Without one: refused, and the client hears why.
         let mut pair = Pair::new(Arc::new(client_config(version)), server);
-        pair.settle();
+        pair.exchange_until_quiet();
         assert!(matches!(
             pair.server.failure(),
-            Failure::Tls { cause: Error::NoCertificatesPresented, in_handshake: true }
+            TlsFailure::Tls { cause: Error::NoCertificatesPresented, in_handshake: true }
         ));
         assert!(matches!(
             pair.client.failure(),
-            Failure::Tls { cause: Error::AlertReceived(_), .. }
+            TlsFailure::Tls { cause: Error::AlertReceived(_), .. }
         ));
     }
 }
@@ -91,9 +91,9 @@ fn early_data_is_refused_whatever_the_config_says() {
     let (client, server) = (Arc::new(client), Arc::new(server));
     for _ in 0..2 {
         let mut pair = Pair::new(client.clone(), server.clone());
-        pair.settle();
+        pair.exchange_until_quiet();
         pair.client.write(b"not early");
-        pair.settle();
+        pair.exchange_until_quiet();
         pair.assert_all_arrived(0);
     }
 }

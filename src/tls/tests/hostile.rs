@@ -5,8 +5,9 @@ use std::sync::Arc;
 use rustls::Error;
 use rustls::version::{TLS12, TLS13};
 
-use super::super::engine::{Engine, Failure};
-use super::{End, Pair, Random, client_config, server_config};
+use super::super::failure::TlsFailure;
+use super::super::protocol::Protocol;
+use super::{Pair, Peer, Random, client_config, server_config};
 
 #[test]
 fn a_changed_bit_gives_no_wrong_byte() {
@@ -26,11 +27,11 @@ fn a_changed_bit_gives_no_wrong_byte() {
             client.transmit(server);
             server.transmit(client);
             for end in [&mut *client, &mut *server] {
-                if !end.engine.is_handshaking() && end.engine.failure().is_none() && !written {
+                if !end.protocol.is_handshaking() && end.protocol.failure().is_none() && !written {
                     end.write(&random.bytes(2000));
                 }
             }
-            written |= !client.engine.is_handshaking() && !server.engine.is_handshaking();
+            written |= !client.protocol.is_handshaking() && !server.protocol.is_handshaking();
             client.transmit(server);
             server.transmit(client);
             let target = if to_client { &mut *client } else { &mut *server };
@@ -45,23 +46,23 @@ fn a_changed_bit_gives_no_wrong_byte() {
                     until = until.saturating_sub(len);
                 }
             }
-            let is_quiet = |end: &End| end.wire.is_empty() && !end.engine.has_out();
+            let is_quiet = |end: &Peer| end.wire.is_empty() && !end.protocol.has_out();
             if is_quiet(client) && is_quiet(server) {
                 break;
             }
         }
         assert!(pair.client.sent.starts_with(&pair.server.received), "seed {seed}");
         assert!(pair.server.sent.starts_with(&pair.client.received), "seed {seed}");
-        pair.client.engine.eof();
-        pair.server.engine.eof();
+        pair.client.protocol.eof();
+        pair.server.protocol.eof();
         let clean =
             pair.client.sent == pair.server.received && pair.server.sent == pair.client.received;
-        let told = |end: &End| matches!(end.engine.failure(), Some(Failure::Tls { .. }));
+        let told = |end: &Peer| matches!(end.protocol.failure(), Some(TlsFailure::Tls { .. }));
         if told(&pair.client) || told(&pair.server) {
             failed += 1;
         } else if until == usize::MAX && !clean {
             // A length was changed: the rest was waited for until the end.
-            assert!(matches!(pair.client.failure(), Failure::Truncated { .. }));
+            assert!(matches!(pair.client.failure(), TlsFailure::Truncated { .. }));
         }
     }
     assert!(failed > 500, "most changes are noticed at once: {failed}");
@@ -73,7 +74,7 @@ fn garbage_is_an_error_and_the_peer_is_told() {
     let mut alerts = 0;
     for seed in 0..2000 {
         let random = &mut Random::new(seed);
-        let mut end = End::new(Engine::server(server.clone()).expect("a valid config"));
+        let mut end = Peer::new(Protocol::server(server.clone()).expect("a valid config"));
         let len = 1 + random.below(3000);
         end.wire = random.bytes(len);
         if random.below(2) == 0 {
@@ -84,24 +85,24 @@ fn garbage_is_an_error_and_the_peer_is_told() {
         while !end.wire.is_empty() {
             end.arrive(end.wire.len().min(1 + random.below(500)));
         }
-        end.engine.eof();
+        end.protocol.eof();
         assert!(end.received.is_empty());
         match end.failure() {
-            Failure::Tls { in_handshake, .. } => {
+            TlsFailure::Tls { in_handshake, .. } => {
                 assert!(in_handshake);
-                alerts += usize::from(end.engine.has_out());
+                alerts += usize::from(end.protocol.has_out());
             }
-            Failure::Truncated { in_handshake } => assert!(in_handshake),
+            TlsFailure::Truncated { in_handshake } => assert!(in_handshake),
         }
         // A failure stays, whatever comes.
         end.wire = random.bytes(100);
-        end.engine.take_out();
+        end.protocol.take_out();
         end.arrive_all();
-        assert!(!end.engine.has_out() && end.received.is_empty());
+        assert!(!end.protocol.has_out() && end.received.is_empty());
     }
     assert!(alerts > 1500, "{alerts}");
     let text = {
-        let mut end = End::new(Engine::server(server).expect("a valid config"));
+        let mut end = Peer::new(Protocol::server(server).expect("a valid config"));
         end.wire = b"GET / HTTP/1.1\r\n\r\n".to_vec();
         end.arrive_all();
         end.failure().to_io().to_string()
@@ -114,29 +115,29 @@ fn a_record_that_is_too_long_is_refused() {
     for version in [&TLS12, &TLS13] {
         let mut pair = Pair::connected(version);
         pair.client.write(b"fine");
-        pair.settle();
+        pair.exchange_until_quiet();
         pair.server.wire = vec![23, 3, 3, 0xff, 0xff];
         pair.server.wire.extend([0; 70_000]);
         for _ in 0..70 {
             pair.server.arrive(1000);
         }
-        let Failure::Tls { cause, in_handshake: false } = pair.server.failure() else {
+        let TlsFailure::Tls { cause, in_handshake: false } = pair.server.failure() else {
             panic!("{:?}", pair.server.failure());
         };
         assert!(!matches!(cause, Error::General(_)), "{cause:?}");
-        assert_eq!((&pair.server.received[..], pair.server.engine.held()), (&b"fine"[..], 0));
+        assert_eq!((&pair.server.received[..], pair.server.protocol.held()), (&b"fine"[..], 0));
         // The peer hears of it.
-        pair.settle();
+        pair.exchange_until_quiet();
         assert!(matches!(
             pair.client.failure(),
-            Failure::Tls { cause: Error::AlertReceived(_), .. }
+            TlsFailure::Tls { cause: Error::AlertReceived(_), .. }
         ));
     }
 }
 
 #[test]
 fn a_handshake_message_that_never_ends_is_refused() {
-    let mut end = End::new(Engine::server(Arc::new(server_config(&TLS13))).expect("a config"));
+    let mut end = Peer::new(Protocol::server(Arc::new(server_config(&TLS13))).expect("a config"));
     // A ClientHello that announces 16 MiB, in records of 16 KiB.
     for number in 0..1000 {
         let mut record = vec![22, 3, 1, 0x40, 0];
@@ -146,8 +147,8 @@ fn a_handshake_message_that_never_ends_is_refused() {
         record.resize(5 + 0x4000, 0);
         end.wire.append(&mut record);
         end.arrive_all();
-        assert!(end.engine.held() < 200_000, "what is kept is bounded");
-        if end.engine.failure().is_some() {
+        assert!(end.protocol.held() < 200_000, "what is kept is bounded");
+        if end.protocol.failure().is_some() {
             return;
         }
     }
@@ -163,11 +164,11 @@ fn garbage_after_our_end_is_an_error_too() {
     }
     for version in [&TLS12, &TLS13] {
         let mut pair = Pair::connected(version);
-        pair.server.engine.close();
-        pair.server.engine.take_out();
+        pair.server.protocol.close();
+        pair.server.protocol.take_out();
         pair.server.wire = vec![23, 3, 3, 0, 40];
         pair.server.wire.extend([0; 40]);
         pair.server.arrive_all();
-        assert!(matches!(pair.server.failure(), Failure::Tls { .. }));
+        assert!(matches!(pair.server.failure(), TlsFailure::Tls { .. }));
     }
 }

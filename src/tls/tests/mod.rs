@@ -1,4 +1,4 @@
-//! Tests of the engine: two of them in memory, and a wire between them that cuts as it likes.
+//! Tests of the protocol: two of them in memory, and a wire between them that cuts as it likes.
 //!
 //! This file has what the tests share: keys, configurations, the two ends, and the wire.
 
@@ -11,7 +11,8 @@ use std::sync::{Arc, LazyLock};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::engine::{Engine, Failure};
+use super::failure::TlsFailure;
+use super::protocol::Protocol;
 
 /// Pseudo-random numbers (xorshift64*), so that a failure can be repeated by its seed.
 struct Random(u64);
@@ -95,29 +96,29 @@ fn name() -> ServerName<'static> {
 }
 
 /// A side, what is on its way to it, and what it made of that.
-struct End {
-    engine: Engine,
+struct Peer {
+    protocol: Protocol,
     wire: Vec<u8>,
     received: Vec<u8>,
     sent: Vec<u8>,
 }
 
-impl End {
-    fn new(engine: Engine) -> End {
-        End { engine, wire: Vec::new(), received: Vec::new(), sent: Vec::new() }
+impl Peer {
+    fn new(protocol: Protocol) -> Peer {
+        Peer { protocol, wire: Vec::new(), received: Vec::new(), sent: Vec::new() }
     }
 
     /// What this side has to say goes onto the wire of `other`.
-    fn transmit(&mut self, other: &mut End) {
-        other.wire.append(&mut self.engine.take_out());
+    fn transmit(&mut self, other: &mut Peer) {
+        other.wire.append(&mut self.protocol.take_out());
     }
 
     /// The first `len` bytes on the wire arrive.
     fn arrive(&mut self, len: usize) {
         let mut bytes: Vec<u8> = self.wire.drain(..len).collect();
-        let range = self.engine.feed(&mut bytes);
+        let range = self.protocol.feed(&mut bytes);
         // What came in pieces is earlier than what came whole.
-        self.received.append(&mut self.engine.take_plain());
+        self.received.append(&mut self.protocol.take_plain());
         self.received.extend_from_slice(&bytes[range]);
     }
 
@@ -126,38 +127,38 @@ impl End {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        assert!(self.engine.write(bytes), "nothing keeps it from sending");
+        assert!(self.protocol.write(bytes), "nothing keeps it from sending");
         self.sent.extend_from_slice(bytes);
     }
 
-    fn failure(&self) -> Failure {
-        self.engine.failure().expect("it has failed").clone()
+    fn failure(&self) -> TlsFailure {
+        self.protocol.failure().expect("it has failed").clone()
     }
 }
 
 struct Pair {
-    client: End,
-    server: End,
+    client: Peer,
+    server: Peer,
 }
 
 impl Pair {
     fn new(client: Arc<ClientConfig>, server: Arc<ServerConfig>) -> Pair {
-        let client = Engine::client(client, name()).expect("a valid config");
-        let server = Engine::server(server).expect("a valid config");
-        Pair { client: End::new(client), server: End::new(server) }
+        let client = Protocol::client(client, name()).expect("a valid config");
+        let server = Protocol::server(server).expect("a valid config");
+        Pair { client: Peer::new(client), server: Peer::new(server) }
     }
 
     /// With the handshake done.
     fn connected(version: &'static SupportedProtocolVersion) -> Pair {
         let mut pair =
             Pair::new(Arc::new(client_config(version)), Arc::new(server_config(version)));
-        pair.settle();
-        assert!(!pair.client.engine.is_handshaking() && !pair.server.engine.is_handshaking());
+        pair.exchange_until_quiet();
+        assert!(!pair.client.protocol.is_handshaking() && !pair.server.protocol.is_handshaking());
         pair
     }
 
     /// Moves what there is to move, to the end.
-    fn settle(&mut self) {
+    fn exchange_until_quiet(&mut self) {
         let Pair { client, server } = self;
         loop {
             client.transmit(server);
@@ -170,7 +171,7 @@ impl Pair {
         }
     }
 
-    /// As [`settle`](Self::settle), in pieces.
+    /// As [`exchange_until_quiet`](Self::exchange_until_quiet), in pieces.
     fn settle_in_pieces(&mut self, random: &mut Random, most: usize) {
         let Pair { client, server } = self;
         loop {
@@ -190,8 +191,8 @@ impl Pair {
         assert!(self.client.received == self.server.sent, "to the client, seed {seed}");
         assert!(self.server.received == self.client.sent, "to the server, seed {seed}");
         for end in [&self.client, &self.server] {
-            assert!(end.engine.failure().is_none(), "seed {seed}: {:?}", end.engine.failure());
-            assert_eq!(end.engine.held(), 0, "an idle engine holds no memory, seed {seed}");
+            assert!(end.protocol.failure().is_none(), "seed {seed}: {:?}", end.protocol.failure());
+            assert_eq!(end.protocol.held(), 0, "an idle protocol holds no memory, seed {seed}");
         }
     }
 }

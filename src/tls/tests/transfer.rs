@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use rustls::version::{TLS12, TLS13};
 
-use super::super::engine::{Engine, Failure};
+use super::super::failure::TlsFailure;
+use super::super::protocol::Protocol;
 use super::{Pair, Random, client_config, name, server_config};
 
 #[test]
@@ -28,15 +29,15 @@ fn every_byte_arrives_however_the_wire_cuts() {
         let mut pair = Pair::new(client, server);
         let most = [1, 3, 100, 5000, 40_000][random.below(5)];
         pair.settle_in_pieces(random, most);
-        assert!(!pair.client.engine.is_handshaking(), "seed {seed}");
-        resumed.borrow_mut()[version] += usize::from(pair.client.engine.info().is_resumed());
+        assert!(!pair.client.protocol.is_handshaking(), "seed {seed}");
+        resumed.borrow_mut()[version] += usize::from(pair.client.protocol.info().is_resumed());
         for _ in 0..random.below(12) {
             let (from, to) = match random.below(2) {
                 0 => (&mut pair.client, &mut pair.server),
                 _ => (&mut pair.server, &mut pair.client),
             };
             match random.below(8) {
-                0 if version == 1 => assert!(from.engine.refresh_keys(), "seed {seed}"),
+                0 if version == 1 => assert!(from.protocol.refresh_keys(), "seed {seed}"),
                 1 if most > 3 => from.write(&random.some(60_000)),
                 2 => from.write(&[]),
                 _ => from.write(&random.some(200)),
@@ -52,23 +53,23 @@ fn every_byte_arrives_however_the_wire_cuts() {
             0 => (&mut pair.client, &mut pair.server),
             _ => (&mut pair.server, &mut pair.client),
         };
-        first.engine.close();
-        first.engine.close();
-        assert!(!first.engine.write(b"late"), "nothing is sent after the end");
+        first.protocol.close();
+        first.protocol.close();
+        assert!(!first.protocol.write(b"late"), "nothing is sent after the end");
         second.write(&random.bytes(300));
         pair.settle_in_pieces(random, most);
-        let (first, second) = match pair.client.engine.peer_has_closed() {
+        let (first, second) = match pair.client.protocol.peer_has_closed() {
             true => (&mut pair.server, &mut pair.client),
             false => (&mut pair.client, &mut pair.server),
         };
-        assert!(second.engine.peer_has_closed(), "seed {seed}");
+        assert!(second.protocol.peer_has_closed(), "seed {seed}");
         second.write(&random.bytes(300));
-        second.engine.close();
-        assert!(!first.engine.peer_has_closed());
+        second.protocol.close();
+        assert!(!first.protocol.peer_has_closed());
         pair.settle_in_pieces(random, most);
-        pair.client.engine.eof();
-        pair.server.engine.eof();
-        assert!(pair.client.engine.peer_has_closed() && pair.server.engine.peer_has_closed());
+        pair.client.protocol.eof();
+        pair.server.protocol.eof();
+        assert!(pair.client.protocol.peer_has_closed() && pair.server.protocol.peer_has_closed());
         pair.assert_all_arrived(seed);
     }
     let resumed = resumed.into_inner();
@@ -82,20 +83,20 @@ fn whole_records_are_decrypted_where_they_are() {
         pair.client.write(b"one");
         pair.client.write(b"two");
         pair.client.write(&[7; 100]);
-        let mut bytes = pair.client.engine.take_out();
+        let mut bytes = pair.client.protocol.take_out();
         let cut = bytes.len() - 20;
         let mut rest = bytes.split_off(cut);
-        let range = pair.server.engine.feed(&mut bytes);
+        let range = pair.server.protocol.feed(&mut bytes);
         assert_eq!(&bytes[range], b"onetwo");
-        assert!(pair.server.engine.take_plain().is_empty());
-        assert!(pair.server.engine.held() > 0, "a part of a record waits for the rest");
+        assert!(pair.server.protocol.take_plain().is_empty());
+        assert!(pair.server.protocol.held() > 0, "a part of a record waits for the rest");
         // The rest, and a whole record behind it.
         pair.client.write(b"three");
-        rest.append(&mut pair.client.engine.take_out());
-        let range = pair.server.engine.feed(&mut rest);
-        assert_eq!(pair.server.engine.take_plain(), [7; 100]);
+        rest.append(&mut pair.client.protocol.take_out());
+        let range = pair.server.protocol.feed(&mut rest);
+        assert_eq!(pair.server.protocol.take_plain(), [7; 100]);
         assert_eq!(&rest[range], b"three");
-        assert_eq!(pair.server.engine.held(), 0);
+        assert_eq!(pair.server.protocol.held(), 0);
     }
 }
 
@@ -104,8 +105,8 @@ fn an_end_without_a_word_is_a_truncation() {
     for version in [&TLS12, &TLS13] {
         let mut pair = Pair::connected(version);
         pair.client.write(b"half of it");
-        pair.settle();
-        pair.server.engine.eof();
+        pair.exchange_until_quiet();
+        pair.server.protocol.eof();
         assert_eq!(pair.server.received, b"half of it");
         let error = pair.server.failure().to_io();
         assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
@@ -116,13 +117,13 @@ fn an_end_without_a_word_is_a_truncation() {
         pair.server.write(&[1; 1000]);
         pair.server.transmit(&mut pair.client);
         pair.client.arrive(500);
-        pair.client.engine.eof();
-        assert!(matches!(pair.client.failure(), Failure::Truncated { in_handshake: false }));
+        pair.client.protocol.eof();
+        assert!(matches!(pair.client.failure(), TlsFailure::Truncated { in_handshake: false }));
         assert!(pair.client.received.is_empty());
     }
-    let mut client = Engine::client(Arc::new(client_config(&TLS13)), name()).expect("a config");
+    let mut client = Protocol::client(Arc::new(client_config(&TLS13)), name()).expect("a config");
     client.eof();
-    assert!(matches!(client.failure(), Some(Failure::Truncated { in_handshake: true })));
+    assert!(matches!(client.failure(), Some(TlsFailure::Truncated { in_handshake: true })));
 }
 
 #[test]
@@ -130,18 +131,18 @@ fn what_comes_after_the_end_is_not_looked_at() {
     for version in [&TLS12, &TLS13] {
         let mut pair = Pair::connected(version);
         pair.client.write(b"last");
-        pair.client.engine.close();
+        pair.client.protocol.close();
         pair.client.transmit(&mut pair.server);
         pair.server.wire.extend(b"garbage behind the end");
         pair.server.arrive_all();
         pair.server.wire.extend([0; 1000]);
         pair.server.arrive_all();
-        pair.server.engine.eof();
-        assert!(pair.server.engine.peer_has_closed() && pair.server.engine.failure().is_none());
-        assert_eq!((&pair.server.received[..], pair.server.engine.held()), (&b"last"[..], 0));
+        pair.server.protocol.eof();
+        assert!(pair.server.protocol.peer_has_closed() && pair.server.protocol.failure().is_none());
+        assert_eq!((&pair.server.received[..], pair.server.protocol.held()), (&b"last"[..], 0));
         // The other direction is open.
         pair.server.write(b"answer");
-        pair.settle();
+        pair.exchange_until_quiet();
         assert_eq!(pair.client.received, b"answer");
     }
 }
@@ -150,18 +151,18 @@ fn what_comes_after_the_end_is_not_looked_at() {
 fn new_keys_are_answered_with_the_next_write() {
     let mut pair = Pair::connected(&TLS13);
     for round in 0..10u8 {
-        assert!(pair.client.engine.refresh_keys());
-        assert!(pair.client.engine.has_out(), "the request goes out by itself");
+        assert!(pair.client.protocol.refresh_keys());
+        assert!(pair.client.protocol.has_out(), "the request goes out by itself");
         pair.client.write(&[round; 10]);
-        pair.settle();
+        pair.exchange_until_quiet();
         let before = pair.server.sent.len();
         pair.server.write(&[round; 10]);
-        let answer = pair.server.engine.take_out();
+        let answer = pair.server.protocol.take_out();
         // Two records: the answer to the request, then the bytes.
         let first = 5 + usize::from(u16::from_be_bytes([answer[3], answer[4]]));
         assert!(answer.len() > first, "round {round}");
         pair.client.wire.extend(answer);
-        pair.settle();
+        pair.exchange_until_quiet();
         assert_eq!(pair.server.sent.len(), before + 10);
     }
     pair.assert_all_arrived(0);

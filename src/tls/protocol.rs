@@ -1,37 +1,32 @@
 //! The protocol without I/O: ciphertext in, plaintext out, and the other way.
 //!
-//! An [`Engine`] is one side of one connection. It is rustls' unbuffered connection with buffers of
+//! A [`Protocol`] is one side of one connection. It is rustls' unbuffered connection with buffers of
 //! ours around it, and knows no socket, no runtime and no time: tests drive two of them against each
 //! other in memory. Three streams of bytes meet here:
 //!
 //! ```text
 //! feed(ciphertext) ──► in place, if nothing is left over from before ──► a range of the same slice
-//!                 └──► `inc`: a record that is not whole yet ──────────► take_plain()
+//!                 └──► `partial`: a record that is not whole yet ──────────► take_plain()
 //! write(plaintext), close(), answers to the peer ──► `out` ────────────► take_out()
 //! ```
 //!
-//! Everything that was fed is dealt with at once, so `inc` holds a part of one record, or of a
+//! Everything that was fed is dealt with at once, so `partial` holds a part of one record, or of a
 //! handshake message, and nothing when the connection idles.
 //!
 //! A failure stays: what came before it can be taken, the alert that tells the peer is in `out`, and
 //! nothing else happens any more. Read `session.rs` next.
 
-use std::error::Error;
-use std::fmt;
-use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::pki_types::ServerName;
 use rustls::server::{Acceptor, UnbufferedServerConnection};
-use rustls::unbuffered::{
-    ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
-    UnbufferedStatus, WriteTraffic,
-};
 use rustls::{ClientConfig, CommonState, HandshakeKind, ProtocolVersion, ServerConfig};
 
 use super::TlsInfo;
+use super::failure::TlsFailure;
+use super::unbuffered::{FRAGMENT_LEN, Progress, Sink, Task, encode_remaining, handle_status};
 
 /// How many bytes of plaintext are encrypted together.
 pub(super) const BATCH_LEN: usize = 64 * 1024;
@@ -42,16 +37,10 @@ const HEADER_LEN: usize = 5;
 /// The most a record may be longer than its plaintext (RFC 5246, 6.2.3).
 const RECORD_OVERHEAD: usize = 2048;
 
-/// What rustls puts into one record unless told otherwise.
-const FRAGMENT_LEN: usize = 16 * 1024;
-
-/// What a record adds to its plaintext with today's cipher suites; rustls says if it is more.
-const USUAL_OVERHEAD: usize = 32;
-
-pub(super) struct Engine {
-    side: Side,
+pub(super) struct Protocol {
+    side: RustlsConnection,
     /// Ciphertext that is not a whole record yet. No memory is held while there is none.
-    inc: Vec<u8>,
+    partial: Vec<u8>,
     /// Plaintext of records that came in pieces.
     plain: Vec<u8>,
     /// Ciphertext to be sent.
@@ -60,11 +49,11 @@ pub(super) struct Engine {
     peer_closed: bool,
     /// We have said so.
     closed: bool,
-    failure: Option<Failure>,
+    failure: Option<TlsFailure>,
     name: Name,
 }
 
-enum Side {
+enum RustlsConnection {
     Client(Box<UnbufferedClientConnection>),
     Server(Box<UnbufferedServerConnection>),
 }
@@ -76,95 +65,50 @@ enum Name {
     Awaited(Box<Acceptor>),
 }
 
-/// Why nothing happens any more.
-#[derive(Clone, Debug)]
-pub(crate) enum Failure {
-    Tls {
-        in_handshake: bool,
-        cause: rustls::Error,
-    },
-    /// The transport ended without a word from the peer.
-    Truncated {
-        in_handshake: bool,
-    },
-}
-
-/// What to do when rustls is ready to encrypt.
-enum Task<'a> {
-    /// Nothing: only what arrived is dealt with.
-    Receive,
-    Encrypt(&'a [u8]),
-    Close,
-    /// New keys.
-    Refresh,
-}
-
-/// Where plaintext goes.
-enum Sink<'a> {
-    Vec(&'a mut Vec<u8>),
-    /// Nowhere yet: it stays with rustls, since its place is in the slice that rustls still borrows.
-    Later,
-    /// To the start of a slice; how many bytes there are.
-    Slice(&'a mut [u8], usize),
-}
-
-/// What a step came to.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Step {
-    /// Something was done; there may be more.
-    Again,
-    /// Plaintext stayed with rustls: [`Sink::Later`].
-    Plain,
-    PeerClosed,
-    /// More ciphertext is needed.
-    Blocked,
-    /// The task is done.
-    Done,
-}
-
-impl Engine {
+impl Protocol {
     /// The client's side. Its first bytes are in `out` at once.
     pub(super) fn client(
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-    ) -> Result<Engine, Failure> {
+    ) -> Result<Protocol, TlsFailure> {
         let text = match &name {
             ServerName::DnsName(name) => Some(name.as_ref().to_owned()),
             _ => None, // addresses are not sent
         };
         let connection = UnbufferedClientConnection::new(config, name)
-            .map_err(|cause| Failure::Tls { in_handshake: true, cause })?;
-        let mut engine = Engine::new(Side::Client(Box::new(connection)), Name::Known(text));
-        engine.process(Task::Receive);
-        match engine.failure.clone() {
+            .map_err(|cause| TlsFailure::Tls { in_handshake: true, cause })?;
+        let mut protocol =
+            Protocol::new(RustlsConnection::Client(Box::new(connection)), Name::Known(text));
+        protocol.process(Task::Receive);
+        match protocol.failure.clone() {
             Some(failure) => Err(failure),
-            None => Ok(engine),
+            None => Ok(protocol),
         }
     }
 
     /// The server's side.
-    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Engine, Failure> {
-        Engine::server_of(config, Name::Awaited(Box::default()))
+    pub(super) fn server(config: Arc<ServerConfig>) -> Result<Protocol, TlsFailure> {
+        Protocol::server_of(config, Name::Awaited(Box::default()))
     }
 
     /// The server's side, for a client whose first message was looked at: it is still to be fed.
     pub(super) fn server_for(
         config: Arc<ServerConfig>,
         name: Option<String>,
-    ) -> Result<Engine, Failure> {
-        Engine::server_of(config, Name::Known(name))
+    ) -> Result<Protocol, TlsFailure> {
+        Protocol::server_of(config, Name::Known(name))
     }
 
-    fn server_of(config: Arc<ServerConfig>, name: Name) -> Result<Engine, Failure> {
+    fn server_of(config: Arc<ServerConfig>, name: Name) -> Result<Protocol, TlsFailure> {
         let connection = UnbufferedServerConnection::new(without_early_data(config))
-            .map_err(|cause| Failure::Tls { in_handshake: true, cause })?;
-        Ok(Engine::new(Side::Server(Box::new(connection)), name))
+            .map_err(|cause| TlsFailure::Tls { in_handshake: true, cause })?;
+        Ok(Protocol::new(RustlsConnection::Server(Box::new(connection)), name))
     }
 
-    fn new(side: Side, name: Name) -> Engine {
-        Engine {
+    fn new(side: RustlsConnection, name: Name) -> Protocol {
+        Protocol {
             side,
-            inc: Vec::new(),
+            partial: Vec::new(),
             plain: Vec::new(),
             out: Vec::new(),
             peer_closed: false,
@@ -181,8 +125,8 @@ impl Engine {
 
     fn state(&self) -> &CommonState {
         match &self.side {
-            Side::Client(connection) => connection,
-            Side::Server(connection) => connection,
+            RustlsConnection::Client(connection) => connection,
+            RustlsConnection::Server(connection) => connection,
         }
     }
 
@@ -195,10 +139,10 @@ impl Engine {
         self.look_for_name(bytes);
         let mut at = 0;
         // Complete what is left over from before, and no more than that.
-        while !self.inc.is_empty() && at < bytes.len() && self.is_open() {
+        while !self.partial.is_empty() && at < bytes.len() && self.is_open() {
             self.make_room();
-            let len = self.wanted().map_or(bytes.len() - at, |len| len.min(bytes.len() - at));
-            self.inc.extend_from_slice(&bytes[at..at + len]);
+            let len = self.missing().map_or(bytes.len() - at, |len| len.min(bytes.len() - at));
+            self.partial.extend_from_slice(&bytes[at..at + len]);
             at += len;
             self.process(Task::Receive);
         }
@@ -206,18 +150,18 @@ impl Engine {
         at..at + plain
     }
 
-    /// How many bytes complete the record that `inc` begins with, as far as one can tell; `None`
+    /// How many bytes complete the record that `partial` begins with, as far as one can tell; `None`
     /// if it is whole, and rustls waits for more than that: a handshake message in several records.
-    fn wanted(&self) -> Option<usize> {
-        let Some(header) = self.inc.first_chunk::<HEADER_LEN>() else {
-            return Some(HEADER_LEN - self.inc.len());
+    fn missing(&self) -> Option<usize> {
+        let Some(header) = self.partial.first_chunk::<HEADER_LEN>() else {
+            return Some(HEADER_LEN - self.partial.len());
         };
         let len = usize::from(u16::from_be_bytes([header[3], header[4]]));
-        (HEADER_LEN + len).checked_sub(self.inc.len()).filter(|len| *len > 0)
+        (HEADER_LEN + len).checked_sub(self.partial.len()).filter(|len| *len > 0)
     }
 
     /// Deals with `bytes` where they are; the plaintext is at their start afterwards, and what is
-    /// not whole in `inc`. Returns how much plaintext there is.
+    /// not whole in `partial`. Returns how much plaintext there is.
     fn process_slice(&mut self, bytes: &mut [u8]) -> usize {
         let (mut at, mut plain) = (0, 0);
         let mut is_done = bytes.is_empty();
@@ -226,7 +170,7 @@ impl Engine {
                 self.step(Incoming::Slice(&mut bytes[at..]), &mut Task::Receive, &mut Sink::Later);
             at += discard;
             match step {
-                Some(Step::Plain) => {
+                Some(Progress::Plain) => {
                     // Its record lies before `at`, so there is room for it.
                     let mut sink = Sink::Slice(&mut bytes[plain..at], 0);
                     self.step(Incoming::Slice(&mut []), &mut Task::Receive, &mut sink);
@@ -236,35 +180,35 @@ impl Engine {
                     // The usual message: one record, and rustls has nothing else to do.
                     is_done = at == bytes.len() && !self.wants_write();
                 }
-                Some(Step::PeerClosed) => self.close_peer(),
-                Some(Step::Again) => {}
-                Some(Step::Blocked | Step::Done) | None => is_done = true,
+                Some(Progress::PeerClosed) => self.close_peer(),
+                Some(Progress::Again) => {}
+                Some(Progress::Blocked | Progress::Done) | None => is_done = true,
             }
         }
         if self.is_open() {
-            self.keep(&bytes[at..]);
+            self.store_partial(&bytes[at..]);
         }
         plain
     }
 
     /// Keeps what is not a whole record, with room for the rest of it.
-    fn keep(&mut self, bytes: &[u8]) {
+    fn store_partial(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        self.inc.extend_from_slice(bytes);
+        self.partial.extend_from_slice(bytes);
         self.make_room();
     }
 
-    /// Makes room for the rest of the record in `inc`, all at once.
+    /// Makes room for the rest of the record in `partial`, all at once.
     fn make_room(&mut self) {
         let most = FRAGMENT_LEN + RECORD_OVERHEAD;
-        if let Some(len) = self.wanted().filter(|len| *len <= most) {
-            self.inc.reserve_exact(len);
+        if let Some(len) = self.missing().filter(|len| *len <= most) {
+            self.partial.reserve_exact(len);
         }
     }
 
-    /// Deals with `inc`, and with a task. Whether the task is done.
+    /// Deals with `partial`, and with a task. Whether the task is done.
     fn process(&mut self, mut task: Task<'_>) -> bool {
         let mut at = 0;
         let mut is_done = false;
@@ -275,22 +219,22 @@ impl Engine {
             self.plain = plain;
             at += discard;
             match step {
-                Some(Step::PeerClosed) => {
+                Some(Progress::PeerClosed) => {
                     self.close_peer();
                     at = 0;
                 }
-                Some(Step::Again | Step::Plain) => {}
-                Some(Step::Done) => {
+                Some(Progress::Again | Progress::Plain) => {}
+                Some(Progress::Done) => {
                     is_done = true;
                     break;
                 }
-                Some(Step::Blocked) | None => break,
+                Some(Progress::Blocked) | None => break,
             }
         }
-        if at >= self.inc.len() {
-            self.inc = Vec::new(); // an idle connection holds no memory
+        if at >= self.partial.len() {
+            self.partial = Vec::new(); // an idle connection holds no memory
         } else {
-            self.inc.drain(..at);
+            self.partial.drain(..at);
         }
         is_done
     }
@@ -301,17 +245,17 @@ impl Engine {
         incoming: Incoming<'_>,
         task: &mut Task<'_>,
         sink: &mut Sink<'_>,
-    ) -> (usize, Option<Step>) {
+    ) -> (usize, Option<Progress>) {
         let bytes = match incoming {
             Incoming::Slice(bytes) => bytes,
-            Incoming::Own(at) => &mut self.inc[at..],
+            Incoming::Own(at) => &mut self.partial[at..],
         };
         let (discard, result) = match &mut self.side {
-            Side::Client(connection) => {
-                handle(connection.process_tls_records(bytes), task, sink, &mut self.out)
+            RustlsConnection::Client(connection) => {
+                handle_status(connection.process_tls_records(bytes), task, sink, &mut self.out)
             }
-            Side::Server(connection) => {
-                handle(connection.process_tls_records(bytes), task, sink, &mut self.out)
+            RustlsConnection::Server(connection) => {
+                handle_status(connection.process_tls_records(bytes), task, sink, &mut self.out)
             }
         };
         let error = match result {
@@ -323,11 +267,11 @@ impl Engine {
         let bytes = &mut bytes[discard..];
         loop {
             let is_more = match &mut self.side {
-                Side::Client(connection) if connection.wants_write() => {
-                    encode(connection.process_tls_records(bytes), &mut self.out)
+                RustlsConnection::Client(connection) if connection.wants_write() => {
+                    encode_remaining(connection.process_tls_records(bytes), &mut self.out)
                 }
-                Side::Server(connection) if connection.wants_write() => {
-                    encode(connection.process_tls_records(bytes), &mut self.out)
+                RustlsConnection::Server(connection) if connection.wants_write() => {
+                    encode_remaining(connection.process_tls_records(bytes), &mut self.out)
                 }
                 _ => false,
             };
@@ -341,14 +285,14 @@ impl Engine {
 
     fn fail(&mut self, cause: rustls::Error) {
         let in_handshake = self.is_handshaking();
-        self.failure.get_or_insert(Failure::Tls { in_handshake, cause });
-        self.inc = Vec::new();
+        self.failure.get_or_insert(TlsFailure::Tls { in_handshake, cause });
+        self.partial = Vec::new();
     }
 
     /// The peer sends no more; what still comes is not looked at.
     fn close_peer(&mut self) {
         self.peer_closed = true;
-        self.inc = Vec::new();
+        self.partial = Vec::new();
     }
 
     /// Whether what comes in is looked at.
@@ -358,14 +302,14 @@ impl Engine {
 
     /// Whether nothing can be sent either.
     fn has_failed(&self) -> bool {
-        matches!(self.failure, Some(Failure::Tls { .. }))
+        matches!(self.failure, Some(TlsFailure::Tls { .. }))
     }
 
     /// The transport has ended. A failure, unless the peer had said so before.
     pub(super) fn eof(&mut self) {
         if self.is_open() {
-            // `inc` stays: rustls may look at it again when something is sent.
-            self.failure = Some(Failure::Truncated { in_handshake: self.is_handshaking() });
+            // `partial` stays: rustls may look at it again when something is sent.
+            self.failure = Some(TlsFailure::Truncated { in_handshake: self.is_handshaking() });
         }
     }
 
@@ -425,7 +369,7 @@ impl Engine {
     /// How much memory waits for the rest of a record.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
-        self.inc.capacity()
+        self.partial.capacity()
     }
 
     /// Whether there is ciphertext to be sent.
@@ -449,7 +393,7 @@ impl Engine {
         self.peer_closed
     }
 
-    pub(super) fn failure(&self) -> Option<&Failure> {
+    pub(super) fn failure(&self) -> Option<&TlsFailure> {
         self.failure.as_ref()
     }
 
@@ -471,52 +415,10 @@ impl Engine {
     }
 }
 
-impl Failure {
-    /// The same as an error of I/O, with a text that names the cause.
-    pub(super) fn to_io(&self) -> io::Error {
-        match self {
-            Failure::Tls { in_handshake, cause } => {
-                let error = TlsError { in_handshake: *in_handshake, cause: cause.clone() };
-                io::Error::new(io::ErrorKind::InvalidData, error)
-            }
-            Failure::Truncated { in_handshake: true } => io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the peer closed the connection in the TLS handshake",
-            ),
-            Failure::Truncated { in_handshake: false } => io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the peer closed the connection without a TLS close_notify: what came may not be all",
-            ),
-        }
-    }
-}
-
-/// An error of rustls, and when it happened.
-#[derive(Debug)]
-struct TlsError {
-    in_handshake: bool,
-    cause: rustls::Error,
-}
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.in_handshake {
-            true => write!(f, "TLS handshake failed: {}", self.cause),
-            false => write!(f, "TLS connection failed: {}", self.cause),
-        }
-    }
-}
-
-impl Error for TlsError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.cause)
-    }
-}
-
 /// Which ciphertext a step is for.
 enum Incoming<'a> {
     Slice(&'a mut [u8]),
-    /// `inc`, from an offset on.
+    /// `partial`, from an offset on.
     Own(usize),
 }
 
@@ -528,138 +430,4 @@ fn without_early_data(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
     let mut config = ServerConfig::clone(&config);
     config.max_early_data_size = 0;
     Arc::new(config)
-}
-
-/// Deals with one answer of rustls, the same for both sides.
-fn handle<Data>(
-    status: UnbufferedStatus<'_, '_, Data>,
-    task: &mut Task<'_>,
-    sink: &mut Sink<'_>,
-    out: &mut Vec<u8>,
-) -> (usize, Result<Step, rustls::Error>) {
-    let UnbufferedStatus { mut discard, state } = status;
-    let step = match state {
-        Err(error) => Err(error),
-        Ok(ConnectionState::ReadTraffic(_)) if matches!(sink, Sink::Later) => Ok(Step::Plain),
-        Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-            match traffic.next_record() {
-                None => break Ok(Step::Again),
-                Some(Err(error)) => break Err(error),
-                Some(Ok(record)) => {
-                    discard += record.discard;
-                    if let Err(error) = sink.put(record.payload) {
-                        break Err(error);
-                    }
-                }
-            }
-        },
-        Ok(ConnectionState::EncodeTlsData(encoding)) => encode_into(encoding, out),
-        Ok(ConnectionState::TransmitTlsData(transmission)) => {
-            transmission.done(); // it is in `out`, which goes out in order
-            Ok(Step::Again)
-        }
-        Ok(ConnectionState::PeerClosed) => Ok(Step::PeerClosed),
-        Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => Ok(Step::Blocked),
-        Ok(ConnectionState::WriteTraffic(traffic)) => perform(traffic, task, out),
-        Ok(_) => Err(unknown("rustls is in a state that is not known here")),
-    };
-    // Plaintext that stayed with rustls must be there when it is asked for again.
-    match (&step, &*sink) {
-        (Ok(step), Sink::Slice(_, 0)) if *step != Step::Plain => {
-            (discard, Err(unknown("rustls has lost a record")))
-        }
-        _ => (discard, step),
-    }
-}
-
-fn perform<Data>(
-    mut traffic: WriteTraffic<'_, Data>,
-    task: &mut Task<'_>,
-    out: &mut Vec<u8>,
-) -> Result<Step, rustls::Error> {
-    match task {
-        Task::Receive => Ok(Step::Blocked),
-        Task::Encrypt(bytes) => {
-            let guess = bytes.len() + (bytes.len() / FRAGMENT_LEN + 1) * USUAL_OVERHEAD;
-            append(out, guess, |room| traffic.encrypt(bytes, room))?;
-            Ok(Step::Done)
-        }
-        Task::Close => {
-            append(out, USUAL_OVERHEAD, |room| traffic.queue_close_notify(room))?;
-            Ok(Step::Done)
-        }
-        Task::Refresh => traffic.refresh_traffic_keys().map(|()| Step::Done),
-    }
-}
-
-/// Appends what `fill` writes to `out`, in room of a size that is guessed first, then known.
-fn append(
-    out: &mut Vec<u8>,
-    guess: usize,
-    mut fill: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
-) -> Result<(), rustls::Error> {
-    let start = out.len();
-    let mut room = guess;
-    loop {
-        out.resize(start + room, 0);
-        let result = fill(&mut out[start..]);
-        out.truncate(start + *result.as_ref().unwrap_or(&0));
-        match result {
-            Ok(_) => return Ok(()),
-            Err(EncryptError::InsufficientSize(size)) if size.required_size > room => {
-                room = size.required_size;
-            }
-            Err(error) => return Err(unknown(&error.to_string())),
-        }
-    }
-}
-
-fn encode_into<Data>(
-    mut encoding: EncodeTlsData<'_, Data>,
-    out: &mut Vec<u8>,
-) -> Result<Step, rustls::Error> {
-    // Asked with no room at all, it says how much there must be.
-    let Err(EncodeError::InsufficientSize(InsufficientSizeError { required_size })) =
-        encoding.encode(&mut [])
-    else {
-        return Ok(Step::Again);
-    };
-    let start = out.len();
-    out.resize(start + required_size, 0);
-    match encoding.encode(&mut out[start..]) {
-        Ok(len) => {
-            out.truncate(start + len);
-            Ok(Step::Again)
-        }
-        Err(error) => Err(unknown(&error.to_string())),
-    }
-}
-
-/// After a failure: takes what is left to be said, and nothing else. Whether there may be more.
-fn encode<Data>(status: UnbufferedStatus<'_, '_, Data>, out: &mut Vec<u8>) -> bool {
-    match status.state {
-        Ok(ConnectionState::EncodeTlsData(encoding)) => encode_into(encoding, out).is_ok(),
-        _ => false,
-    }
-}
-
-fn unknown(text: &str) -> rustls::Error {
-    rustls::Error::General(text.to_owned())
-}
-
-impl Sink<'_> {
-    fn put(&mut self, bytes: &[u8]) -> Result<(), rustls::Error> {
-        match self {
-            Sink::Vec(vec) => vec.extend_from_slice(bytes),
-            Sink::Slice(slice, len) => {
-                let Some(room) = slice.get_mut(*len..*len + bytes.len()) else {
-                    return Err(unknown("a record is longer than its ciphertext"));
-                };
-                room.copy_from_slice(bytes);
-                *len += bytes.len();
-            }
-            Sink::Later => unreachable!("it is asked before"),
-        }
-        Ok(())
-    }
 }
