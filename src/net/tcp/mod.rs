@@ -1,13 +1,16 @@
-//! The user types of TCP: thin handles over `connection/`, and the listener.
+//! The user types of TCP: thin handles over `stream/`.
 
-mod connect;
-mod listener;
-mod race;
-mod socket;
-mod split;
 mod stream;
+mod split;
+mod establish;
+mod connect;
+mod race;
+mod into_std;
+mod listener;
+mod socket;
 
+pub use into_std::IntoStdError;
 pub use listener::TcpListener;
 pub use socket::{TcpKeepalive, TcpSocket};
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
-pub use stream::{IntoStdError, TcpStream};
+pub use stream::TcpStream;
