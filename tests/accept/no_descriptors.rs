@@ -1,7 +1,6 @@
 //! AC8: a lack of descriptors costs neither a connection nor the processor.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
 use std::io::{self, Read};
 use std::rc::Rc;
 use std::task::Poll;
@@ -11,34 +10,9 @@ use tamam::Runtime;
 use tamam::net::TcpListener;
 use tamam::time::{sleep, timeout};
 
+use crate::common::shortage::take_all_descriptors;
 use crate::common::{Gone, alone, begin, pair, poll_once, start, turn, with_both};
 use crate::{addr_of, client, clients, is_connection_reset, listening};
-
-/// Lowers the limit of descriptors. An accept of the ring keeps to the limit of when it began.
-fn lower_descriptor_limit() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is writable.
-    let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };
-    limit.rlim_cur = 64;
-    // SAFETY: `limit` is a valid limit.
-    let lowered = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
-    assert_eq!((known, lowered), (0, 0), "anyone may lower their limit");
-}
-
-/// Lowers the limit of descriptors and takes all that are left; each file dropped frees one.
-fn take_all_descriptors() -> Vec<File> {
-    lower_descriptor_limit();
-    let mut taken = Vec::new();
-    loop {
-        match File::open("/dev/null") {
-            Ok(file) => taken.push(file),
-            Err(error) => {
-                assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
-                return taken;
-            }
-        }
-    }
-}
 
 /// What all threads of the process have used of the processor.
 fn cpu_time() -> Duration {

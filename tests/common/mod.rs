@@ -6,6 +6,7 @@ pub mod child;
 pub mod example;
 pub mod peer;
 pub mod quarantine;
+pub mod shortage;
 
 use std::cell::Cell;
 use std::future::Future;

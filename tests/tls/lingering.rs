@@ -8,7 +8,8 @@ use tamam::time::{sleep, timeout};
 use tamam::tls::rustls::version::{TLS12, TLS13};
 use tamam::tls::{TlsAcceptor, TlsConnector};
 
-use crate::common::{both, build, everywhere, turn, with_both};
+use crate::common::shortage::take_all_descriptors;
+use crate::common::{alone, both, build, everywhere, turn, with_both};
 use crate::keys::{NAME, tcp_pair};
 use crate::{client_config, pair, receive_all, server_config};
 
@@ -164,5 +165,34 @@ fn tl17_written_bytes_go_out_as_far_as_the_kernel_takes_them() {
             };
             assert_eq!((received, error.kind()), (written, ErrorKind::UnexpectedEof), "{round}");
         }
+    });
+}
+
+/// A call that finds no descriptor left closes the socket of a stream that only waits for its peer.
+#[test]
+fn tl22_a_lack_of_descriptors_ends_the_wait() {
+    alone("lingering::tl22_a_lack_of_descriptors_ends_the_wait", || {
+        with_both(Runtime::builder(), || async {
+            let (client, server) = pair(&TLS13).await;
+            let listener = tamam::net::TcpListener::bind("127.0.0.1:0").expect("there are ports");
+            let addr = listener.local_addr().expect("bound");
+            let waiting = std::net::TcpStream::connect(addr).expect("it waits in the backlog");
+            client.shutdown().await.expect("connected");
+            let files = take_all_descriptors();
+            drop(client);
+            turn().await;
+            assert_eq!(tamam::metrics().tasks, 1, "it waits for its peer");
+            let begin = Instant::now();
+            let accepted = loop {
+                match timeout(Duration::from_secs(20), listener.accept()).await {
+                    Ok(Ok((stream, _))) => break stream,
+                    Ok(Err(error)) => assert_eq!(error.raw_os_error(), Some(libc::EMFILE)),
+                    Err(_) => panic!("no descriptor came free"),
+                }
+            };
+            assert_eq!(tamam::metrics().tasks, 0, "it was closed for that");
+            assert!(begin.elapsed() < Duration::from_millis(900), "it was not the second's end");
+            drop((accepted, waiting, server, files));
+        });
     });
 }

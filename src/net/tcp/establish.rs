@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ impl TcpStream {
         let mut last = None;
         for addr in addrs {
             // No socket of this family is a failure of this address: the next may be of another.
-            let connected = match sys::tcp_socket(addr.is_ipv6()) {
+            let connected = match new_socket(&home, addr) {
                 Ok(socket) => Connect::new(socket, home.clone(), addr).await,
                 Err(error) => Err(error),
             };
@@ -115,6 +116,13 @@ impl TcpStream {
             Destination::Name(host, port) => connect_by_name(host, port, delay).await,
         }
     }
+}
+
+/// A socket for one attempt. If there is no descriptor left, those that can be spared are closed, for the
+/// next attempt.
+pub(super) fn new_socket(home: &Driver, addr: SocketAddr) -> io::Result<OwnedFd> {
+    let socket = sys::tcp_socket(addr.is_ipv6());
+    socket.inspect_err(|error| home.note_shortage(error.raw_os_error().unwrap_or(0)))
 }
 
 async fn connect_by_name(host: String, port: u16, delay: Duration) -> io::Result<TcpStream> {

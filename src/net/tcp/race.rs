@@ -15,9 +15,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::connect::Connect;
+use super::establish::new_socket;
 use crate::context;
 use crate::driver::Driver;
-use crate::sys;
 use crate::time::{Sleep, sleep};
 
 /// How long an attempt has the field to itself (section 8, "Connection Attempt Delay").
@@ -85,7 +85,7 @@ impl Race {
 
     /// Makes the next attempt, which the next poll begins.
     fn begin(&mut self, addr: SocketAddr) {
-        match sys::tcp_socket(addr.is_ipv6()) {
+        match new_socket(&self.home, addr) {
             Ok(socket) => {
                 let connect = Connect::new(socket, self.home.clone(), addr);
                 self.attempts.push((addr, connect));
