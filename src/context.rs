@@ -1,8 +1,10 @@
-//! Which runtime turns on this thread: what `spawn`, `sleep` and the constructors reach for.
+//! The runtime of this thread: `spawn`, `sleep` and the constructors find it here.
 //!
-//! Objects keep their own way home (`Rc<Driver>`); they ask here only whether they are at home.
-//! The thread-local has no destructor, so it can be used in those of others. It holds a count of
-//! the handle, so a guard that is forgotten leaks a handle and nothing worse.
+//! An object keeps its own driver (`Rc<Driver>`). It asks here only whether its runtime is the one
+//! that turns on this thread. The turn itself is not here.
+//!
+//! The thread-local has no destructor, so destructors of other thread-locals can use it. It counts
+//! each handle, so a forgotten guard leaks a handle and nothing else. Read next: `runtime.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::io;

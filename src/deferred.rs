@@ -1,9 +1,9 @@
-//! What a change of state leaves to be done when its borrow has ended: wakers to wake, values to
-//! drop.
+//! Work that a change of state leaves over until its borrow ends: wakers to wake, values to drop.
 //!
-//! Waking a waker, dropping one, and dropping a caller's buffer all run foreign code, which may
-//! call back into the object that is being changed. So code that holds a borrow puts them here, and
-//! [`Deferred::run`] does the work when no borrow is held (invariant 3).
+//! Waking a waker runs foreign code. So does dropping a waker or a caller's buffer. Foreign code
+//! may call the object that is being changed. So code that holds a borrow puts wakers and values
+//! here, and [`Deferred::run`] does the work when no borrow is held (invariant 3). Read next:
+//! `driver/mod.rs`.
 
 use std::any::Any;
 use std::rc::Rc;

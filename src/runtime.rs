@@ -1,6 +1,8 @@
-//! The runtime: executor, timers and driver, and the only loop there is.
+//! The runtime: it joins the executor, the timers and the driver, and has the only loop of this
+//! crate.
 //!
-//! Read [`Runtime::turn`] first; everything this thread ever does happens there.
+//! Read [`Runtime::turn`] first. Everything that this thread does happens there. Read next:
+//! `driver/mod.rs`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -23,7 +25,8 @@ use crate::panics::contain;
 use crate::sys;
 use crate::time::Timers;
 
-/// A single-thread runtime: tasks, timers, and the engine (io_uring or epoll) that completes its I/O.
+/// A single-thread runtime: tasks, timers, and the engine (io_uring or epoll) that completes its
+/// I/O.
 ///
 /// Dropping it drops the future of every task, in the order of their spawns, then cancels what is
 /// in flight and waits for the kernel to let go of it.
@@ -91,10 +94,10 @@ impl Builder {
     }
 
     /// Uses nothing that came after this kernel, to try what an older one does: below 6.1 no ring,
-    /// below 5.11 no exact waits on epoll either. A kernel below 7.0 is taken for one whose multishot
-    /// receive misses resets (some do), so that receives are one-shot. A version above the kernel's
-    /// own hides nothing. Without this the environment variable `TAMAM_PRETEND_KERNEL`, such as `6.12`,
-    /// says so.
+    /// below 5.11 no exact waits on epoll either. A kernel below 7.0 is taken for one whose
+    /// multishot receive misses resets (some do), so that receives are one-shot. A version above
+    /// the kernel's own hides nothing. Without this the environment variable
+    /// `TAMAM_PRETEND_KERNEL`, such as `6.12`, says so.
     pub fn pretend_kernel(mut self, major: u32, minor: u32) -> Builder {
         self.pretended = Some(Kernel(major, minor));
         self
@@ -107,8 +110,8 @@ impl Builder {
         self
     }
 
-    /// Completion queue entries: 4096 unless set; fewer than `entries` are raised to that. Have twice as
-    /// many as busy connections; what overflows waits in the kernel, at a cost.
+    /// Completion queue entries: 4096 unless set; fewer than `entries` are raised to that. Have
+    /// twice as many as busy connections; what overflows waits in the kernel, at a cost.
     pub fn completion_entries(mut self, entries: u32) -> Builder {
         self.completion_entries = entries;
         self
@@ -154,10 +157,9 @@ impl Builder {
     /// Starts a runtime on this thread.
     ///
     /// # Errors
-    /// `InvalidInput` if a size is zero or too large, or `TAMAM_BACKEND` or `TAMAM_PRETEND_KERNEL` says
-    /// what cannot be, and it is asked. An error around a
-    /// [`SetupError`](crate::SetupError), if the ring was asked for and cannot be used here, or
-    /// neither engine starts.
+    /// `InvalidInput` if a size is zero or too large, or `TAMAM_BACKEND` or `TAMAM_PRETEND_KERNEL`
+    /// says what cannot be, and it is asked. An error around a [`SetupError`](crate::SetupError),
+    /// if the ring was asked for and cannot be used here, or neither engine starts.
     pub fn build(self) -> io::Result<Runtime> {
         let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if self.entries == 0 || self.completion_entries == 0 {
@@ -339,8 +341,9 @@ impl Runtime {
         self.handle.driver.refused()
     }
 
-    /// What this runtime makes of its kernel: the engine in use, and for each kernel feature whether
-    /// it is used, replaced or done without. For logs, and for tests of what a machine can do.
+    /// What this runtime makes of its kernel: the engine in use, and for each kernel feature
+    /// whether it is used, replaced or done without. For logs, and for tests of what a machine can
+    /// do.
     pub fn capabilities(&self) -> Capabilities {
         self.handle.driver.capabilities().expect("the engine is there until the runtime is dropped")
     }
@@ -382,9 +385,10 @@ impl fmt::Debug for EnterGuard<'_> {
 /// dropped.
 ///
 /// # Panics
-/// If no runtime can start, with the reason: descriptors have run out, say, or the ring was asked for
-/// (`TAMAM_BACKEND=ring`) and cannot be had. [`Runtime::new`] gives it as an error instead. Where
-/// io_uring is refused and nothing was asked for, epoll takes its place. Otherwise as [`Runtime::block_on`].
+/// If no runtime can start, with the reason: descriptors have run out, say, or the ring was asked
+/// for (`TAMAM_BACKEND=ring`) and cannot be had. [`Runtime::new`] gives it as an error instead.
+/// Where io_uring is refused and nothing was asked for, epoll takes its place. Otherwise as
+/// [`Runtime::block_on`].
 ///
 /// # Examples
 /// ```

@@ -1,11 +1,13 @@
-//! Provided buffers: memory that is picked from when data arrives, lent out as [`Chunk`]s.
+//! Provided buffers: the memory that receives write to, lent to users as [`Chunk`]s.
 //!
-//! Who picks is the kernel, from a ring of buffers that it is told about, or the epoll engine, from
-//! a stack: the buffer that came back last is the warmest. One pool serves all streams of a runtime, so an idle connection holds no buffer. A chunk gives
-//! its buffer back when it is dropped, wherever that is: the pool lives as long as its last chunk,
-//! and after the runtime's end giving back is a write to memory that nobody reads.
+//! With the ring, the kernel picks a free buffer when data arrives. With epoll, the engine picks
+//! one before it calls recv(2); it takes the buffer that came back last, because that one is likely
+//! to be in the cache. All streams of a runtime share one pool, so an idle connection holds no
+//! buffer.
 //!
-//! Read next: `net/connection/recv.rs`, which decides what is received how.
+//! A chunk gives its buffer back when it is dropped. Each chunk keeps the pool alive, so this is
+//! safe after the end of the runtime too. Which receive uses a pooled buffer is not decided here.
+//! Read next: `stream/receive.rs`.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell, UnsafeCell};

@@ -1,8 +1,7 @@
-//! What is told of a runtime's engine: which kernel features it uses, which it replaces by means of
-//! its own, and which it does without.
+//! A description of a runtime's engine: each kernel feature is native, emulated or absent.
 //!
-//! Nothing is decided here; `probe.rs` and the engines have done that. Rows and words are those of
-//! the ladder in `src/docs/kernels.md`.
+//! This file decides nothing. `probe.rs` and the engines have decided before. The rows and their
+//! words are those of the ladder in `src/docs/kernels.md`. Read next: `probe.rs`.
 
 use std::fmt;
 

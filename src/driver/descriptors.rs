@@ -1,4 +1,8 @@
-//! Descriptors of a runtime: sockets on their way to a future, and what to do when there are no more.
+//! The descriptors of a runtime: sockets that no future has claimed yet, and shortages of
+//! descriptors.
+//!
+//! The readiness of a descriptor is not here, but in `epoll.rs`. Read next: `stream/accept.rs`,
+//! which waits in a shortage.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -1,21 +1,21 @@
-//! The far side of the seam: an engine that completes requests.
+//! An engine: the part of the driver that completes requests.
 //!
-//! There are two. [`Ring`] hands submissions to the kernel and collects completions. [`Epoll`] makes
-//! the system calls itself when a descriptor is ready, and completes them alike. Which one a runtime
-//! has is decided when it starts. All that an engine has to provide stands here, each once:
+//! There are two. [`Ring`] writes submissions for the kernel and collects completions. [`Epoll`]
+//! makes the system calls itself when a descriptor is ready, and gives the same answers. A runtime
+//! chooses its engine when it starts. This file lists everything that an engine provides:
 //!
 //! | | ring | epoll |
 //! |---|---|---|
-//! | [`attempt`](Engine::attempt) a request | no: the kernel answers later | the system call, if the descriptor may be ready |
-//! | [`start`](Engine::start) it | writes a submission; there may be no room | waits for the descriptor's next edge |
-//! | [`cancel`](Engine::cancel) it | writes a submission | takes it out; the answer is at hand |
-//! | [`withdraw`](Engine::withdraw) it, without an answer | no: the kernel has it | takes it out |
+//! | [`attempt`](Engine::attempt) a request | no: the kernel answers later | makes the system call, if the descriptor may be ready |
+//! | [`start`](Engine::start) it | writes a submission; the queue may be full | waits for the next edge of the descriptor |
+//! | [`cancel`](Engine::cancel) it | writes a submission | removes the request and answers it |
+//! | [`withdraw`](Engine::withdraw) it, without an answer | no: the kernel has it | removes the request |
 //! | [`enter`](Engine::enter) | io_uring_enter(2) | epoll_pwait2(2) |
-//! | [`next_completion`](Engine::next_completion) | from the completion queue | tries what an event is about |
-//! | [`forget`](Engine::forget) a descriptor | nothing to do | takes it out of the set |
+//! | [`next_completion`](Engine::next_completion) | reads the completion queue | makes the system calls that the events allow |
+//! | [`forget`](Engine::forget) a descriptor | does nothing | removes the descriptor from the epoll set |
 //!
-//! An engine knows tokens and descriptors, not objects. Read next: `submissions.rs`, then `ring.rs`
-//! and `epoll.rs`.
+//! An engine knows tokens and descriptors. It does not know objects. Read next: `submissions.rs`,
+//! then `ring.rs` and `epoll.rs`.
 
 use std::io;
 use std::os::fd::BorrowedFd;

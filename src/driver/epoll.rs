@@ -1,10 +1,9 @@
-//! Completions made of readiness: the engine for machines where io_uring is not to be had, and the
-//! other side of every comparison.
+//! The engine for machines without io_uring: it waits for readiness, and gives completions.
 //!
-//! It plays its best game. A request is tried at once, and most are over before anything waits. One
-//! that would block waits for its descriptor, which is registered at the first such wait, once,
-//! edge-triggered for both directions, and taken out before close(2). At an edge the engine itself
-//! tries again, whether or not a future looks, and so answers as a ring would.
+//! The engine makes the system call of a request at once, and most requests end there. A request
+//! that would block waits for its descriptor. The first such wait registers the descriptor,
+//! edge-triggered and for both directions. The descriptor leaves the epoll set before close(2). At
+//! an edge the engine makes the system call again and answers, whether or not a future is polled.
 //!
 //! ```text
 //!              IN, PRI, RDHUP, HUP, ERR: reading      OUT, HUP, ERR: writing
@@ -13,9 +12,10 @@
 //!             RDHUP, HUP or ERR was seen
 //! ```
 //!
-//! What an edge means is never read from its flags: the call itself tells (SEMANTICS EP3).
+//! The flags of an event say only which side to try. The system call gives the answer (SEMANTICS
+//! EP3).
 //!
-//! Nothing here knows what an op is for. Read next: `ops/recv.rs`.
+//! This file does not know what a request does. Read next: `ops/recv.rs`.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -139,8 +139,8 @@ impl Side {
         true
     }
 
-    /// What an attempt says of the descriptor; its answer, if it has one, where `sent` bytes went out
-    /// before.
+    /// What an attempt says of the descriptor; its answer, if it has one, where `sent` bytes went
+    /// out before.
     #[inline]
     fn note(&mut self, attempt: Attempt, sent: u32) -> Option<Completion> {
         if attempt.is_blocked() {
@@ -185,8 +185,8 @@ struct Events {
 }
 
 impl Epoll {
-    /// `notifier`: an eventfd whose writes end a wait; it is never read. `exact`: whether epoll_pwait2(2)
-    /// may be tried.
+    /// `notifier`: an eventfd whose writes end a wait; it is never read. `exact`: whether
+    /// epoll_pwait2(2) may be tried.
     pub(super) fn new(
         pool: Rc<BufferPool>,
         notifier: BorrowedFd<'_>,
@@ -462,7 +462,8 @@ mod tests {
     #[test]
     fn an_edge_is_of_one_side_or_of_both() {
         let [reading, writing] = [(READ_READY, READ_STEADY), (WRITE_READY, WRITE_STEADY)];
-        // The flag of an event; whether it makes each side ready, and keeps it so after a short receive.
+        // The flag of an event; whether it makes each side ready, and keeps it so after a short
+        // receive.
         for (flag, read, write) in [
             (libc::EPOLLIN, (true, false), (false, false)),
             (libc::EPOLLPRI, (true, true), (false, false)),

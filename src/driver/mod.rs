@@ -1,16 +1,17 @@
-//! The seam between objects and the kernel: submit, cancel, keep, settle, park, notify.
+//! The driver: objects submit and cancel their ops here, and the turn sleeps here.
 //!
-//! An object (a connection, a listener, an attempt to connect) hands in an op with its memory, and
-//! gets the answers by [`Owner::complete`]. Everything an engine must provide stands in `engine.rs`.
-//! What is shared by both engines is here, one file for each noun:
+//! An object (a connection, a listener, an attempt to connect) submits an op with its memory. It
+//! gets each answer by [`Owner::complete`]. This module does not decide what to ask the kernel for:
+//! `stream/` does. Each file has one topic:
 //!
-//! - `op`, `table`: the contract of an op; the slots of those in flight,
-//! - `submissions`: the table joined with the engine; what waits for room; cancels,
-//! - `descriptors`: sockets that are kept, and the lack of descriptors,
-//! - `sleeper`: how another thread rouses a parked driver,
-//! - `teardown`: the end, and the failure of an engine.
+//! - `op`, `table`: the contract of an op; the slots of the ops in flight,
+//! - `engine`, `ring`, `epoll`: what an engine provides; the two engines,
+//! - `submissions`: the table and the engine together; the backlog; cancels,
+//! - `descriptors`: unclaimed sockets, and shortages of descriptors,
+//! - `sleeper`, `wake`, `handshake`: how another thread wakes a sleeping driver,
+//! - `teardown`: the end of a driver, and the failure of an engine.
 //!
-//! The executor and the timers know nothing of this module; what passes between them is `Waker`.
+//! The executor and the timers do not know this module. Only a `Waker` passes between them.
 //!
 //! Order to read: `op.rs`, `table.rs`, `engine.rs`, `submissions.rs`, this file, `ring.rs`,
 //! `epoll.rs`, `buffer_ring.rs`, `wake.rs`.
@@ -359,8 +360,8 @@ impl Driver {
         self.run_deferred(deferred);
     }
 
-    /// Does what a change outside the turn left to be done. Values are dropped now; wakers are woken
-    /// in the next turn (SEMANTICS G7). No borrow may be held.
+    /// Does what a change outside the turn left to be done. Values are dropped now; wakers are
+    /// woken in the next turn (SEMANTICS G7). No borrow may be held.
     #[inline]
     pub(crate) fn run_deferred(&self, deferred: Deferred) {
         if deferred.is_untouched() {
@@ -383,8 +384,8 @@ impl Driver {
     // ---- the turn ---------------------------------------------------------------------------
 
     /// Submits what was pushed, sleeps as long as `wait` allows, reaps, and collects what is then
-    /// to be done. What objects owe the kernel before the thread may sleep (cancels, closes) is done
-    /// first.
+    /// to be done. What objects owe the kernel before the thread may sleep (cancels, closes) is
+    /// done first.
     pub(crate) fn park(&self, wait: Wait, deferred: &mut Deferred) {
         self.assert_not_forked();
         deferred.append(&mut self.deferred.borrow_mut());
@@ -459,8 +460,8 @@ impl Driver {
     /// One completion after the other, straight from the queue: an owner may settle, and so
     /// dispatch, before it returns.
     ///
-    /// A panic in an owner must keep no other from its answer: the next completion is dealt with. It
-    /// is caught out here, which costs nothing while there is none.
+    /// A panic in an owner must keep no other from its answer: the next completion is dealt with.
+    /// It is caught out here, which costs nothing while there is none.
     fn dispatch(&self, deferred: &mut Deferred) {
         let is_with_owner = Cell::new(false);
         let mut each = || self.dispatch_each(deferred, &is_with_owner);

@@ -1,14 +1,12 @@
 //! The contract of an op: a request to the kernel that owns the memory it points to.
 //!
-//! Every op belongs to an object (a connection, a listener, an attempt to connect) that outlives
-//! the future which asked for it: the future only waits. The table holds the object and the
-//! memory until the terminal completion and gives both back then, so whoever drops or forgets a
-//! future, the kernel never writes to freed memory (invariant 1).
+//! Every op belongs to an object (a connection, a listener, an attempt to connect), never to a
+//! future. A future only waits. The table keeps the object and the memory until the terminal
+//! completion, and then gives both back. So the kernel never writes to freed memory, even if a
+//! future is dropped or forgotten (invariant 1).
 //!
-//! A request is written once, in the words of both engines (`Request`): the submission of the
-//! ring, and the system call that the epoll engine makes when the descriptor is ready.
-//!
-//! Not here: what each request says to the kernel (`ops/`). Read next: `table.rs`.
+//! A [`Request`] says the same thing to both engines: a submission for the ring, and a system call
+//! for epoll. The requests themselves are in `ops/`. Read next: `table.rs`.
 
 use std::any::Any;
 use std::io;
@@ -158,7 +156,8 @@ impl<R: Request, P> Op<R, P> {
         self.payload
     }
 
-    /// There was an attempt at the same request: `sent` bytes went out, at most `left` are to follow.
+    /// There was an attempt at the same request: `sent` bytes went out, at most `left` are to
+    /// follow.
     pub(crate) fn note_attempt(&mut self, left: usize, sent: u32) {
         self.target.len = self.target.len.min(left);
         (self.sent, self.attempted) = (sent, true);
@@ -173,7 +172,8 @@ pub(crate) enum Submitted {
     Answered(Completion, Payload),
 }
 
-/// Memory of an op in flight. In `Rc`, not `Box`: a box may not be moved while others point into it.
+/// Memory of an op in flight. In `Rc`, not `Box`: a box may not be moved while others point into
+/// it.
 #[derive(Default)]
 pub(crate) enum Payload {
     /// The request points to nothing, or to provided buffers.

@@ -1,7 +1,9 @@
-//! What this kernel can do, found once at start, and why io_uring cannot be used if it cannot.
+//! What this kernel can do. The driver asks once, at the start. If io_uring cannot be used, this
+//! file says why.
 //!
-//! Set-up tries the best flags first and steps down; what is below the floor is an error that says
-//! what is in the way. Elsewhere nobody asks for versions: there is `found.no_iowait`.
+//! Set-up tries the best flags first and then fewer. A kernel below the minimum is an error that
+//! names the cause. No other file compares kernel versions: they ask `found.no_iowait` and its
+//! like. Whether the multishot receive works is not here, but in `trial.rs`.
 //!
 //! Read next: `trial.rs`, `capabilities.rs`, then `ring.rs`.
 

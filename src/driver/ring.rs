@@ -1,8 +1,8 @@
-//! The only code that touches the submission and completion queues: push, enter, reap.
+//! The submission and completion queues of io_uring: push, enter, reap. No other file touches them.
 //!
-//! The `io-uring` crate maps the rings; entering is one system call of our own, because the
-//! crate's `submit` forgets a registered ring and its wait flags (40 ns of 391 a turn, see `docs::kernels`).
-//! Nothing here knows what an op is. Read next: `mod.rs`.
+//! The `io-uring` crate maps the queues. This file makes the system call itself, because the
+//! crate's `submit` does not use a registered ring and its wait flags (40 ns of 391 a turn, see
+//! `docs::kernels`). This file does not know what an op is. Read next: `mod.rs`.
 #![allow(unsafe_code)]
 
 use std::io;

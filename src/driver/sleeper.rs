@@ -1,4 +1,7 @@
-//! How a parked driver is roused by another thread, and how it sleeps without an engine.
+//! How a sleeping driver is woken by another thread, and how it sleeps after its engine has failed.
+//!
+//! What the driver does before and after a sleep is not here, but in `mod.rs`. Read next:
+//! `wake.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -48,8 +51,9 @@ impl Sleeper {
         }
     }
 
-    /// Keeps a poll on the eventfd armed in the ring. The eventfd is never read: each write completes
-    /// the multishot poll again, as it makes a new edge for epoll, which has it from the start.
+    /// Keeps a poll on the eventfd armed in the ring. The eventfd is never read: each write
+    /// completes the multishot poll again, as it makes a new edge for epoll, which has it from the
+    /// start.
     #[inline]
     pub(super) fn arm(&self, submissions: &Submissions) {
         if !self.is_armed.replace(true) {

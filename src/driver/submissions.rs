@@ -1,10 +1,10 @@
 //! Requests on their way to the engine, and answers on their way back.
 //!
-//! [`Submissions`] joins the op table, which owns what is in flight, with the engine, which only
-//! knows tokens. Nothing that was taken over is lost: what the ring has no room for waits in the
-//! backlog, in order, and a cancel waits in a list until the tasks have been polled.
+//! [`Submissions`] joins the op table, which owns the ops in flight, with the engine, which knows
+//! only tokens. It loses nothing. A submission that does not fit into the ring waits in the
+//! backlog, in order. A cancel waits in a list until the tasks have been polled.
 //!
-//! It calls no owner. Read next: `mod.rs`, which does.
+//! This file calls no owner. `mod.rs` does: read that next.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -35,8 +35,8 @@ pub(super) struct Submissions {
     engine: RefCell<Option<Engine>>,
     is_epoll: bool,
     table: RefCell<Table>,
-    /// Submissions to the ring that found no room. Bounded by the objects, each of which has at most
-    /// one op and one cancel of a kind.
+    /// Submissions to the ring that found no room. Bounded by the objects, each of which has at
+    /// most one op and one cancel of a kind.
     backlog: RefCell<VecDeque<squeue::Entry>>,
     /// Ops to cancel when the tasks have been polled, each once.
     cancels: RefCell<Vec<Token>>,
@@ -119,7 +119,8 @@ impl Submissions {
         token
     }
 
-    /// Takes an op back whose owner wants no answer; false if the kernel has it, or it was answered.
+    /// Takes an op back whose owner wants no answer; false if the kernel has it, or it was
+    /// answered.
     pub(super) fn withdraw(&self, token: Token) -> bool {
         let taken = self.with_engine(|engine| engine.withdraw(token));
         if taken {
@@ -164,8 +165,8 @@ impl Submissions {
         self.send_cancels();
     }
 
-    /// Whose op an answer is about; its memory is moved to `payload` if the op has ended. `None`: no
-    /// op in flight has this token.
+    /// Whose op an answer is about; its memory is moved to `payload` if the op has ended. `None`:
+    /// no op in flight has this token.
     #[inline]
     pub(super) fn complete(
         &self,
@@ -224,8 +225,8 @@ impl Submissions {
         }
     }
 
-    /// One io_uring_enter(2) or epoll_pwait2(2), and the only place that looks at its errors. `Err`:
-    /// the engine has failed for good.
+    /// One io_uring_enter(2) or epoll_pwait2(2), and the only place that looks at its errors.
+    /// `Err`: the engine has failed for good.
     #[inline]
     pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> Result<(), i32> {
         if !self.backlog.borrow().is_empty() {

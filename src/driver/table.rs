@@ -3,14 +3,15 @@
 //! ```text
 //!          1 insert               2 complete, more: stays        3 complete, last: slot leaves
 //! (vacant) ────────► in flight ────────────────────────► … ──────────────────────────► (vacant)
-//!                      │ 4 ask_cancel   5 keep: the cancel is taken back
+//!                      │ 4 ask_cancel   5 undo_cancel
 //!                      │ 6 cancel_sent: from now on only the terminal completion counts
 //! ```
 //!
-//! There is no state for an op whose future is gone: ops belong to objects from the start. A slot
-//! leaves with the terminal completion only; an answer for a token that is not here is our bug.
+//! Ops belong to objects from the start, so the table has no state for an op whose future is gone.
+//! Only the terminal completion empties a slot. An answer with a token that is not in the table is
+//! a bug of this crate.
 //!
-//! No descriptor, no ring, no unsafe. Read next: `mod.rs`.
+//! There is no descriptor, no ring and no unsafe code here. Read next: `engine.rs`.
 
 use std::mem;
 use std::rc::Rc;
@@ -120,8 +121,8 @@ impl Table {
         (slot.generation == token.generation && slot.owner.is_some()).then_some(slot)
     }
 
-    /// 2 and 3: the kernel answered. Whose op it is, and which of them; `None`: nobody has this token.
-    /// The payload of an op that has ended, `more` being false, is moved to `payload`.
+    /// 2 and 3: the kernel answered. Whose op it is, and which of them; `None`: nobody has this
+    /// token. The payload of an op that has ended, `more` being false, is moved to `payload`.
     #[inline]
     pub(super) fn complete(
         &mut self,
@@ -145,8 +146,8 @@ impl Table {
         Some((owner, role))
     }
 
-    /// 4: the op shall end. `blocking_sleep`: before the driver sleeps. True if a cancel is to be sent that
-    /// was not already on the list.
+    /// 4: the op shall end. `blocking_sleep`: before the driver sleeps. True if a cancel is to be
+    /// sent that was not already on the list.
     pub(super) fn ask_cancel(&mut self, token: Token, before_sleep: bool) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let was = slot.cancel;

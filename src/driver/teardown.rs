@@ -1,4 +1,8 @@
-//! The end of a driver: what is in flight is cancelled and waited for, or leaked; never freed early.
+//! The end of a driver: it cancels the ops in flight and waits for them. The memory of ops that do
+//! not end is leaked, and never freed early.
+//!
+//! The order in which a runtime ends its parts is not here, but in `runtime.rs`. Read next:
+//! `mod.rs`.
 
 use std::mem;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
-//! A trial of what no flag tells: whether this kernel's multishot receive can be relied on.
+//! A trial of this kernel's multishot receive. No flag tells whether it reports every reset.
 //!
-//! Read next: `probe.rs`, which knows the rest.
+//! All that flags and versions tell is in `probe.rs`: read that next.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -26,11 +26,12 @@ const STEP: Duration = Duration::from_millis(1);
 
 /// Whether a multishot receive is told of a reset that comes right after bytes (SEMANTICS RX11).
 ///
-/// Many kernels before 7.0 forget it: two wake-ups come before the receive looks, it takes the bytes,
-/// is done with both, and never completes again. No flag tells, and the fix was carried back to some
-/// series (6.18.15 lacks it, 6.18.44 has it), so it is tried, once in a process. `pretended`: a kernel
-/// that is one without. If it cannot be tried, for want of a loopback device, say, the answer is no;
-/// for want of descriptors, the next ring tries again. With an error something may be in flight.
+/// Many kernels before 7.0 forget it: two wake-ups come before the receive looks, it takes the
+/// bytes, is done with both, and never completes again. No flag tells, and the fix was carried back
+/// to some series (6.18.15 lacks it, 6.18.44 has it), so it is tried, once in a process.
+/// `pretended`: a kernel that is one without. If it cannot be tried, for want of a loopback device,
+/// say, the answer is no; for want of descriptors, the next ring tries again. With an error
+/// something may be in flight.
 ///
 /// What is there already when a receive is armed is another matter: `net/connection/recv.rs`.
 pub(super) fn multishot_recv_is_whole(

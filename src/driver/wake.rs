@@ -1,8 +1,9 @@
-//! Rousing a parked driver from another thread.
+//! The notifier: it wakes a sleeping driver from another thread.
 //!
-//! A notification is rare and its cost is a system call, so a word says whether one is needed. The
-//! parking thread and the wakers agree through [`Handshake`]; the write to the eventfd completes a
-//! multishot poll that the ring keeps armed. Read next: `mod.rs`, `park`.
+//! A notification costs a system call and is rarely needed. So the [`Handshake`] between the
+//! sleeping thread and the wakers says whether it is needed. The write to the eventfd completes a
+//! multishot poll that the ring keeps armed, or makes an edge for epoll. Read next: `Driver::park`
+//! in `mod.rs`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,5 +1,6 @@
-//! Host names: `lookup_host`, and the system's resolver. How the addresses are then tried is in
-//! `tcp/race.rs`.
+//! Host names: `lookup_host`, and the system's resolver.
+//!
+//! How a connect tries the addresses is not here. Read next: `tcp/race.rs`.
 
 use std::fmt;
 use std::io;

@@ -1,5 +1,7 @@
-//! `Resolver`: what turns host names into addresses. The trait only, so that a runtime can keep one
-//! and know nothing of sockets; the system's is in `resolve.rs`.
+//! `Resolver`, the trait of what turns host names into addresses.
+//!
+//! Only the trait is here, so that a runtime can keep a resolver and not know sockets. Read next:
+//! `resolve.rs`, which has the system's resolver.
 
 use std::fmt;
 use std::future::Future;
@@ -15,9 +17,9 @@ pub type Resolving<'a> = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + 
 /// a table for tests. Set it with [`Builder::resolver`](crate::Builder::resolver).
 ///
 /// It is asked by [`lookup_host`](crate::net::lookup_host) and
-/// [`TcpStream::connect`](crate::net::TcpStream::connect), for names only: text that is an IP address
-/// does not get here. Its future runs in the task that asks and is dropped with it; it may use the
-/// runtime, and need not be `Send`.
+/// [`TcpStream::connect`](crate::net::TcpStream::connect), for names only: text that is an IP
+/// address does not get here. Its future runs in the task that asks and is dropped with it; it may
+/// use the runtime, and need not be `Send`.
 ///
 /// # Examples
 /// ```

@@ -1,5 +1,7 @@
-//! accept(2): connections that arrive at a listener. Each is closed on exec and non-blocking; the
-//! peer's address is asked for later.
+//! accept(2): connections that arrive at a listener. Each is closed on exec and is non-blocking.
+//! The peer's address is not asked for here.
+//!
+//! When an accept is submitted is decided in `stream/accept.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;

@@ -1,4 +1,6 @@
-//! connect(2): an attempt to reach a peer.
+//! connect(2): one attempt to reach a peer.
+//!
+//! When it is submitted is decided in `net/tcp/connect.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::net::SocketAddr;

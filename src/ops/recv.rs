@@ -1,8 +1,10 @@
-//! recv(2): bytes from a connected socket. Never with MSG_WAITALL, which would turn a reset after
-//! some data into a clean end (SEMANTICS RX9).
+//! recv(2): bytes from a connected socket. No receive uses MSG_WAITALL, because a reset after some
+//! data would then look like EOF (SEMANTICS RX9).
 //!
-//! Under epoll a receive that leaves room in its buffer has emptied the socket: the next byte is a
-//! new edge.
+//! Under epoll, a receive that leaves room in its buffer has emptied the socket. The next byte
+//! makes a new edge.
+//!
+//! Which receive is submitted, and when, is decided in `stream/receive.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -25,7 +27,8 @@ pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<true>> {
     unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
-/// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring; recv(2).
+/// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring;
+/// recv(2).
 pub(crate) fn into_pool(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<false>> {
     // SAFETY: as in `multishot`.
     unsafe { Op::new(target_of(fd), Payload::None) }

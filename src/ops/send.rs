@@ -1,8 +1,10 @@
 //! send(2) and sendmsg(2): bytes to a connected socket.
 //!
-//! In the ring always with MSG_WAITALL, so that the kernel itself goes on after a short send; under
-//! epoll what is left is sent at the next edge. With MSG_NOSIGNAL, since a library must not raise
-//! SIGPIPE.
+//! On the ring every send has MSG_WAITALL, so the kernel itself continues after a short send. Under
+//! epoll the engine sends the remaining bytes at the next edge. Every send has MSG_NOSIGNAL,
+//! because a library must not raise SIGPIPE.
+//!
+//! What is sent, and when, is decided in `stream/transmit.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -32,8 +34,8 @@ pub(crate) fn one(
     Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
 }
 
-/// As much of these bytes as one call takes, for an attempt only: they stay the caller's. Kernel 5.6,
-/// `IORING_OP_SEND`; send(2).
+/// As much of these bytes as one call takes, for an attempt only: they stay the caller's. Kernel
+/// 5.6, `IORING_OP_SEND`; send(2).
 #[inline]
 pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<SendRequest, &'a [u8]> {
     let len = bytes.len().min(TRANSFER_LEN_MAX);

@@ -1,7 +1,7 @@
-//! A first-in-first-out queue whose first element is in place.
+//! A first-in-first-out queue that stores its first element in place.
 //!
-//! Most streams have one segment parked or one send queued at a time; ten thousand of them should
-//! not hold ten thousand heap blocks for that.
+//! Most streams have at most one unread segment. In place, ten thousand of them need no heap
+//! blocks. Elements cannot be found by a key here: `line.rs` has those. Read that next.
 
 use std::collections::VecDeque;
 

@@ -1,8 +1,8 @@
 //! A queue whose elements have keys: push, look up, and remove in constant time.
 //!
 //! An element leaves the line in one of two ways. [`remove`](Line::remove) takes it out. After
-//! [`step_out`](Line::step_out) it is no longer in line, but its key still finds it: a send that
-//! has finished waits there until its future collects the answer.
+//! [`step_out`](Line::step_out) it is no longer in line, but its key still finds it: a finished
+//! send waits there until its future collects the answer. Read next: `stream/send_queue/mod.rs`.
 
 use std::mem;
 

@@ -1,8 +1,8 @@
-//! The futures that wait for something to happen to an object.
+//! The futures that wait for an event of an object.
 //!
-//! An arrival wakes every one of them, and a future that finds nothing waits again. No arrival is
-//! reserved for one future: a forgotten future cannot be told from a slow one, so a scheme that
-//! wakes one future loses a wake to `mem::forget` (SEMANTICS G2).
+//! An arrival wakes all of them, and a future that finds nothing waits again. The object cannot
+//! tell a forgotten future from a slow one. If it woke only one future, `mem::forget` could lose
+//! the wake (SEMANTICS G2). Read next: `stream/receive.rs`.
 
 use std::mem;
 use std::task::Waker;

@@ -1,11 +1,13 @@
-//! A listening socket as an object: it owns one accept, and the connections which that brought.
+//! A listening socket as an object. It owns one accept, and the connections that the accept
+//! brought.
 //!
-//! Connections are kept in order of arrival until a call takes them, so a dropped or forgotten
-//! `accept` loses none. The first accept takes a single connection: a listener that is asked once
-//! takes none ahead. When the next call finds none waiting, a multishot accept takes all that come,
-//! until [`ACCEPTED_MAX`] are accepted; then it is stopped until a call finds none again.
+//! Connections stay here in order of arrival until a call takes them, so a dropped or forgotten
+//! `accept` loses none. The first accept is for one connection, so a listener accepts none that no
+//! call asked for. If the next call also finds none, the listener submits a multishot accept. That
+//! accept runs until [`ACCEPTED_MAX`] connections wait here; then the listener stops it until a
+//! call finds none.
 //!
-//! Nothing here is TCP's own. Read next: `net/tcp/listener.rs`.
+//! This file knows nothing of TCP. Read next: `net/tcp/listener.rs`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -60,8 +62,8 @@ enum AcceptOp {
         token: Token,
         stopping: bool,
     },
-    /// Descriptors or memory ran out. It ends then, or when the runtime has closed a descriptor more
-    /// than this many.
+    /// Descriptors or memory ran out. It ends then, or when the runtime has closed a descriptor
+    /// more than this many.
     Paused {
         until: Instant,
         closed: u64,
@@ -128,8 +130,8 @@ impl Listener {
         result
     }
 
-    /// Makes sure that an accept is in flight. The caller is at home, and found no connection. True:
-    /// it was over at once, look again.
+    /// Makes sure that an accept is in flight. The caller is at home, and found no connection.
+    /// True: it was over at once, look again.
     fn arm(self: &Rc<Self>) -> bool {
         self.accepting(|accept, deferred| {
             match &mut accept.op {
@@ -206,8 +208,8 @@ impl Listener {
         }
     }
 
-    /// The handle is gone: ends the accept now, and resets the connections that no call took, as the
-    /// kernel resets its backlog.
+    /// The handle is gone: ends the accept now, and resets the connections that no call took, as
+    /// the kernel resets its backlog.
     pub(crate) fn close(&self) {
         if self.home.is_forked_copy() {
             return;

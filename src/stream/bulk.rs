@@ -1,8 +1,10 @@
-//! When a stream is taken for a bulk transfer, which is received into large buffers on the heap.
+//! Detects bulk transfers. A bulk transfer is received into large buffers on the heap.
 //!
-//! A pooled buffer is right for messages. A peer that sends as fast as it can fills one after the
-//! other, and each costs a completion. So after [`BULK_LEN`] bytes in a row that filled their
-//! buffers the next receive is into one large buffer (SEMANTICS RX20).
+//! A pooled buffer suits messages. A peer that sends as fast as it can fills one pooled buffer
+//! after the other, and each buffer costs a completion. After [`BULK_LEN`] bytes in a row that
+//! filled their buffers, the next receive is into one large buffer (SEMANTICS RX20).
+//!
+//! This file only counts. Read next: `receive.rs`, which arms the receives.
 
 /// How many bytes in a row make a bulk transfer at first; and how long the large buffer is: at most
 /// so many bytes come with one system call and one wake-up.

@@ -1,4 +1,7 @@
-//! What a layer above receives and sends by, such as TLS: its bytes must not get lost with a future.
+//! The calls of a layer above a connection, such as TLS. A layer has bytes that must not be lost
+//! when a future is dropped.
+//!
+//! The calls of users are not here, but in `read.rs` and `send.rs`. Read next: `tls/session.rs`.
 
 use std::io;
 use std::rc::Rc;
@@ -12,7 +15,8 @@ use crate::driver::{self, error};
 use crate::queue::{Key, WaiterId};
 
 impl Connection {
-    /// Takes one piece of what has come, without waiting; `Ok(None)` at the end. `None`: nothing has.
+    /// Takes one piece of what has come, without waiting; `Ok(None)` at the end. `None`: nothing
+    /// has.
     pub(crate) fn try_take(self: &Rc<Self>) -> Option<Result<Option<Chunk>, Errno>> {
         let taken = self.receiving(|receive, deferred| {
             let unread = &mut receive.unread;
@@ -50,7 +54,8 @@ impl Connection {
     }
 
     /// Queues bytes that no future waits for: they go out like the rest of a send whose future was
-    /// dropped midway, whole and in order. The caller bounds them by [`poll_unsent`](Self::poll_unsent).
+    /// dropped midway, whole and in order. The caller bounds them by
+    /// [`poll_unsent`](Self::poll_unsent).
     pub(crate) fn send_detached(self: &Rc<Self>, bytes: Vec<u8>) -> io::Result<()> {
         self.check_sendable()?;
         self.sending(|transmit, deferred| {
@@ -93,8 +98,8 @@ impl Connection {
         self.sending(|transmit, deferred| transmit.queue.detach(key, deferred));
     }
 
-    /// Receives again after [`end_receive`](Self::end_receive), for a layer that waits for the peer's
-    /// end.
+    /// Receives again after [`end_receive`](Self::end_receive), for a layer that waits for the
+    /// peer's end.
     pub(crate) fn receive_again(&self) {
         self.cancel_receive_and_wait();
         self.receiving(|receive, _| receive.reopen());

@@ -1,14 +1,15 @@
-//! A connected byte stream as an object: it owns what is in flight on it, whatever its futures do.
+//! A connected byte stream as an object. It owns the ops in flight, and its futures only wait.
 //!
 //! ```text
 //! TcpStream, its halves ──┐
 //! futures (borrow it)   ──┼──► Rc<Connection> { fd, home, receive, transmit } ◄── op slots in the driver
 //! ```
 //!
-//! The last of these to go closes the descriptor, so no number is reused while an op may mean it.
-//! Dropping the handle cancels what is in flight; the driver does not sleep before that has ended.
+//! The last of these references closes the descriptor. So the kernel does not reuse its number
+//! while an op means it. Dropping the last handle cancels the ops in flight, and the driver does
+//! not sleep before they have ended.
 //!
-//! Nothing here is TCP's own. Read next: `receive.rs`, then `transmit.rs`.
+//! Nothing here knows TCP. Read next: `receive.rs`, then `transmit.rs`.
 
 mod receive;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "poll traits and TLS use a part"))]

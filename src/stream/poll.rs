@@ -1,8 +1,11 @@
-//! A stream polled as the traits of other crates have it, without a future: `compat/` calls this.
+//! Polls a stream without a future, as the traits of other crates do. `compat/` calls this.
 //!
-//! Reading takes what is unread, or waits for it, as `recv` does. Writing copies into the send queue;
-//! what is written while something is under way is collected and goes out together. There is one
-//! waker for each direction, the last one wins, beside the futures that wait (SEMANTICS TX15).
+//! A read takes unread bytes, or waits for them, as `recv` does. A write copies into the send
+//! queue. Bytes that are written while a send is in flight are collected and go out together. Each
+//! direction has one waker for callers without a future, beside the futures that wait; the last
+//! caller's waker is kept (SEMANTICS TX15).
+//!
+//! The traits themselves are not here. Read next: `compat/mod.rs`.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
@@ -70,8 +73,8 @@ pub(crate) trait PollReceive: Source + Sized {
             }
         });
         // SAFETY: unread bytes lie in a pooled buffer, in heap memory or in a caller's buffer. They
-        // stay there unchanged until they are taken, since arrivals only add to the end of the line;
-        // and the caller promises that none are taken while the slice lives.
+        // stay there unchanged until they are taken, since arrivals only add to the end of the
+        // line; and the caller promises that none are taken while the slice lives.
         Poll::Ready(bytes.map(|bytes| unsafe { &*bytes }))
     }
 
@@ -145,8 +148,8 @@ impl Connection {
         if is_submitted { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
-    /// As `shutdown`; but where the peer has reset the connection there is nothing to close, and the
-    /// crates that call this expect no error. Receiving tells of the reset.
+    /// As `shutdown`; but where the peer has reset the connection there is nothing to close, and
+    /// the crates that call this expect no error. Receiving tells of the reset.
     pub(crate) fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.try_shutdown(cx) {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {

@@ -1,8 +1,10 @@
 //! The futures that receive: `recv`, `read`, `read_exact`, for every [`Source`].
 //!
-//! A future owns nothing that was received. It waits until there are bytes, and takes them. `read`
-//! and `read_exact` lend their buffer: the kernel may fill it, and it may hold bytes that are still
-//! in line; both are the stream's until the call is answered.
+//! A future owns no received bytes. It waits until there are some, and takes them. `read` and
+//! `read_exact` lend their buffer to the stream. The kernel may write to it, and bytes in it may be
+//! unread; both belong to the stream until the call is answered.
+//!
+//! What is in flight is not decided here, but in `receive.rs`. Read next: `unread.rs`.
 
 use std::any::Any;
 use std::future::Future;
@@ -32,8 +34,8 @@ pub(crate) trait Source {
     /// Whether the next receive may write to a caller's buffer.
     fn takes_buffers(&self) -> bool;
 
-    /// Makes sure that more will come, if it is there to come. The caller is at home, and found less
-    /// than it wants and no end. `lend`: a buffer that the next receive may write to.
+    /// Makes sure that more will come, if it is there to come. The caller is at home, and found
+    /// less than it wants and no end. `lend`: a buffer that the next receive may write to.
     fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked;
 
     /// Bytes were taken.
@@ -267,8 +269,8 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         })
     }
 
-    /// Nothing in flight fills the buffer: moves bytes in line into it, where they stay in line, and
-    /// says whether the next receive shall fill it directly.
+    /// Nothing in flight fills the buffer: moves bytes in line into it, where they stay in line,
+    /// and says whether the next receive shall fill it directly.
     fn lend(&mut self) -> Option<Rc<Fill<dyn Any>>> {
         let connection = self.source.connection();
         let pooled_len = connection.home().pool().buffer_len();

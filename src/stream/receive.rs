@@ -1,19 +1,20 @@
-//! Receiving: the connection owns one receive and what it brought; futures wait for it.
+//! Receiving. A connection owns one receive and the bytes that it brought; futures wait for them.
 //!
-//! What is received into which memory is decided in one place, [`Connection::arm`]:
+//! [`Connection::arm`] decides which memory a receive writes to:
 //!
 //! | memory | when |
 //! |---|---|
-//! | lent | the caller hands in a buffer larger than a pooled one, and nothing is in flight |
+//! | lent | the caller's buffer is larger than a pooled one, and nothing is in flight |
 //! | bulk | the peer keeps filling pooled buffers: one large buffer on the heap (`bulk.rs`) |
-//! | pooled | else: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset |
+//! | pooled | otherwise: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset |
 //! | heap | the pool is empty |
 //!
-//! Bytes that come are kept in order (`unread.rs`) and every waiting future is woken; the one that
-//! is polled first takes them. A stream whose unread bytes keep more memory in use than its credit
-//! is not received from until half of that is free again: TCP pushes the peer back.
+//! Bytes are kept in order of arrival (`unread.rs`). An arrival wakes every waiting future, and the
+//! one that is polled first takes the bytes. When the unread bytes of a stream pin more memory than
+//! its credit, the stream stops receiving until half of the credit is free again. This is
+//! backpressure: TCP then stops the peer.
 //!
-//! Read next: `read.rs`, the futures.
+//! The futures are not here. Read next: `read.rs`.
 
 use std::any::Any;
 use std::rc::Rc;
@@ -351,7 +352,8 @@ impl Connection {
         receive.waiters.wake(deferred);
     }
 
-    /// Stops a multishot receive that has brought more than the stream's credit, or a bulk transfer.
+    /// Stops a multishot receive that has brought more than the stream's credit, or a bulk
+    /// transfer.
     #[inline]
     fn limit(&self, receive: &mut Receive, done: Completion) {
         if !done.more() {
@@ -369,8 +371,8 @@ impl Connection {
     }
 
     /// A multishot receive has brought its first bytes. One that found both bytes and a reset as it
-    /// was armed gives the bytes, and then never completes again (docs/kernels.md). So the socket is
-    /// asked once whether a reset is there already.
+    /// was armed gives the bytes, and then never completes again (docs/kernels.md). So the socket
+    /// is asked once whether a reset is there already.
     #[cold]
     fn check_for_reset(&self, receive: &mut Receive) {
         if sys::poll_hang_up(self.fd(), Duration::ZERO) {

@@ -1,4 +1,6 @@
 //! The futures that send: `send`, `send_all`, `sendv`, and `shutdown`.
+//!
+//! What is in flight is not here, but in `transmit.rs`. Read next: `send_queue/mod.rs`.
 
 use std::future::Future;
 use std::io;

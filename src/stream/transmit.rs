@@ -1,10 +1,10 @@
-//! Sending: one op in flight, carried out whether or not a future waits for it, and what is next.
+//! Sending. One op is in flight at a time, and it goes on whether or not a future waits for it.
 //!
-//! What waits in the queue (`send_queue.rs`) goes out together, in one system call, as soon as
-//! nothing is in flight. An entry that the kernel has seen is committed: when its future is gone,
-//! the rest goes out in the background. A shutdown follows when everything is out.
+//! When nothing is in flight, everything that waits in the queue (`send_queue/`) goes out in one
+//! system call. An entry that the kernel has seen is committed: if its future is gone, the rest
+//! goes out in the background. A shutdown is carried out when everything is out.
 //!
-//! Read next: `send.rs`, the futures.
+//! The futures are not here. Read next: `send.rs`.
 
 use std::io;
 use std::mem;
@@ -29,8 +29,8 @@ pub(super) struct Transmit {
     pub(super) queue: SendQueue<Answer>,
     pub(super) flight: Flight,
     pub(super) direction: Direction,
-    /// A send fell short, not because we cancelled it, or failed with another errno than EPIPE: what
-    /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
+    /// A send fell short, not because we cancelled it, or failed with another errno than EPIPE:
+    /// what looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
     pub(super) fell_short: bool,
     /// Callers that wait for the shutdown, for room, or until everything is out. They are woken
     /// whenever something has gone out.
@@ -311,8 +311,8 @@ impl Connection {
         self.receive.borrow().unread.end() == Some(&End::Eof)
     }
 
-    /// After an op has ended: sends what is next; when everything is out, carries out a shutdown that
-    /// was asked for.
+    /// After an op has ended: sends what is next; when everything is out, carries out a shutdown
+    /// that was asked for.
     #[inline]
     fn continue_sending(self: &Rc<Self>, transmit: &mut Transmit, deferred: &mut Deferred) {
         if self.is_closing() {
@@ -349,8 +349,8 @@ impl Connection {
         transmit.errno().is_none() && !transmit.queue.is_idle()
     }
 
-    /// The last handle is gone: a send in flight is cancelled before the thread sleeps. `Drop` tries
-    /// once more to send what it leaves over.
+    /// The last handle is gone: a send in flight is cancelled before the thread sleeps. `Drop`
+    /// tries once more to send what it leaves over.
     pub(super) fn end_send(&self) {
         if let Flight::Sending(share) | Flight::Recalling(share) = self.transmit.borrow().flight {
             self.home.cancel_before_sleep(share.token);

@@ -1,12 +1,12 @@
-//! What has arrived at a stream and was not taken yet, and how the stream ends.
+//! The unread bytes of a stream, and how the stream ends.
 //!
-//! Bytes are kept in order of arrival, each piece in the memory it came in. A `read` that got a
-//! part of what it wants leaves that part here, inside its own buffer, in its place in line: so a
-//! dropped or forgotten future takes no byte with it, and another call may take the part first
-//! (SEMANTICS RX7).
+//! Bytes are kept in order of arrival, each piece in the memory that it came in. A `read` that has
+//! got only a part of what it wants leaves that part here, in the caller's buffer and in its place
+//! in line. So a dropped or forgotten future takes no byte with it, and another call may take the
+//! part first (SEMANTICS RX7).
 //!
-//! TCP and TLS both keep what they received in an [`Unread`]. They differ in what a failure is.
-//! No I/O. Read next: `receive.rs`.
+//! TCP and TLS both use [`Unread`]; they differ in the type of a failure. There is no I/O here.
+//! Read next: `receive.rs`.
 
 use std::any::Any;
 use std::io;

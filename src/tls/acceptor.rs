@@ -1,5 +1,7 @@
-//! The server's side: `TlsAcceptor`, and `LazyConfigAcceptor` for those who choose the config when
-//! they know who is asked for.
+//! The server's side: `TlsAcceptor`, and `LazyConfigAcceptor`, which lets the server choose its
+//! config by what the client asks for.
+//!
+//! The handshake itself is in `connector.rs`, for both sides. Read next: `session.rs`.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};

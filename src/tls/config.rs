@@ -1,4 +1,5 @@
-//! The ten lines that every config begins with.
+//! Helpers that load certificates and keys and make configs. Connections are not here. Read next:
+//! `connector.rs`.
 
 use std::io;
 use std::path::Path;

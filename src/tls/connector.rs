@@ -1,4 +1,6 @@
 //! The client's side: `TlsConnector`, and the names that it connects to.
+//!
+//! The protocol is not here. Read next: `session.rs`.
 
 use std::fmt;
 use std::io;

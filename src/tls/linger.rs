@@ -1,10 +1,12 @@
-//! What a TLS stream does after it was shut down and dropped: it waits a little for the peer.
+//! After `shutdown` and the drop of a TLS stream, the socket waits a little for the peer.
 //!
-//! A peer may have sent what this end never received: session tickets, for one, which TLS 1.3
-//! servers send on their own. If the socket is closed before they arrive, TCP answers with a reset,
-//! and the peer loses what it had not read yet. So after `shutdown` the socket stays open until the
-//! peer has finished too: at most [`TIME`], for at most [`LEN`] bytes, and not when descriptors run
-//! out (SEMANTICS TL22).
+//! A peer may have sent bytes that this end never received. Session tickets are an example: TLS 1.3
+//! servers send them unasked. If the socket is closed before they arrive, TCP sends a reset, and
+//! the peer loses what it had not read yet. So the socket stays open until the peer has finished
+//! too: for at most [`TIME`], for at most [`LEN`] bytes, and not in a shortage of descriptors
+//! (SEMANTICS TL22).
+//!
+//! How `close_notify` is sent is not here. Read next: `outbound.rs`.
 
 use std::future::poll_fn;
 use std::io;

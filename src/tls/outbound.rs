@@ -1,9 +1,11 @@
-//! Sending through TLS: whole buffers wait here until TCP has room, then they are encrypted.
+//! Sending through TLS. Whole buffers wait here until TCP has room, and are then encrypted.
 //!
-//! The first poll of a send encrypts at once what there is room for. What is left is encrypted by
-//! one task, the [`Pump`], as TCP gets rid of ciphertext: so a send goes on when its future is
-//! dropped or forgotten. The last ciphertext of a buffer is a send of TCP's that the future waits
-//! for; it is woken once, when all of its buffer is with the kernel.
+//! The first poll of a send encrypts what there is room for. One task, the [`Pump`], encrypts the
+//! rest as TCP sends ciphertext. So a send goes on when its future is dropped or forgotten. The
+//! future waits for the last ciphertext of its buffer, which is a send of TCP's. It is woken once,
+//! when the kernel has all of it.
+//!
+//! Receiving is not here, but in `session.rs`. Read next: `stream/send_queue/mod.rs`.
 
 use std::future::Future;
 use std::io;
@@ -90,8 +92,8 @@ impl Session {
         self.tls_failure().or_else(|| self.tcp().connection().check_sendable().err())
     }
 
-    /// Ends every send that waits here, with a failure; unless a part of one is being encrypted, which
-    /// ends them when it has its payload back.
+    /// Ends every send that waits here, with a failure; unless a part of one is being encrypted,
+    /// which ends them when it has its payload back.
     pub(super) fn fail_queue(&self) {
         self.sending(|outbound, deferred| {
             if !outbound.queue.is_first_being_sent() {
@@ -249,8 +251,8 @@ impl Session {
 
     // ---- closing ----------------------------------------------------------------------------
 
-    /// Sends `close_notify` when everything is encrypted, then TCP's end, without a future that waits
-    /// for it.
+    /// Sends `close_notify` when everything is encrypted, then TCP's end, without a future that
+    /// waits for it.
     pub(super) fn close_in_background(self: &Rc<Self>) {
         let connection = self.tcp().connection();
         self.sending(|outbound, _| {

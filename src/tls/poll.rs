@@ -1,5 +1,7 @@
-//! A session that sends as the traits of other crates have it, without a future. Receiving is in
-//! `stream/poll.rs`, for every stream. One waker for each direction, the last one wins.
+//! Polls the sending of a session without a future, as the traits of other crates do. There is one
+//! waker, and the last caller's is kept.
+//!
+//! Receiving is not here: `stream/poll.rs` has it for every stream. Read that next.
 
 use std::io::{self, IoSlice};
 use std::rc::Rc;

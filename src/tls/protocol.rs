@@ -1,20 +1,20 @@
-//! The protocol without I/O: ciphertext in, plaintext out, and the other way.
+//! The TLS protocol without I/O: it turns ciphertext into plaintext, and plaintext into ciphertext.
 //!
-//! A [`Protocol`] is one side of one connection. It is rustls' unbuffered connection with buffers of
-//! ours around it, and knows no socket, no runtime and no time: tests drive two of them against each
-//! other in memory. Three streams of bytes meet here:
+//! A [`Protocol`] is one side of one connection: a connection of rustls' unbuffered API, and its
+//! buffers. It knows no socket, no runtime and no time. Tests connect two of them in memory. It has
+//! three streams of bytes:
 //!
 //! ```text
-//! feed(ciphertext) ──► in place, if nothing is left over from before ──► a range of the same slice
-//!                 └──► `partial`: a record that is not whole yet ──────────► take_plain()
-//! write(plaintext), close(), answers to the peer ──► `out` ────────────► take_out()
+//! feed(ciphertext) ──► in place, if `partial` is empty ──────────────────► a range of the same slice
+//!                 └──► `partial`: a record that is not whole yet ────────► take_plain()
+//! write(plaintext), close(), answers to the peer ──► `out` ──────────────► take_out()
 //! ```
 //!
-//! Everything that was fed is dealt with at once, so `partial` holds a part of one record, or of a
-//! handshake message, and nothing when the connection idles.
+//! `feed` processes all that it is given. So `partial` holds a part of one record, or of a
+//! handshake message, and holds no memory when the connection is idle.
 //!
-//! A failure stays: what came before it can be taken, the alert that tells the peer is in `out`, and
-//! nothing else happens any more. Read `session.rs` next.
+//! A failure is final. The plaintext before it can be taken, and the alert for the peer is in
+//! `out`. After that, nothing happens. Read next: `unbuffered.rs`, then `session.rs`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -150,8 +150,9 @@ impl Protocol {
         at..at + plain
     }
 
-    /// How many bytes complete the record that `partial` begins with, as far as one can tell; `None`
-    /// if it is whole, and rustls waits for more than that: a handshake message in several records.
+    /// How many bytes complete the record that `partial` begins with, as far as one can tell;
+    /// `None` if it is whole, and rustls waits for more than that: a handshake message in several
+    /// records.
     fn missing(&self) -> Option<usize> {
         let Some(header) = self.partial.first_chunk::<HEADER_LEN>() else {
             return Some(HEADER_LEN - self.partial.len());
@@ -355,8 +356,8 @@ impl Protocol {
         }
     }
 
-    /// New keys for what is sent, and a request for new ones of the peer's. False if that cannot be:
-    /// as [`write`](Self::write), and with TLS 1.2.
+    /// New keys for what is sent, and a request for new ones of the peer's. False if that cannot
+    /// be: as [`write`](Self::write), and with TLS 1.2.
     pub(super) fn refresh_keys(&mut self) -> bool {
         if self.closed || self.state().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
             return false;

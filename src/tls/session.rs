@@ -1,4 +1,4 @@
-//! A TLS connection as an object: the protocol, the TCP stream below it, and what waits.
+//! A TLS connection as an object: the protocol, the TCP stream below it, and the bytes that wait.
 //!
 //! ```text
 //!            recv, read                                  send, poll_write, shutdown
@@ -10,12 +10,12 @@
 //!        Connection::try_take ────────┘         └──► Connection::send_detached, send_awaited
 //! ```
 //!
-//! No future owns anything. A chunk of ciphertext is decrypted in the poll that takes it, plaintext
-//! that was encrypted is handed to TCP in the same poll, and what TCP was given goes out whatever
-//! becomes of its future. So a future that is dropped at any point loses nothing and sends nothing
-//! twice.
+//! A future owns no bytes. The poll that takes ciphertext from TCP decrypts it. The poll that
+//! encrypts plaintext gives it to TCP. TCP sends what it was given, even if the future is gone. So
+//! a dropped future loses nothing and sends nothing twice.
 //!
-//! Here: the protocol, the handshake, receiving. Sending is in `outbound.rs`; read that next.
+//! This file has the protocol's place, the handshake, and receiving. Sending is not here, but in
+//! `outbound.rs`: read that next.
 
 use std::any::Any;
 use std::cell::{OnceCell, RefCell};
@@ -44,8 +44,8 @@ pub(crate) struct Session {
     info: OnceCell<TlsInfo>,
 }
 
-/// Where the [`Protocol`] is. It calls foreign code (verifiers, session stores, providers), so it is taken
-/// out of its cell while it works, and no borrow is held.
+/// Where the [`Protocol`] is. It calls foreign code (verifiers, session stores, providers), so it
+/// is taken out of its cell while it works, and no borrow is held.
 enum ProtocolSlot {
     Idle(Box<Protocol>),
     AtWork,

@@ -1,4 +1,5 @@
-//! The two directions of a TLS stream as values of their own.
+//! The two directions of a TLS stream as two values. Both are handles over the same session. Read
+//! next: `session.rs`.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! `TlsStream`: a thin handle over a session.
+//! `TlsStream`, a handle over a session. What is in flight is not here. Read next: `session.rs`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

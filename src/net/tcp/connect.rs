@@ -1,4 +1,7 @@
-//! An attempt to connect: owns its socket until the kernel is done with it, then gives it away.
+//! One attempt to connect. It owns its socket until the kernel has finished with it, and then gives
+//! the socket away.
+//!
+//! Which addresses are tried, and when, is not here. Read next: `race.rs`.
 
 use std::cell::RefCell;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! `TcpListener`: a thin handle over a listener.
+//! `TcpListener`, a handle over a listener. What is in flight is not here, but in
+//! `stream/accept.rs`: read that next.
 
 use std::fmt;
 use std::io;
@@ -18,8 +19,8 @@ use crate::sys;
 ///
 /// The listener owns its accept and parks what arrives, so a dropped or even a forgotten
 /// [`accept`](Self::accept) loses no connection. Any number of tasks may accept from one listener.
-/// A listener that is accepted from in a loop takes connections ahead of the calls: until 64 wait, and
-/// beyond these what came with the same system call, at most the backlog of listen(2). They are
+/// A listener that is accepted from in a loop takes connections ahead of the calls: until 64 wait,
+/// and beyond these what came with the same system call, at most the backlog of listen(2). They are
 /// reset if the listener is dropped. To limit how many clients there are, accept and refuse.
 ///
 /// # Examples
@@ -48,9 +49,9 @@ impl TcpListener {
         self.inner.as_ref().expect("taken by `into_std` only, which consumes the listener")
     }
 
-    /// Listens at `addr`, with SO_REUSEADDR and a backlog of 1024 connections. Of several
-    /// addresses the first that can be bound is taken. Port 0 lets the kernel choose. At `[::]` IPv4
-    /// clients are served too, where the system does not say otherwise (ipv6(7)).
+    /// Listens at `addr`, with SO_REUSEADDR and a backlog of 1024 connections. Of several addresses
+    /// the first that can be bound is taken. Port 0 lets the kernel choose. At `[::]` IPv4 clients
+    /// are served too, where the system does not say otherwise (ipv6(7)).
     ///
     /// # Errors
     /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`, also for some

@@ -1,7 +1,8 @@
-//! Happy Eyeballs (RFC 8305): attempts to connect to several addresses of one host, each a little
-//! after the one before, until the first succeeds. One attempt is in `connect.rs`.
+//! Happy Eyeballs (RFC 8305): it tries several addresses of one host, each a little after the one
+//! before, until the first attempt succeeds.
 //!
-//! Section 3's wait for the second family is not needed: a resolver gives both together.
+//! One attempt is not here, but in `connect.rs`: read that next. Section 3's wait for the second
+//! address family is not needed, because a resolver gives both families together.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;

@@ -1,4 +1,5 @@
-//! The two directions of a stream as values of their own.
+//! The two directions of a TCP stream as two values. Both are handles over the same connection.
+//! Read next: `stream/mod.rs`.
 
 use std::fmt;
 use std::future::Future;

@@ -1,4 +1,5 @@
-//! `TcpStream`: a thin handle over a connection.
+//! `TcpStream`, a handle over a connection. What is in flight is not here, but in `stream/`. Read
+//! next: `stream/mod.rs`.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -86,8 +87,8 @@ impl TcpStream {
     /// turns.
     ///
     /// # Errors
-    /// Those of connect(2) for the last address of a list, such as `ConnectionRefused`; those of all
-    /// addresses of a name in one text, with the kind of the most telling; `NotFound` (no such
+    /// Those of connect(2) for the last address of a list, such as `ConnectionRefused`; those of
+    /// all addresses of a name in one text, with the kind of the most telling; `NotFound` (no such
     /// name); `InvalidInput` if `addr` is neither an address nor of the form `host:port`; `Other`
     /// outside a runtime.
     /// # Cancel safety
@@ -189,8 +190,8 @@ impl TcpStream {
     }
 
     /// Gives the socket back, with the bytes that were received and not read: they come before
-    /// those still in the socket. The socket stays non-blocking. An end or a reset that a receive has met
-    /// is not handed on: after a reset the socket itself shows an end.
+    /// those still in the socket. The socket stays non-blocking. An end or a reset that a receive
+    /// has met is not handed on: after a reset the socket itself shows an end.
     ///
     /// There is no `IntoRawFd`, since it could not give these bytes:
     /// ```compile_fail
@@ -326,8 +327,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// `BrokenPipe` (peer finished, or after [`shutdown`](Self::shutdown)), `ConnectionReset`
-    /// (peer), also when a part went out before. The error carries `buf`; see [`BufError`] for error
-    /// types of your own.
+    /// (peer), also when a part went out before. The error carries `buf`; see [`BufError`] for
+    /// error types of your own.
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
     /// To give up for good, drop the stream: the peer sees an end after the part that went out, or

@@ -1,5 +1,5 @@
-//! Whole buffers on their way out, in order of first polls: which is next, how much of each went
-//! out, and what its future is to be told.
+//! The send queue: whole buffers in order of their first polls. It knows which is next, how much of
+//! each went out, and what the future of each is told.
 //!
 //! ```text
 //!           push                    advance: all of it went out; or a failure
@@ -9,11 +9,12 @@
 //!                  Detached, in line ──────────────────────────────► (removed)
 //! ```
 //!
-//! A connection sends from it, and TLS encrypts from it. The entries that are being sent are always
-//! the first in line; their payload is with the op meanwhile. What the kernel (or the peer, in TLS)
-//! can have seen of a buffer commits the rest, so no message is ever torn (SEMANTICS G5).
+//! A connection sends from such a queue, and TLS encrypts from one. The entries in flight are
+//! always the first in line, and the op has their payloads. If the kernel (for TLS: the peer) may
+//! have seen a part of a buffer, the rest is committed and goes out too. So no message is cut short
+//! (SEMANTICS G5).
 //!
-//! Data and nothing else: no I/O. Read next: `transmit.rs`.
+//! There is no I/O here. Read next: `transmit.rs`.
 
 use std::io::IoSlice;
 use std::task::Waker;
@@ -56,7 +57,8 @@ struct Totals {
     detached: usize,
 }
 
-/// What is to be sent next: payloads of the first entries in line, of the first one from `offset` on.
+/// What is to be sent next: payloads of the first entries in line, of the first one from `offset`
+/// on.
 pub(crate) enum NextPayload {
     One { payload: Outgoing, offset: usize },
     Batch { payloads: Vec<Outgoing>, offset: usize },
@@ -198,7 +200,8 @@ impl<A: Copy> SendQueue<A> {
         key
     }
 
-    /// Copies bytes behind everything that is queued, until `max` bytes of no future wait; how many.
+    /// Copies bytes behind everything that is queued, until `max` bytes of no future wait; how
+    /// many.
     pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], max: usize) -> usize {
         let room = max.saturating_sub(self.detached());
         let total = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
@@ -224,7 +227,8 @@ impl<A: Copy> SendQueue<A> {
 
     // ---- out --------------------------------------------------------------------------------
 
-    /// Takes the payload of the first entry in line, and says from which offset on it is to be sent.
+    /// Takes the payload of the first entry in line, and says from which offset on it is to be
+    /// sent.
     #[inline]
     pub(crate) fn take_first(&mut self) -> Option<(Outgoing, usize)> {
         let key = self.line.front()?;
@@ -260,8 +264,8 @@ impl<A: Copy> SendQueue<A> {
     }
 
     /// The usual case of [`give_back`](Self::give_back) and [`advance`](Self::advance) in one step:
-    /// one buffer with a future is in line, and the `len` bytes that went out are its last. Gives the
-    /// place that its payload goes back to. `None`: it is another case, and nothing was done.
+    /// one buffer with a future is in line, and the `len` bytes that went out are its last. Gives
+    /// the place that its payload goes back to. `None`: it is another case, and nothing was done.
     #[inline]
     pub(crate) fn complete_if_alone(
         &mut self,
@@ -282,7 +286,8 @@ impl<A: Copy> SendQueue<A> {
         Some(&mut entry.payload)
     }
 
-    /// `len` bytes of the first `entries` in line went out. Entries that are out whole are finished.
+    /// `len` bytes of the first `entries` in line went out. Entries that are out whole are
+    /// finished.
     #[inline]
     pub(crate) fn advance(
         &mut self,
@@ -489,7 +494,8 @@ impl<A: Copy> SendQueue<A> {
         payload.flatten()
     }
 
-    /// Shows what has not gone out, piece by piece, as long as `send` says so. Nothing is being sent.
+    /// Shows what has not gone out, piece by piece, as long as `send` says so. Nothing is being
+    /// sent.
     pub(crate) fn for_each_piece(&mut self, mut send: impl FnMut(&[u8]) -> bool) {
         self.queue_written();
         for entry in self.line.iter() {
