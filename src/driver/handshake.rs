@@ -32,17 +32,17 @@ impl Handshake {
         Handshake(AtomicU8::new(RUNNING))
     }
 
-    /// Home: about to sleep. False: somebody has notified, do not.
+    /// Home is about to sleep. False: it must not, because a waker has notified.
     pub(crate) fn park(&self) -> bool {
         self.0.swap(PARKED, Ordering::SeqCst) != NOTIFIED
     }
 
-    /// Home: awake. What was pushed before a `notify` that came earlier is visible from here on.
+    /// Home is awake. Work that was pushed before an earlier `notify` is visible from here on.
     pub(crate) fn unpark(&self) {
         self.0.swap(RUNNING, Ordering::SeqCst);
     }
 
-    /// Anyone, after pushing work: true if home must be roused by a write.
+    /// For any thread that has pushed work. True: the caller must wake home by a write.
     pub(crate) fn notify(&self) -> bool {
         self.0.swap(NOTIFIED, Ordering::SeqCst) == PARKED
     }

@@ -331,7 +331,7 @@ impl SetupError {
     }
 }
 
-/// Whether an errno of an io_uring call says that the call itself is not to be had.
+/// Whether an errno of an io_uring call says that the call itself is refused.
 pub(crate) fn is_denial(errno: i32) -> bool {
     matches!(errno, libc::EPERM | libc::EACCES | libc::ENOSYS)
 }
@@ -374,8 +374,8 @@ const DEFERRED: &str = "IORING_SETUP_DEFER_TASKRUN";
 /// The smallest completion queue that set-up falls back to when locked memory is short.
 const COMPLETIONS_FLOOR: u32 = 128;
 
-/// Tries again a few times when locked memory is short: what a closed ring held is given back a
-/// while later.
+/// Calls again a few times if locked memory is short: the kernel gives back the memory of a closed
+/// ring a little later.
 pub(super) fn retry_on_enomem<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..3 {
         match call() {
@@ -388,7 +388,8 @@ pub(super) fn retry_on_enomem<T>(call: impl Fn() -> io::Result<T>) -> io::Result
     call()
 }
 
-/// Sets a ring up with the best flags this kernel takes, or the one that is `pretended` took.
+/// Sets a ring up with the best flags that this kernel takes, or that the `pretended` kernel would
+/// take.
 pub(super) fn set_up(
     entries: u32,
     completion_entries: u32,
@@ -412,7 +413,7 @@ pub(super) fn set_up(
         };
         match error.raw_os_error() {
             Some(libc::EINVAL) if no_sqarray => no_sqarray = false,
-            // Make do with less.
+            // A smaller queue may fit.
             Some(libc::ENOMEM) if completions / 2 >= entries.max(COMPLETIONS_FLOOR) => {
                 completions /= 2;
             }
@@ -478,7 +479,7 @@ mod tests {
         assert_eq!(of(bare.clone()), SetupError::NotBuilt { release: "6.12.1".to_owned() });
         let denied = SetupError::Denied { call: "io_uring_setup", errno: libc::ENOSYS };
         assert_eq!(of(Machine { is_filtered: true, ..bare.clone() }), denied);
-        // Without /proc nobody knows.
+        // Without /proc the value is unknown.
         assert_eq!(of(Machine { has_sysctls: false, ..bare }), denied);
     }
 

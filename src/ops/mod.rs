@@ -16,7 +16,8 @@ use std::ptr;
 
 use crate::driver::Target;
 
-/// A request about a descriptor, which the object that the op belongs to keeps open (invariant 1).
+/// The target of a request that has no memory. The object that owns the op keeps the descriptor
+/// open (invariant 1).
 fn target_of(fd: BorrowedFd<'_>) -> Target {
     Target { fd: fd.as_raw_fd(), memory: ptr::null_mut(), len: 0 }
 }
