@@ -41,7 +41,7 @@ use crate::time::Timers;
 pub struct Runtime {
     handle: Rc<Handle>,
     budget: u32,
-    /// CLOCK_MONOTONIC at the timers' time zero, or a little later: never early.
+    /// CLOCK_MONOTONIC at the timers' time zero. It may be a little late, and is never early.
     clock_base_ns: u64,
 }
 
@@ -241,7 +241,7 @@ impl Runtime {
             let future = pin!(future);
             self.turn_until_ready(future)
         };
-        // What the last polls submitted, cancelled or closed, and what the future held to its end,
+        // The last polls, and the drop of the future, may have submitted, cancelled or closed. That
         // must not wait for another `block_on`.
         self.park(Wait::No);
         output
@@ -261,7 +261,7 @@ impl Runtime {
         output.expect("the loop ends when the future is ready")
     }
 
-    /// One turn. Everything this thread ever does happens here, in this order.
+    /// One turn. Everything that this thread does happens here, in this order.
     fn turn(
         &self,
         main: &MainTask,
@@ -278,7 +278,7 @@ impl Runtime {
         ControlFlow::Continue(())
     }
 
-    /// Wakes what is due, and what the driver brings.
+    /// Runs timers that are due, parks the driver, and wakes what both have brought.
     fn park(&self, wait: Wait) {
         let Handle { driver, timers, deferred: reused, .. } = &*self.handle;
         let deferred = &mut *reused.borrow_mut(); // a turn is not turned inside itself
@@ -352,7 +352,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         let Handle { executor, timers, driver, .. } = &*self.handle;
-        // Possibly inside another runtime's task: its context comes back when this is done.
+        // This may run inside another runtime's task. The guards restore its context.
         let _turning = context::turn_nested(driver);
         let _entered = context::enter_runtime(&self.handle);
         driver.begin_close();

@@ -188,11 +188,11 @@ struct Row {
 }
 
 enum OnRing {
-    /// Below the floor, or asked for by a flag without which there is no ring.
+    /// Older than the oldest kernel for the ring, or required by a flag that every ring has.
     Always,
-    /// And why not, if not.
+    /// The reason, if it is not used.
     IfFound(fn(RingFeatures) -> bool, &'static str),
-    /// And how else, if not.
+    /// What replaces it, if it is not used.
     OrEmulated(fn(RingFeatures) -> bool, &'static str),
 }
 

@@ -17,7 +17,7 @@ use io_uring::IoUring;
 
 use crate::sys;
 
-/// What the kernel offers beyond the floor of 6.1. Told in full by `capabilities.rs`.
+/// The kernel features that were found, beyond those of 6.1. `capabilities.rs` describes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RingFeatures {
     /// `IORING_SETUP_NO_SQARRAY`, 6.6: one load less for each submission.
@@ -26,17 +26,17 @@ pub(super) struct RingFeatures {
     pub(super) no_iowait: bool,
     /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
     pub(super) registered_ring: bool,
-    /// A multishot receive is told of everything, see `trial.rs`.
+    /// A multishot receive reports every reset, see `trial.rs`.
     pub(super) multishot_recv: bool,
 }
 
-/// A kernel's version. Pretending to an older one hides what came later, so that every rung of the
-/// ladder can be tried on one machine.
+/// A kernel's version. A pretended older version hides later features, so that one machine can try
+/// every level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Kernel(pub(crate) u32, pub(crate) u32);
 
 impl Kernel {
-    /// The variable by which the environment pretends.
+    /// The environment variable with the version to pretend.
     const VARIABLE: &str = "TAMAM_PRETEND_KERNEL";
 
     /// The version to pretend to, if the environment has one.
@@ -96,10 +96,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The variable by which the environment chooses.
+    /// The environment variable that chooses.
     const VARIABLE: &str = "TAMAM_BACKEND";
 
-    /// A choice of the program's stands; where it has none, the environment's is taken.
+    /// If the program has chosen, that counts. Otherwise the environment chooses.
     pub(crate) fn or_from_env(self) -> io::Result<Backend> {
         match std::env::var_os(Backend::VARIABLE) {
             Some(value) if self == Backend::Auto && !value.is_empty() => {
@@ -282,7 +282,7 @@ impl From<SetupError> for io::Error {
 }
 
 impl SetupError {
-    /// Joins a failed step with what is known of the machine.
+    /// Makes an error of a failed step and the state of the machine.
     pub(super) fn at(step: &'static str, error: &io::Error) -> SetupError {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         match errno {
@@ -292,8 +292,8 @@ impl SetupError {
         }
     }
 
-    /// Joins a call about a ring that is there, and that failed, with what is known. A filter may
-    /// let io_uring_setup(2) pass and deny what comes next.
+    /// Makes an error of a failed call about an existing ring. A filter may allow io_uring_setup(2)
+    /// and deny the next call.
     pub(super) fn of_call(call: &'static str, step: &'static str, error: &io::Error) -> SetupError {
         match error.raw_os_error() {
             Some(errno) if is_denial(errno) => SetupError::Denied { call, errno },
@@ -301,7 +301,7 @@ impl SetupError {
         }
     }
 
-    /// Why io_uring_setup(2) failed, given what the machine says of itself.
+    /// Why io_uring_setup(2) failed, by the state of the machine.
     fn of_setup(error: &io::Error, machine: &Machine) -> SetupError {
         let Machine { sysctl, has_sysctls, is_filtered, release } = machine;
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -316,10 +316,10 @@ impl SetupError {
                 SetupError::Disabled { sysctl: 1 }
             }
             (libc::EPERM | libc::EACCES, _) => denied,
-            // A kernel that has the sysctl has io_uring: then a filter pretends that it does not.
+            // A kernel with this sysctl has io_uring, so a filter has denied the call.
             (libc::ENOSYS, Some(_)) => denied,
             (libc::ENOSYS, None) if *is_filtered && is_at_least(release, 5, 1) => denied,
-            // The sysctl would be there.
+            // Otherwise the sysctl would exist.
             (libc::ENOSYS, None) if *has_sysctls && is_at_least(release, 6, 6) => {
                 SetupError::NotBuilt { release: release.clone() }
             }
@@ -336,12 +336,12 @@ pub(crate) fn is_denial(errno: i32) -> bool {
     matches!(errno, libc::EPERM | libc::EACCES | libc::ENOSYS)
 }
 
-/// What tells one cause of a refusal from another.
+/// The facts that tell the causes of a refusal apart.
 #[derive(Clone, Debug)]
 struct Machine {
     /// `kernel.io_uring_disabled`, absent below 6.6.
     sysctl: Option<u32>,
-    /// Whether an absent sysctl would show.
+    /// Whether it would be visible that the sysctl is absent.
     has_sysctls: bool,
     /// Whether a seccomp filter is on, or may be.
     is_filtered: bool,
@@ -368,7 +368,7 @@ pub(crate) fn io_uring_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
-/// What makes 6.1 the oldest kernel.
+/// The feature that makes 6.1 the oldest kernel.
 const DEFERRED: &str = "IORING_SETUP_DEFER_TASKRUN";
 
 /// The smallest completion queue that set-up falls back to when locked memory is short.

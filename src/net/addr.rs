@@ -37,7 +37,7 @@ pub(crate) mod sealed {
 
     /// What is named.
     pub enum Destination {
-        /// In the order in which they are to be tried; at least one.
+        /// At least one, in the order in which they are tried.
         Addrs(Vec<SocketAddr>),
         /// A host that is no IP address, and a port.
         Name(String, u16),
@@ -46,7 +46,7 @@ pub(crate) mod sealed {
     pub trait AddrSource {
         fn destination(&self) -> io::Result<Destination>;
 
-        /// The addresses, for those who cannot wait for a lookup.
+        /// The addresses, for callers that cannot wait for a lookup.
         fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
             match self.destination()? {
                 Destination::Addrs(addrs) => Ok(addrs),
@@ -72,7 +72,7 @@ impl AddrSource for SocketAddr {
     }
 }
 
-/// Everything that std turns into one address.
+/// The types that std converts into one address.
 macro_rules! one_address {
     ($($type:ty),*) => {$(
         impl AddrSource for $type {
@@ -153,7 +153,7 @@ impl AddrSource for (&str, u16) {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return SocketAddr::new(ip, port).destination();
         }
-        // As hosts stand in URLs.
+        // Hosts in URLs have brackets.
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
             return (ip, port).destination();

@@ -57,11 +57,11 @@ pub trait Resolver {
     /// Whatever is the cause, `NotFound` for a name that does not exist. Callers add the name to
     /// its text. An empty list counts as `NotFound`.
     /// # Cancel safety
-    /// The future is dropped when nobody wants its answer any more.
+    /// The future is dropped when its caller no longer waits for the answer.
     fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a>;
 }
 
-/// A resolver as builders and runtimes keep it.
+/// A resolver in the form that builders and runtimes keep.
 #[derive(Clone)]
 pub(crate) struct SharedResolver(pub(crate) Arc<dyn Resolver + Send + Sync>);
 

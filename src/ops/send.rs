@@ -45,8 +45,8 @@ pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<SendReques
 }
 
 /// The rest after an attempt with [`borrowed`] bytes, of which `sent` went out. The op owns the
-/// buffer now. Also gives how many bytes there are in all, at most what one call transfers. Kernel
-/// 5.6, `IORING_OP_SEND`; send(2).
+/// buffer. Also gives how many bytes there are in all, at most what one call transfers. Kernel 5.6,
+/// `IORING_OP_SEND`; send(2).
 pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<SendRequest>, usize) {
     let len = outgoing.len().min(TRANSFER_LEN_MAX);
     let Ok((mut op, _)) = one(fd, outgoing, sent as usize) else {

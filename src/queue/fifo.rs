@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 pub(crate) struct Fifo<T> {
     first: Option<T>,
-    /// What comes behind the first: one word for all those who have nothing there.
+    /// All elements behind the first. Absent, it takes one word.
     #[expect(clippy::box_collection, reason = "absent from most of ten thousand connections")]
     rest: Option<Box<VecDeque<T>>>,
 }
@@ -72,7 +72,7 @@ impl<T> Fifo<T> {
         }
     }
 
-    /// Takes out the element at `index`, which exists.
+    /// Removes the element at `index`, which exists.
     pub(crate) fn remove(&mut self, index: usize) -> T {
         let removed = match index.checked_sub(1) {
             None => self.pop(),

@@ -179,7 +179,8 @@ impl fmt::Debug for LazyConfigAcceptor {
     }
 }
 
-/// Receives until the client's first message is there: it, and all that came.
+/// Receives until the client's first message is complete. Gives all bytes that came, and the
+/// message.
 async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
     let mut acceptor = Acceptor::default();
     let mut received = Vec::new();
@@ -189,7 +190,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
         };
         received.extend_from_slice(&chunk);
         let mut rest = &chunk[..];
-        // The message is bounded, by rustls. It may refuse more bytes than it needs.
+        // Rustls bounds the message. It may refuse more bytes than it needs.
         while !rest.is_empty() && acceptor.read_tls(&mut rest)? > 0 {
             match acceptor.accept() {
                 Ok(Some(accepted)) => return Ok((received, accepted)),
@@ -209,7 +210,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
 /// A handshake of which the client's first message is known. From [`LazyConfigAcceptor`].
 pub struct StartHandshake {
     tcp: TcpStream,
-    /// Everything that came.
+    /// All bytes that came.
     received: Vec<u8>,
     accepted: Accepted,
     deadline: Option<Instant>,

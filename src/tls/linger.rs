@@ -23,12 +23,12 @@ use crate::time::timeout;
 
 /// How long a dropped stream waits for its peer.
 const TIME: Duration = Duration::from_secs(1);
-/// How many bytes of its peer's it throws away.
+/// How many bytes from its peer it discards.
 const LEN: usize = 64 * 1024;
 
 /// A handle of the session is dropped.
 pub(super) fn release(session: &Rc<Session>) {
-    // The pump has a weak count, and futures borrow a handle.
+    // The pump has only a weak reference, and futures borrow a handle.
     let is_last = Rc::strong_count(session) == 1;
     if !is_last || !session.has_closed() || session.has_ended() {
         return;
@@ -52,7 +52,7 @@ async fn linger(session: Rc<Session>) {
     .await;
 }
 
-/// Receives until the peer has finished, and throws away what comes: at most `max` bytes.
+/// Receives until the peer has finished, and discards the bytes: at most `max`.
 pub(super) async fn drain(session: &Rc<Session>, max: usize) -> io::Result<()> {
     let mut len = 0;
     while let Some(chunk) = RecvChunk::new(session).await? {

@@ -21,7 +21,7 @@ use crate::stream::{Read, RecvChunk};
 /// Dropping it stops receiving: what was received is freed, and TCP pushes the peer back. Sending
 /// goes on until the other half is dropped too.
 pub struct TlsReadHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     session: Option<Rc<Session>>,
 }
 
@@ -30,7 +30,7 @@ pub struct TlsReadHalf {
 /// Dropping it says the end, in the background: the peer gets a `close_notify` after everything
 /// that was sent, then TCP's end. [`forget`](Self::forget) leaves the direction open.
 pub struct TlsWriteHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     session: Option<Rc<Session>>,
 }
 
@@ -135,7 +135,7 @@ impl Drop for TlsWriteHalf {
     }
 }
 
-/// What both halves have.
+/// The methods of both halves.
 macro_rules! names {
     ($($half:ident),*) => {$(
         impl $half {

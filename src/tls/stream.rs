@@ -83,7 +83,7 @@ impl TlsStream {
         TlsStream { session }
     }
 
-    /// Where the poll traits enter.
+    /// The session, for the poll traits.
     #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
     pub(crate) fn session(&self) -> &Rc<Session> {
         &self.session

@@ -66,8 +66,8 @@ pub(super) enum Progress {
     Done,
 }
 
-/// Handles one answer of rustls. Clients and servers share it, so it is generic over `Data`.
-/// Returns how many bytes of ciphertext are done with.
+/// Handles one answer of rustls. It is generic over `Data`, so that clients and servers share it.
+/// Gives how many bytes of ciphertext are processed, and the result.
 pub(super) fn handle_status<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     task: &mut Task<'_>,

@@ -127,8 +127,8 @@ impl TcpListener {
 }
 
 impl Drop for TcpListener {
-    /// Stops listening now: the address is free for the next `bind` at once. Connections that
-    /// nobody took are reset, as the kernel resets those in its backlog.
+    /// Stops listening now: the address is free for the next `bind` at once. Connections that no
+    /// call took are reset, as the kernel resets those in its backlog.
     fn drop(&mut self) {
         if let Some(inner) = self.inner.take() {
             inner.close();

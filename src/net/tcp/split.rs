@@ -19,7 +19,7 @@ use crate::sys::{self, IntOption};
 /// Dropping it stops receiving: what was parked is freed, and TCP pushes the peer back. Sending
 /// goes on until the other half is dropped too.
 pub struct OwnedReadHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     connection: Option<Rc<Connection>>,
 }
 
@@ -28,7 +28,7 @@ pub struct OwnedReadHalf {
 /// Dropping it shuts down sending: the peer sees the end after everything that was sent.
 /// [`forget`](Self::forget) leaves the direction open.
 pub struct OwnedWriteHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     connection: Option<Rc<Connection>>,
 }
 
@@ -70,7 +70,7 @@ impl OwnedReadHalf {
         }
         let connection = self.connection.take().expect("just compared");
         other.connection = None;
-        // Two handles become one; neither direction ends.
+        // Two handles become one, and no direction ends.
         connection.drop_handle();
         Ok(TcpStream::from_connection(connection))
     }
@@ -135,7 +135,7 @@ impl Drop for OwnedWriteHalf {
     }
 }
 
-/// What both halves have.
+/// The methods of both halves.
 macro_rules! names {
     ($($half:ident),*) => {$(
         impl $half {

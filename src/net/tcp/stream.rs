@@ -116,14 +116,16 @@ impl TcpStream {
         let home = context::try_current()?.driver.clone();
         let addrs = match addr.destination()? {
             Destination::Addrs(addrs) => addrs,
-            // Boxed: a lookup costs more, and the future of a connect to an address stays small.
+            // It is boxed, so that the future of a connect to an address stays small. A lookup
+            // costs more than the box.
             Destination::Name(host, port) => {
                 return Box::pin(connect_by_name(host, port, DELAY)).await;
             }
         };
         let mut last = None;
         for addr in addrs {
-            // No socket of this family is a failure of this address: the next may be of another.
+            // If there is no socket of this family, this address fails, and the next one may have
+            // another family.
             let connected = match sys::tcp_socket(addr.is_ipv6()) {
                 Ok(socket) => Connect::new(socket, home.clone(), addr).await,
                 Err(error) => Err(error),
@@ -451,7 +453,8 @@ impl TcpStream {
 }
 
 async fn connect_by_name(host: String, port: u16, delay: Duration) -> io::Result<TcpStream> {
-    // Not the handle itself: a future that kept it would keep the runtime that keeps the future.
+    // The future must not keep the handle: the runtime would keep the future, and the future the
+    // runtime.
     let (home, resolver) = {
         let handle = context::try_current()?;
         (handle.driver.clone(), handle.resolver.clone())
@@ -492,8 +495,8 @@ impl Drop for TcpStream {
     }
 }
 
-/// For options and names. Reading or writing by hand takes bytes that the runtime may have
-/// received already, or puts bytes between those of a send.
+/// For options and names. Reading or writing by hand takes bytes that the runtime may have received
+/// already, or puts bytes between those of a send.
 impl AsFd for TcpStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()
