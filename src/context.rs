@@ -1,8 +1,10 @@
-//! Which runtime turns on this thread: what `spawn`, `sleep` and the constructors reach for.
+//! The runtime of this thread: `spawn`, `sleep` and the constructors find it here.
 //!
-//! Objects keep their own way home (`Rc<Driver>`); they ask here only whether they are at home.
-//! The thread-local has no destructor, so it can be used in those of others. It holds a count of
-//! the handle, so a guard that is forgotten leaks a handle and nothing worse.
+//! An object keeps its own driver (`Rc<Driver>`). It asks here only whether its runtime is the one
+//! that turns on this thread. The turn itself is not here.
+//!
+//! The thread-local has no destructor, so destructors of other thread-locals can use it. It counts
+//! each handle, so a forgotten guard leaks a handle and nothing else. Read next: `runtime.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,21 +24,22 @@ pub(crate) struct Handle {
     pub(crate) executor: TaskExecutor,
     pub(crate) timers: Rc<Timers>,
     pub(crate) driver: Rc<Driver>,
-    /// Who is asked for host names; the system unless set.
+    /// What looks up host names; `None` is the system.
     pub(crate) resolver: Option<SharedResolver>,
     pub(crate) turns: Cell<u64>,
-    /// What a turn leaves to be done at its end: reused, empty between turns.
+    /// Work for the end of a turn. It is reused, and is empty between turns.
     pub(crate) deferred: RefCell<Deferred>,
 }
 
-/// The runtimes entered on this thread, the current one last. A guard removes its own entry, in
-/// whatever order guards are dropped; one that is forgotten leaks a handle and nothing worse.
+/// The runtimes that are entered on this thread; the last is the current one. A guard removes its
+/// own entry, so guards may be dropped in any order. A forgotten guard leaks a handle and nothing
+/// else.
 type Stack = ManuallyDrop<Vec<(u64, Rc<Handle>)>>;
 
 thread_local! {
     static STACK: Cell<Stack> = const { Cell::new(ManuallyDrop::new(Vec::new())) };
     static ENTERED: Cell<u64> = const { Cell::new(0) };
-    /// The driver of the runtime that turns: to compare with, never to follow.
+    /// The driver of the runtime that turns. It is only compared, and never dereferenced.
     static TURNING: Cell<*const Driver> = const { Cell::new(ptr::null()) };
 }
 
@@ -58,7 +61,7 @@ pub(crate) struct Entered {
     serial: u64,
 }
 
-/// Enters a runtime: `spawn` and the rest find it.
+/// Makes this the current runtime, which `spawn` and others find.
 pub(crate) fn enter_runtime(handle: &Rc<Handle>) -> Entered {
     let serial = ENTERED.get() + 1;
     ENTERED.set(serial);
@@ -84,12 +87,12 @@ pub(crate) struct Turning {
     previous: *const Driver,
 }
 
-/// Starts to turn; `None` if this thread does already.
+/// Starts to turn. `None`: this thread turns a runtime already.
 pub(crate) fn turn(driver: &Rc<Driver>) -> Option<Turning> {
     TURNING.get().is_null().then(|| turn_nested(driver))
 }
 
-/// For a teardown, which may run inside another runtime's task.
+/// As `turn`, for a teardown, which may run inside another runtime's task.
 pub(crate) fn turn_nested(driver: &Rc<Driver>) -> Turning {
     Turning { previous: TURNING.replace(Rc::as_ptr(driver)) }
 }
@@ -132,7 +135,7 @@ pub(crate) fn try_current() -> io::Result<Rc<Handle>> {
     current().ok_or_else(|| io::Error::other(missing()))
 }
 
-/// What to say when there is none.
+/// The text of the error when there is none.
 pub(crate) fn missing() -> &'static str {
     "no tamam runtime on this thread: call it inside tamam::run, Runtime::block_on or under \
      Runtime::enter"
@@ -143,8 +146,8 @@ pub(crate) fn timers() -> Option<Rc<Timers>> {
     current().map(|handle| handle.timers.clone())
 }
 
-/// Takes one unit of the task's budget, for a future that is ready at once. `Pending`: none is
-/// left, and the task has been woken to come again (SEMANTICS G9).
+/// Consumes one unit of the task's budget, for a future that is ready at once. `Pending`: no unit
+/// is left, and the task was woken to be polled again (SEMANTICS G9).
 #[inline]
 pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
     executor::consume_budget(cx)
@@ -159,7 +162,7 @@ pub(crate) fn poll_home(driver: &Rc<Driver>, cx: &mut Context<'_>) -> Poll<io::R
     }
 }
 
-/// Whether an object of `driver` may wait or submit: its runtime must be the one that turns
+/// Checks that an object of `driver` may wait and submit: its runtime must be the one that turns
 /// here (SEMANTICS G8).
 #[inline]
 pub(crate) fn check_home(driver: &Rc<Driver>) -> io::Result<()> {

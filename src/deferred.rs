@@ -1,9 +1,9 @@
-//! What a change of state leaves to be done when its borrow has ended: wakers to wake, values to
-//! drop.
+//! Work that a change of state leaves over until its borrow ends: wakers to wake, values to drop.
 //!
-//! Waking a waker, dropping one, and dropping a caller's buffer all run foreign code, which may
-//! call back into the object that is being changed. So code that holds a borrow puts them here, and
-//! [`Deferred::run`] does the work when no borrow is held (invariant 3).
+//! Waking a waker runs foreign code. So does dropping a waker or a caller's buffer. Foreign code
+//! may call the object that is being changed. So code that holds a borrow puts wakers and values
+//! here, and [`Deferred::run`] does the work when no borrow is held (invariant 3). Read next:
+//! `driver/mod.rs`.
 
 use std::any::Any;
 use std::rc::Rc;
@@ -12,7 +12,8 @@ use std::task::Waker;
 use crate::buf::{Fill, Outgoing};
 use crate::panics::{contain, wake_all};
 
-/// The room that is kept between two runs: 16 KiB of wakers. A burst's memory is given back.
+/// The capacity that is kept between two runs: 16 KiB of wakers. The memory of a burst is given
+/// back.
 const KEPT: usize = 1024;
 
 #[derive(Default)]
@@ -21,7 +22,7 @@ pub(crate) struct Deferred {
     values: Vec<Discarded>,
 }
 
-/// A value of foreign code that is to be dropped.
+/// A value whose drop runs foreign code.
 pub(crate) enum Discarded {
     Waker(#[expect(dead_code, reason = "it is only dropped")] Waker),
     Fill(#[expect(dead_code, reason = "it is only dropped")] Rc<Fill<dyn Any>>),
@@ -58,12 +59,12 @@ impl Deferred {
         self.values.push(value.into());
     }
 
-    /// Where due timers put their wakers.
+    /// The list that due timers put their wakers into.
     pub(crate) fn wakers(&mut self) -> &mut Vec<Waker> {
         &mut self.wakers
     }
 
-    /// Whether there is nothing in it, and never was: it holds no memory.
+    /// Whether nothing was ever put in, so that it holds no memory.
     #[inline]
     pub(crate) fn is_untouched(&self) -> bool {
         self.wakers.capacity() == 0 && self.values.capacity() == 0
@@ -74,7 +75,7 @@ impl Deferred {
         self.wakers.is_empty() && self.values.is_empty()
     }
 
-    /// Takes over what `other` has, behind what is here.
+    /// Moves what `other` has behind what is here.
     #[inline]
     pub(crate) fn append(&mut self, other: &mut Deferred) {
         if !other.is_empty() {
@@ -83,7 +84,7 @@ impl Deferred {
         }
     }
 
-    /// Drops the values now, and leaves the wakers.
+    /// Drops the values now, and keeps the wakers.
     pub(crate) fn drop_values(&mut self) {
         for value in self.values.drain(..) {
             contain(|| drop(value));
@@ -91,8 +92,8 @@ impl Deferred {
         self.values.shrink_to(KEPT);
     }
 
-    /// Does all of it, in order. No borrow may be held. A panic of one waker or value does not keep
-    /// the others from their turn.
+    /// Wakes and drops everything, in order. The caller holds no borrow. A panic in one waker or
+    /// value does not stop the others.
     #[inline]
     pub(crate) fn run(&mut self) {
         wake_all(self.wakers.drain(..));

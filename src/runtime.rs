@@ -1,6 +1,8 @@
-//! The runtime: executor, timers and driver, and the only loop there is.
+//! The runtime: it joins the executor, the timers and the driver, and has the only loop of this
+//! crate.
 //!
-//! Read [`Runtime::turn`] first; everything this thread ever does happens there.
+//! Read [`Runtime::turn`] first. Everything that this thread does happens there. Read next:
+//! `driver/mod.rs`.
 
 use std::cell::Cell;
 use std::fmt;
@@ -23,7 +25,8 @@ use crate::panics::contain;
 use crate::sys;
 use crate::time::Timers;
 
-/// A single-thread runtime: tasks, timers, and the engine (io_uring or epoll) that completes its I/O.
+/// A single-thread runtime: tasks, timers, and the engine (io_uring or epoll) that completes its
+/// I/O.
 ///
 /// Dropping it drops the future of every task, in the order of their spawns, then cancels what is
 /// in flight and waits for the kernel to let go of it.
@@ -38,7 +41,7 @@ use crate::time::Timers;
 pub struct Runtime {
     handle: Rc<Handle>,
     budget: u32,
-    /// CLOCK_MONOTONIC at the timers' time zero, or a little later: never early.
+    /// CLOCK_MONOTONIC at the timers' time zero. It may be a little late, and is never early.
     clock_base_ns: u64,
 }
 
@@ -91,10 +94,10 @@ impl Builder {
     }
 
     /// Uses nothing that came after this kernel, to try what an older one does: below 6.1 no ring,
-    /// below 5.11 no exact waits on epoll either. A kernel below 7.0 is taken for one whose multishot
-    /// receive misses resets (some do), so that receives are one-shot. A version above the kernel's
-    /// own hides nothing. Without this the environment variable `TAMAM_PRETEND_KERNEL`, such as `6.12`,
-    /// says so.
+    /// below 5.11 no exact waits on epoll either. A kernel below 7.0 is taken for one whose
+    /// multishot receive misses resets (some do), so that receives are one-shot. A version above
+    /// the kernel's own hides nothing. Without this the environment variable
+    /// `TAMAM_PRETEND_KERNEL`, such as `6.12`, says so.
     pub fn pretend_kernel(mut self, major: u32, minor: u32) -> Builder {
         self.pretended = Some(Kernel(major, minor));
         self
@@ -107,8 +110,8 @@ impl Builder {
         self
     }
 
-    /// Completion queue entries: 4096 unless set; fewer than `entries` are raised to that. Have twice as
-    /// many as busy connections; what overflows waits in the kernel, at a cost.
+    /// Completion queue entries: 4096 unless set; fewer than `entries` are raised to that. Have
+    /// twice as many as busy connections; what overflows waits in the kernel, at a cost.
     pub fn completion_entries(mut self, entries: u32) -> Builder {
         self.completion_entries = entries;
         self
@@ -276,7 +279,7 @@ impl Runtime {
             let future = pin!(future);
             self.turn_until_ready(future)
         };
-        // What the last polls submitted, cancelled or closed, and what the future held to its end,
+        // The last polls, and the drop of the future, may have submitted, cancelled or closed. That
         // must not wait for another `block_on`.
         self.park(Wait::No);
         output
@@ -296,7 +299,7 @@ impl Runtime {
         output.expect("the loop ends when the future is ready")
     }
 
-    /// One turn. Everything this thread ever does happens here, in this order.
+    /// One turn. Everything that this thread does happens here, in this order.
     fn turn(
         &self,
         main: &MainTask,
@@ -313,7 +316,7 @@ impl Runtime {
         ControlFlow::Continue(())
     }
 
-    /// Wakes what is due, and what the driver brings.
+    /// Runs timers that are due, parks the driver, and wakes what both have brought.
     fn park(&self, wait: Wait) {
         let Handle { driver, timers, deferred: reused, .. } = &*self.handle;
         let deferred = &mut *reused.borrow_mut(); // a turn is not turned inside itself
@@ -440,7 +443,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         let Handle { executor, timers, driver, .. } = &*self.handle;
-        // Possibly inside another runtime's task: its context comes back when this is done.
+        // This may run inside another runtime's task. The guards restore its context.
         let _turning = context::turn_nested(driver);
         let _entered = context::enter_runtime(&self.handle);
         driver.begin_close();

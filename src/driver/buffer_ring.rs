@@ -1,11 +1,13 @@
-//! Provided buffers: memory that is picked from when data arrives, lent out as [`Chunk`]s.
+//! Provided buffers: the memory that receives write to, lent to users as [`Chunk`]s.
 //!
-//! Who picks is the kernel, from a ring of buffers that it is told about, or the epoll engine, from
-//! a stack: the buffer that came back last is the warmest. One pool serves all streams of a runtime, so an idle connection holds no buffer. A chunk gives
-//! its buffer back when it is dropped, wherever that is: the pool lives as long as its last chunk,
-//! and after the runtime's end giving back is a write to memory that nobody reads.
+//! With the ring, the kernel picks a free buffer when data arrives. With epoll, the engine picks
+//! one before it calls recv(2); it takes the buffer that came back last, because that one is likely
+//! to be in the cache. All streams of a runtime share one pool, so an idle connection holds no
+//! buffer.
 //!
-//! Read next: `net/connection/recv.rs`, which decides what is received how.
+//! A chunk gives its buffer back when it is dropped. Each chunk keeps the pool alive, so this is
+//! safe after the end of the runtime too. Which receive uses a pooled buffer is not decided here.
+//! Read next: `stream/receive.rs`.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell, UnsafeCell};
@@ -34,7 +36,8 @@ pub(crate) struct BufferPool {
 
 /// Who picks from the free buffers.
 enum Picker {
-    /// The kernel. Entries, page aligned; the tail lies in the first one's reserved field.
+    /// The kernel picks. `ring` has the entries, page aligned; the tail is in the reserved field of
+    /// the first.
     Kernel { ring: Mapping, tail: Cell<u16> },
     /// The epoll engine.
     Engine { free: RefCell<Vec<u16>> },
@@ -72,7 +75,7 @@ impl BufferPool {
         Ok(Rc::new(pool))
     }
 
-    /// Where the ring is by which the kernel is told what is free.
+    /// The address of the ring that tells the kernel which buffers are free.
     pub(super) fn ring_addr(&self) -> u64 {
         match &self.picker {
             Picker::Kernel { ring, .. } => ring.start() as u64,
@@ -80,14 +83,14 @@ impl BufferPool {
         }
     }
 
-    /// The buffer to pick next, and where it is.
+    /// The buffer that is picked next, and its address.
     pub(crate) fn first_free(&self) -> Option<(u16, *mut u8)> {
         let Picker::Engine { free } = &self.picker else { return None };
         let bid = *free.borrow().last()?;
         Some((bid, self.buffer(bid)))
     }
 
-    /// Something was received into the first free buffer, `bid`: it is to be lent.
+    /// Bytes were received into the first free buffer, `bid`. The caller lends it next.
     pub(crate) fn pick(&self, bid: u16) {
         if let Picker::Engine { free } = &self.picker {
             let picked = free.borrow_mut().pop();
@@ -104,7 +107,7 @@ impl BufferPool {
         usize::from(self.count) - self.free.get()
     }
 
-    /// Whether there is a buffer to put data in.
+    /// Whether a buffer is free.
     pub(crate) fn has_free(&self) -> bool {
         self.free.get() > 0
     }
@@ -116,13 +119,14 @@ impl BufferPool {
 
     fn buffer(&self, bid: u16) -> *mut u8 {
         assert!(bid < self.count, "the kernel picks from the buffers it was given");
-        // SAFETY: `bid < count`, and the memory is `count * buffer_len` bytes long.
+        // SAFETY: `bid < count` was just checked, and the mapping is `count * buffer_len` bytes
+        // long.
         unsafe { self.memory.start().add(usize::from(bid) * self.buffer_len) }
     }
 
-    /// Takes over a buffer that was filled with `len` bytes. Below a quarter of free
-    /// buffers the bytes are copied out and the buffer goes back at once, so that chunks which
-    /// somebody keeps never pin more than three quarters of the pool.
+    /// Lends a buffer with `len` received bytes. If less than a quarter of the buffers is free, the
+    /// bytes are copied out and the buffer is free again at once. So chunks that are kept for long
+    /// pin at most three quarters of the pool.
     #[inline]
     pub(crate) fn lend(self: &Rc<Self>, bid: u16, len: usize) -> Chunk {
         assert!(len <= self.buffer_len, "the kernel writes no more than a buffer holds");
@@ -156,16 +160,17 @@ impl BufferPool {
     fn tell_kernel(&self, ring: &Mapping, next: &Cell<u16>, bid: u16) {
         let tail = next.get();
         let entries = ring.start().cast::<BufRingEntry>();
-        // SAFETY: the index is below `count`, the number of entries mapped; the kernel reads an
-        // entry only after the tail has passed it. Nobody holds a reference into the ring.
+        // SAFETY: the index is below `count`, the number of entries in the mapping. The kernel
+        // reads an entry only after the tail has passed it, and no other reference into the ring
+        // exists.
         let entry = unsafe { &mut *entries.add(usize::from(tail & (self.count - 1))) };
         entry.set_addr(self.buffer(bid) as u64);
         entry.set_len(self.buffer_len as u32);
         entry.set_bid(bid);
         let tail = tail.wrapping_add(1);
         next.set(tail);
-        // SAFETY: the ring's first entry is mapped and was zeroed; its reserved field, which holds
-        // the tail, is aligned for u16 and not written by `set_*` above.
+        // SAFETY: the first entry is in the mapping, which was zeroed. Its reserved field holds the
+        // tail and is aligned for u16, and the `set_*` calls above do not write to it.
         let shared = unsafe { &*BufRingEntry::tail(entries).cast::<AtomicU16>() };
         shared.store(tail, Ordering::Release);
     }
@@ -195,12 +200,12 @@ pub struct Chunk {
     len: u32,
 }
 
-/// What a chunk on the heap costs beside its bytes: the shared box, the vector, and the two blocks'
-/// own headers. A peer that sends single bytes must not get memory for nothing.
+/// What a chunk on the heap costs besides its bytes: the shared box, the vector, and the headers of
+/// the two blocks. It is counted, so that a peer that sends single bytes stays within its credit.
 const HEAP_COST: usize = 128;
 
 enum Storage {
-    /// The number in 32 bits: halves of words are slow to move.
+    /// The number has 32 bits, because halves of words are slow to move.
     Pooled {
         pool: Rc<BufferPool>,
         bid: u32,
@@ -276,7 +281,7 @@ impl Chunk {
         self.len = self.len.min(u32::try_from(len).unwrap_or(u32::MAX));
     }
 
-    /// Gives up the first `len` bytes.
+    /// Drops the first `len` bytes.
     ///
     /// # Panics
     /// If there are fewer.
@@ -308,7 +313,7 @@ impl Chunk {
         matches!(self.storage, Storage::Pooled { .. })
     }
 
-    /// How much memory the chunk keeps from being used otherwise, in bytes.
+    /// How many bytes of memory the chunk pins.
     pub(crate) fn footprint(&self) -> usize {
         match &self.storage {
             Storage::Pooled { pool, .. } => pool.buffer_len,
@@ -319,11 +324,12 @@ impl Chunk {
     fn first(&self) -> *mut u8 {
         let memory = match &self.storage {
             Storage::Pooled { pool, bid } => pool.buffer(*bid as u16),
-            // SAFETY: no reference to the Vec outlives the statement that makes it; nobody
-            // resizes it while chunks share it.
+            // SAFETY: the reference to the Vec ends with this statement, and the Vec is not resized
+            // while chunks share it.
             Storage::Heap(memory) => unsafe { (*memory.get()).as_mut_ptr() },
         };
-        // SAFETY: `start + len` is within the memory (`lend`, `from`, and splits only divide it).
+        // SAFETY: `start + len` is within the memory: `lend` and `from` see to that, and a split
+        // only divides it.
         unsafe { memory.add(self.start as usize) }
     }
 }
@@ -333,8 +339,8 @@ impl Deref for Chunk {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: these bytes are initialised, by the kernel or the Vec, and this chunk's alone:
-        // parts of one buffer never overlap, and the kernel writes to free buffers only.
+        // SAFETY: the kernel or the Vec has initialised these bytes. Only this chunk refers to
+        // them: parts of one buffer do not overlap, and the kernel writes to free buffers only.
         unsafe { std::slice::from_raw_parts(self.first(), self.len as usize) }
     }
 }
@@ -342,7 +348,7 @@ impl Deref for Chunk {
 impl DerefMut for Chunk {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
-        // SAFETY: as for `deref`.
+        // SAFETY: as for `deref`. `&mut self` makes this the only reference to the bytes.
         unsafe { std::slice::from_raw_parts_mut(self.first(), self.len as usize) }
     }
 }

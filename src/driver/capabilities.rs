@@ -1,8 +1,7 @@
-//! What is told of a runtime's engine: which kernel features it uses, which it replaces by means of
-//! its own, and which it does without.
+//! A description of a runtime's engine: each kernel feature is native, emulated or absent.
 //!
-//! Nothing is decided here; `probe.rs` and the engines have done that. Rows and words are those of
-//! the ladder in `src/docs/kernels.md`.
+//! This file decides nothing. `probe.rs` and the engines have decided before. The rows and their
+//! words are those of the ladder in `src/docs/kernels.md`. Read next: `probe.rs`.
 
 use std::fmt;
 
@@ -232,11 +231,11 @@ struct Row {
 }
 
 enum OnRing {
-    /// Below the floor, or asked for by a flag without which there is no ring.
+    /// Older than the oldest kernel for the ring, or required by a flag that every ring has.
     Always,
-    /// And why not, if not.
+    /// The reason, if it is not used.
     IfFound(fn(RingFeatures) -> bool, &'static str),
-    /// And how else, if not.
+    /// What replaces it, if it is not used.
     OrEmulated(fn(RingFeatures) -> bool, &'static str),
 }
 

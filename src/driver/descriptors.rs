@@ -1,4 +1,8 @@
-//! Descriptors of a runtime: sockets on their way to a future, and what to do when there are no more.
+//! The descriptors of a runtime: sockets that no future has claimed yet, and shortages of
+//! descriptors.
+//!
+//! The readiness of a descriptor is not here, but in `epoll.rs`. Read next: `stream/accept.rs`,
+//! which waits in a shortage.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,15 +16,16 @@ use crate::queue::{WaiterId, Waiters};
 
 #[derive(Default)]
 pub(super) struct Descriptors {
-    /// Sockets on their way to a future that may have been forgotten: they end with the runtime.
+    /// Sockets that no future has claimed yet. Their futures may have been forgotten, so the
+    /// sockets end with the runtime.
     sockets: RefCell<Slab<OwnedFd>>,
     /// How many descriptors were closed.
     closed: Cell<u64>,
-    /// How often a call found none left.
+    /// How many calls failed for lack of a descriptor.
     shortages: Cell<u64>,
-    /// Futures that found none left, and wait until one is closed.
+    /// Futures whose call failed for lack of a descriptor. They wait until one is closed.
     waiting: RefCell<Waiters>,
-    /// Futures that keep a descriptor which can be spared: they close it when there are none left.
+    /// Futures that can close a descriptor early. They do so in a shortage.
     sparing: RefCell<Waiters>,
 }
 
@@ -32,12 +37,12 @@ impl Descriptors {
 }
 
 impl Driver {
-    /// Keeps a socket until [`claim`](Self::claim), or the end of the runtime.
+    /// Keeps a socket until [`claim`](Self::claim), or until the end of the runtime.
     pub(crate) fn keep_socket(&self, fd: OwnedFd) -> usize {
         self.descriptors.sockets.borrow_mut().insert(fd)
     }
 
-    /// Looks at a socket that is kept; `None` if the runtime has ended.
+    /// Gives `look` a kept socket. `None`: the runtime has ended.
     pub(crate) fn with_socket<T>(
         &self,
         key: usize,
@@ -46,26 +51,26 @@ impl Driver {
         self.descriptors.sockets.borrow().get(key).map(|fd| look(fd.as_fd()))
     }
 
-    /// Gives a kept socket out; `None` if the runtime has ended.
+    /// Gives a kept socket away. `None`: the runtime has ended.
     pub(crate) fn claim(&self, key: usize) -> Option<OwnedFd> {
         self.descriptors.sockets.borrow_mut().try_remove(key)
     }
 
-    /// Closes a descriptor that ops may have been about.
+    /// Closes a descriptor that may have had ops.
     pub(crate) fn close_descriptor(&self, fd: OwnedFd) {
         self.release(fd.as_fd());
         drop(fd);
         self.descriptor_closed();
     }
 
-    /// A descriptor that ops may have been about leaves this runtime.
+    /// This runtime gives up a descriptor that may have had ops.
     pub(crate) fn release(&self, fd: BorrowedFd<'_>) {
         if !self.is_forked_copy() {
             self.submissions.forget(fd);
         }
     }
 
-    /// Changes a list of waiting futures; then does what that left to be done.
+    /// Changes a list of waiting futures, and then wakes and drops what that left over.
     fn change_waiters(
         &self,
         waiters: &RefCell<Waiters>,
@@ -76,13 +81,13 @@ impl Driver {
         deferred.run();
     }
 
-    /// A descriptor was closed: futures that found none left try again.
+    /// A descriptor was closed. Futures that waited for that try again.
     pub(crate) fn descriptor_closed(&self) {
         count(&self.descriptors.closed, 1);
         self.change_waiters(&self.descriptors.waiting, Waiters::wake);
     }
 
-    /// How many descriptors this runtime has closed: a future that found none left compares.
+    /// How many descriptors this runtime has closed. A future that waits for one compares.
     pub(crate) fn closed_descriptors(&self) -> u64 {
         self.descriptors.closed.get()
     }
@@ -105,7 +110,8 @@ impl Driver {
         }
     }
 
-    /// A call found no descriptor left: those that can be spared are closed.
+    /// A call has failed with `errno`. If it found no descriptor, futures that can close one are
+    /// woken.
     pub(crate) fn note_shortage(&self, errno: i32) {
         if matches!(errno, libc::EMFILE | libc::ENFILE) {
             count(&self.descriptors.shortages, 1);
@@ -114,10 +120,10 @@ impl Driver {
     }
 }
 
-/// Waits until a call finds no descriptor left.
+/// A wait until a call fails for lack of a descriptor.
 pub(crate) struct UntilShortage<'a> {
     driver: &'a Driver,
-    /// How many calls had found none when the wait began.
+    /// How many calls had failed when the wait began.
     before: u64,
     id: Option<WaiterId>,
 }

@@ -1,21 +1,21 @@
-//! The far side of the seam: an engine that completes requests.
+//! An engine: the part of the driver that completes requests.
 //!
-//! There are two. [`Ring`] hands submissions to the kernel and collects completions. [`Epoll`] makes
-//! the system calls itself when a descriptor is ready, and completes them alike. Which one a runtime
-//! has is decided when it starts. All that an engine has to provide stands here, each once:
+//! There are two. [`Ring`] writes submissions for the kernel and collects completions. [`Epoll`]
+//! makes the system calls itself when a descriptor is ready, and gives the same answers. A runtime
+//! chooses its engine when it starts. This file lists everything that an engine provides:
 //!
 //! | | ring | epoll |
 //! |---|---|---|
-//! | [`attempt`](Engine::attempt) a request | no: the kernel answers later | the system call, if the descriptor may be ready |
-//! | [`start`](Engine::start) it | writes a submission; there may be no room | waits for the descriptor's next edge |
-//! | [`cancel`](Engine::cancel) it | writes a submission | takes it out; the answer is at hand |
-//! | [`withdraw`](Engine::withdraw) it, without an answer | no: the kernel has it | takes it out |
+//! | [`attempt`](Engine::attempt) a request | no: the kernel answers later | makes the system call, if the descriptor may be ready |
+//! | [`start`](Engine::start) it | writes a submission; the queue may be full | waits for the next edge of the descriptor |
+//! | [`cancel`](Engine::cancel) it | writes a submission | removes the request and answers it |
+//! | [`withdraw`](Engine::withdraw) it, without an answer | no: the kernel has it | removes the request |
 //! | [`enter`](Engine::enter) | io_uring_enter(2) | epoll_pwait2(2) |
-//! | [`next_completion`](Engine::next_completion) | from the completion queue | tries what an event is about |
-//! | [`forget`](Engine::forget) a descriptor | nothing to do | takes it out of the set |
+//! | [`next_completion`](Engine::next_completion) | reads the completion queue | makes the system calls that the events allow |
+//! | [`forget`](Engine::forget) a descriptor | does nothing | removes the descriptor from the epoll set |
 //!
-//! An engine knows tokens and descriptors, not objects. Read next: `submissions.rs`, then `ring.rs`
-//! and `epoll.rs`.
+//! An engine knows tokens and descriptors. It does not know objects. Read next: `submissions.rs`,
+//! then `ring.rs` and `epoll.rs`.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -38,15 +38,15 @@ pub(super) enum Engine {
     Epoll(Epoll),
 }
 
-/// What became of something that the ring is to be told.
+/// What became of a submission that was to be pushed.
 pub(super) enum Pushed {
     Yes,
-    /// There is no room: it is to be pushed again, in order.
+    /// The queue is full. The submission must be pushed again later, in order.
     Full(squeue::Entry),
 }
 
 impl Engine {
-    /// A ring, and the pool that its receives pick from.
+    /// A ring, and the pool for its receives.
     pub(super) fn ring(settings: &Settings) -> Result<(Engine, Rc<BufferPool>), SetupError> {
         let mut ring =
             Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
@@ -62,7 +62,7 @@ impl Engine {
         Ok((Engine::Ring(ring), pool))
     }
 
-    /// An epoll set that `eventfd` can end the wait of, and the pool that its receives pick from.
+    /// An epoll engine, and the pool for its receives. A write to `eventfd` ends its waits.
     pub(super) fn epoll(
         settings: &Settings,
         eventfd: BorrowedFd<'_>,
@@ -76,7 +76,8 @@ impl Engine {
 
     // ---- requests ---------------------------------------------------------------------------
 
-    /// Tries a request; the answer, if it need not wait. What it has done of it is noted in `op`.
+    /// Makes an attempt. Gives the answer, if the request need not wait; else `op` records what was
+    /// done.
     #[inline]
     pub(super) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         match self {
@@ -85,7 +86,7 @@ impl Engine {
         }
     }
 
-    /// Takes a request over that has to wait, of which `sent` bytes went out in an attempt.
+    /// Takes over a request that must wait. An attempt has sent `sent` bytes of it.
     #[inline]
     pub(super) fn start<R: Request>(&self, target: &Target, sent: u32, token: Token) -> Pushed {
         match self {
@@ -111,7 +112,7 @@ impl Engine {
         }
     }
 
-    /// Takes a request back without an answer; false if the kernel has it, or it was answered.
+    /// Removes a request without an answer. False: the kernel has it, or it was answered.
     pub(super) fn withdraw(&self, token: Token) -> bool {
         match self {
             Engine::Ring(_) => false,
@@ -119,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// Writes a submission of the driver's own. Nothing is pushed to epoll.
+    /// Writes a submission to the ring. Epoll has none.
     #[inline]
     pub(super) fn push(&self, entry: squeue::Entry) -> Pushed {
         match self {
@@ -129,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// Submits without asking for completions. How many submissions the kernel took.
+    /// Submits and does not reap. Gives how many submissions the kernel took.
     pub(super) fn submit(&self) -> io::Result<u32> {
         match self {
             Engine::Ring(ring) => ring.submit(),
@@ -155,8 +156,8 @@ impl Engine {
         }
     }
 
-    /// Whether answers are at hand without an enter. Cancelled requests have theirs at once under
-    /// epoll; the ring's kernel must be asked.
+    /// Whether there are answers before the next enter. Under epoll, a cancelled request has its
+    /// answer at once. On the ring, only an enter brings it.
     pub(super) fn has_answers(&self) -> bool {
         match self {
             Engine::Ring(_) => false,
@@ -164,8 +165,8 @@ impl Engine {
         }
     }
 
-    /// One system call: submits what there is to submit, and waits for `want` completions, or not
-    /// at all. How many submissions the kernel took; with an error nothing is lost.
+    /// One system call: submits, and waits for `want` completions, or does not wait if `want` is
+    /// zero. Gives how many submissions the kernel took. After an error nothing is lost.
     #[inline]
     pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> io::Result<u32> {
         match self {
@@ -174,7 +175,7 @@ impl Engine {
         }
     }
 
-    /// What has completed, one by one: whose it is, and the answer.
+    /// The next completion: the user_data of its op, and the answer.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         match self {
@@ -185,7 +186,7 @@ impl Engine {
         }
     }
 
-    /// Whether more completions wait in the kernel than it could hand over.
+    /// Whether completions wait in the kernel because the queue was full.
     #[inline]
     pub(super) fn has_overflow(&self) -> bool {
         match self {
@@ -202,7 +203,7 @@ impl Engine {
         }
     }
 
-    /// How many system calls it has made beside its enters.
+    /// How many system calls it has made, enters not counted.
     pub(super) fn calls_beside_enters(&self) -> u64 {
         match self {
             Engine::Ring(_) => 0,
@@ -212,14 +213,14 @@ impl Engine {
 
     // ---- the end ----------------------------------------------------------------------------
 
-    /// Nothing is in flight: the pool's memory can be freed.
+    /// Nothing is in flight. The kernel gives up the memory of the pool.
     pub(super) fn unregister_pool(&self) {
         if let Engine::Ring(ring) = self {
             let _ = ring.unregister_pool(BUFFER_GROUP); // fails only if it never was registered
         }
     }
 
-    /// In a forked child: closes the number, and touches nothing that is the parent's too.
+    /// In a forked child: closes the descriptor, and touches nothing that the parent uses.
     pub(super) fn close_in_child(self) {
         if let Engine::Ring(ring) = self {
             ring.close_number();

@@ -1,10 +1,9 @@
-//! Completions made of readiness: the engine for machines where io_uring is not to be had, and the
-//! other side of every comparison.
+//! The engine for machines without io_uring: it waits for readiness, and gives completions.
 //!
-//! It plays its best game. A request is tried at once, and most are over before anything waits. One
-//! that would block waits for its descriptor, which is registered at the first such wait, once,
-//! edge-triggered for both directions, and taken out before close(2). At an edge the engine itself
-//! tries again, whether or not a future looks, and so answers as a ring would.
+//! The engine makes the system call of a request at once, and most requests end there. A request
+//! that would block waits for its descriptor. The first such wait registers the descriptor,
+//! edge-triggered and for both directions. The descriptor leaves the epoll set before close(2). At
+//! an edge the engine makes the system call again and answers, whether or not a future is polled.
 //!
 //! ```text
 //!              IN, PRI, RDHUP, HUP, ERR: reading      OUT, HUP, ERR: writing
@@ -13,9 +12,10 @@
 //!             RDHUP, HUP or ERR was seen
 //! ```
 //!
-//! What an edge means is never read from its flags: the call itself tells (SEMANTICS EP3).
+//! The flags of an event say only which side to try. The system call gives the answer (SEMANTICS
+//! EP3).
 //!
-//! Nothing here knows what an op is for. Read next: `ops/recv.rs`.
+//! This file does not know what a request does. Read next: `ops/recv.rs`.
 #![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
@@ -31,16 +31,16 @@ use super::ring::SleepLimit;
 use super::{NOTIFIED, count};
 use crate::sys;
 
-/// How many events one wait fetches; the rest comes with the next. Few, so that what they bring is
-/// dealt with while it is warm.
+/// How many events one wait fetches. The next wait fetches the rest. The number is small, so that
+/// the answers to a batch are handled while their data is in the cache.
 const EVENTS_MAX: usize = 128;
-/// The longest wait; a longer one is as good as two (SEMANTICS TM2).
+/// The longest wait. A longer one is done as two (SEMANTICS TM2).
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 const EVENTS: u32 =
     (libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 const READ_READY: u32 = libc::EPOLLIN as u32 | READ_STEADY;
-/// From then on a receive that left room may not have emptied the socket: it stops at the mark of
-/// urgent data, and before the end.
+/// After one of these flags, a receive that left room may not have emptied the socket: a receive
+/// stops at the mark of urgent data, and before EOF.
 const READ_STEADY: u32 =
     (libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 const WRITE_READY: u32 = libc::EPOLLOUT as u32 | WRITE_STEADY;
@@ -57,7 +57,7 @@ pub(super) struct Epoll {
     /// epoll_pwait2(2) does not exist here, or must not be used.
     is_coarse: Cell<bool>,
     events: RefCell<Events>,
-    /// Answers of cancelled ops; bounded by the ops in flight.
+    /// Answers of cancelled ops, and second answers of one event. Bounded by the ops in flight.
     answers: RefCell<VecDeque<(u64, Completion)>>,
 }
 
@@ -101,7 +101,8 @@ impl WaitList {
 /// What is known of a descriptor.
 #[derive(Default)]
 struct Descriptor {
-    /// Counts the lives of this number, so that events of an earlier one are told apart.
+    /// How often this number was closed or given away. It tells events of an earlier descriptor
+    /// with the same number apart.
     life: u32,
     is_registered: bool,
     read: Side,
@@ -119,16 +120,16 @@ impl Descriptor {
 }
 
 struct Side {
-    /// An attempt may get further.
+    /// The next attempt may succeed.
     ready: bool,
-    /// Only EAGAIN shows from now on that it is not.
+    /// From now on, only EAGAIN shows that the side is not ready.
     steady: bool,
     request: Option<WaitingRequest>,
 }
 
 impl Side {
-    /// Notes the flags of an event. False: it is not about this side. `ready` and `steady` are the
-    /// flags that say so of it.
+    /// Records the flags of an event. False: the event is not about this side. `ready` and `steady`
+    /// are the flags that make the side ready and steady.
     #[inline]
     fn note_edge(&mut self, flags: u32, ready: u32, steady: u32) -> bool {
         if flags & ready == 0 {
@@ -139,8 +140,8 @@ impl Side {
         true
     }
 
-    /// What an attempt says of the descriptor; its answer, if it has one, where `sent` bytes went out
-    /// before.
+    /// Records what an attempt shows about the descriptor. Gives the answer, if the attempt has
+    /// one; `sent` bytes went out before.
     #[inline]
     fn note(&mut self, attempt: Attempt, sent: u32) -> Option<Completion> {
         if attempt.is_blocked() {
@@ -153,7 +154,7 @@ impl Side {
 }
 
 impl Default for Side {
-    /// Not known, and so to be tried.
+    /// Nothing is known, so the first request makes an attempt.
     fn default() -> Side {
         Side { ready: true, steady: false, request: None }
     }
@@ -164,7 +165,7 @@ pub(super) struct WaitingRequest {
     user_data: u64,
     target: Target,
     attempt: unsafe fn(&mut Target, &BufferPool) -> Attempt,
-    /// How many bytes went out so far.
+    /// How many bytes have gone out.
     sent: u32,
 }
 
@@ -179,14 +180,14 @@ impl WaitingRequest {
 
 struct Events {
     list: Box<[libc::epoll_event]>,
-    /// Those from `next` to `end` are still to be handled.
+    /// The events from `next` to `end` are not handled yet.
     next: usize,
     end: usize,
 }
 
 impl Epoll {
-    /// `notifier`: an eventfd whose writes end a wait; it is never read. `exact`: whether epoll_pwait2(2)
-    /// may be tried.
+    /// `notifier`: an eventfd. A write to it ends a wait; it is never read. `exact`:
+    /// epoll_pwait2(2) may be used.
     pub(super) fn new(
         pool: Rc<BufferPool>,
         notifier: BorrowedFd<'_>,
@@ -208,8 +209,9 @@ impl Epoll {
         })
     }
 
-    /// Tries a request if its descriptor may be ready: the answer. `None`: it must wait, and its
-    /// descriptor is watched. What it has done of `target` so far is added to `sent`.
+    /// Makes an attempt, if the descriptor may be ready, and gives the answer. `None`: the request
+    /// must wait, and its descriptor is registered. The attempt takes the bytes that it has sent
+    /// off `target`; they are added to `sent`.
     #[inline]
     pub(super) fn begin<R: Request>(
         &self,
@@ -222,7 +224,8 @@ impl Epoll {
         if side.ready {
             count(&self.calls, 1);
             let left = target.len;
-            // SAFETY: the op's memory is there, and nobody else uses it meanwhile (invariant 1).
+            // SAFETY: the op owns the memory of `target` or borrows it, and the op is not in flight
+            // yet. So the memory lives, and no other code uses it during the call.
             let attempt = unsafe { R::attempt(target, &self.pool) };
             *sent += (left - target.len) as u32;
             if let Some(done) = side.note(attempt, *sent) {
@@ -232,8 +235,7 @@ impl Epoll {
         if descriptor.is_registered { None } else { self.watch(descriptor, target.fd, *sent) }
     }
 
-    /// Registers a descriptor. Returns the answer of a request that was to wait for it if that
-    /// fails.
+    /// Registers a descriptor. If that fails, gives the answer of the request that wanted to wait.
     #[cold]
     fn watch(&self, descriptor: &mut Descriptor, fd: RawFd, sent: u32) -> Option<Completion> {
         count(&self.calls, 1);
@@ -242,9 +244,9 @@ impl Epoll {
             descriptor.is_registered = true;
             return None;
         };
-        // Nothing will tell when it is ready: the next request tries.
+        // No edge will follow, so the next request makes an attempt.
         (descriptor.read.ready, descriptor.write.ready) = (true, true);
-        // What went out counts; the rest hears why there is no more.
+        // If bytes went out, they are the answer. The next request meets the error.
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         Some(Completion::only(if sent > 0 { Ok(sent) } else { Err(errno) }))
     }
@@ -260,14 +262,14 @@ impl Epoll {
         self.waiting.add(user_data, target.fd);
     }
 
-    /// Takes a request back; what it has done so far is its answer.
+    /// Removes a request. Its answer says what it has done so far.
     pub(super) fn cancel(&self, user_data: u64) {
         if let Some(request) = self.take(user_data) {
             self.answers.borrow_mut().push_back((user_data, request.cancelled()));
         }
     }
 
-    /// Takes a request back without an answer; false if it has one already.
+    /// Removes a request without an answer. False: it has one already.
     pub(super) fn withdraw(&self, user_data: u64) -> bool {
         self.take(user_data).is_some()
     }
@@ -282,8 +284,9 @@ impl Epoll {
         Some(taken)
     }
 
-    /// Forgets a descriptor that is about to be closed or given away. Left in the set, a duplicate
-    /// would keep it there, and its events would come for whatever has the number then (EP1).
+    /// Forgets a descriptor that is about to be closed or given away. It must leave the epoll set:
+    /// a duplicate of it would keep it there, and its events would be taken for those of the next
+    /// descriptor with this number (EP1).
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
         let fd = fd.as_raw_fd();
         let mut descriptors = self.descriptors.borrow_mut();
@@ -296,7 +299,7 @@ impl Epoll {
         *descriptor = Descriptor { life: descriptor.life.wrapping_add(1), ..Default::default() };
     }
 
-    /// How many system calls were made, those that wait apart.
+    /// How many system calls were made. Those that wait for events are not counted.
     pub(super) fn calls(&self) -> u64 {
         self.calls.get()
     }
@@ -306,13 +309,13 @@ impl Epoll {
         !self.waiting.is_empty() || self.has_answers()
     }
 
-    /// Whether answers wait to be handed over.
+    /// Whether there are answers that no one has taken.
     pub(super) fn has_answers(&self) -> bool {
         !self.answers.borrow().is_empty()
     }
 
-    /// Fetches events, for as long as `sleep` says; not at all with answers at hand. Events that
-    /// were not handled yet come first.
+    /// Fetches events, and waits as long as `sleep` says. It does not wait while there are answers.
+    /// It fetches none while earlier events are not handled.
     pub(super) fn wait(&self, sleep: Option<SleepLimit>) -> io::Result<()> {
         let mut events = self.events.borrow_mut();
         if events.next < events.end {
@@ -339,7 +342,8 @@ impl Epoll {
         };
         if !left.is_zero() && !self.is_coarse.get() {
             match sys::epoll_wait_exactly(set, list, left) {
-                // Before 5.11, or denied: whole milliseconds.
+                // The call does not exist before 5.11, or a filter denies it. Waits are then in
+                // whole milliseconds.
                 Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
                     self.is_coarse.set(true);
                 }
@@ -349,8 +353,8 @@ impl Epoll {
         sys::epoll_wait(set, list, Some(left))
     }
 
-    /// The next answer. Requests are tried only as their answers are asked for, so what one brought
-    /// is dealt with while it is warm.
+    /// The next answer. An attempt is made only when its answer is asked for, so each answer is
+    /// handled while its data is in the cache.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         if let Some(answer) = self.answers.borrow_mut().pop_front() {
@@ -370,7 +374,8 @@ impl Epoll {
         None
     }
 
-    /// An edge: tries what waits for it. The answer of writing is the second one, if both have one.
+    /// Handles an edge: makes an attempt for each request that waits for it. If both sides have an
+    /// answer, the one of writing goes to `answers`.
     #[inline]
     fn handle(&self, key: u64, flags: u32) -> Option<(u64, Completion)> {
         let mut descriptors = self.descriptors.borrow_mut();
@@ -386,7 +391,8 @@ impl Epoll {
         first.or(second)
     }
 
-    /// Tries what waits for a side of which an edge tells; its answer, if that was all.
+    /// Makes an attempt for the request of a side, if the edge is about that side. Gives the
+    /// answer, if the request is done.
     #[inline]
     fn advance(
         &self,
@@ -401,8 +407,8 @@ impl Epoll {
         let request = side.request.as_mut()?;
         count(&self.calls, 1);
         let left = request.target.len;
-        // SAFETY: the op's memory is in the table until it is answered, and nobody else uses it
-        // meanwhile (invariant 1).
+        // SAFETY: the table keeps the op's memory until the op is answered, and no other code uses
+        // it while the op is in flight (invariant 1).
         let attempt = unsafe { (request.attempt)(&mut request.target, &self.pool) };
         request.sent += (left - request.target.len) as u32;
         let (user_data, sent) = (request.user_data, request.sent);
@@ -413,7 +419,7 @@ impl Epoll {
     }
 }
 
-/// What is known of a descriptor; nothing, the first time.
+/// What is known of a descriptor. The first time, that is nothing.
 #[inline]
 fn known(descriptors: &mut Vec<Descriptor>, fd: RawFd) -> &mut Descriptor {
     let number = usize::try_from(fd).expect("an open descriptor is not negative");
@@ -462,7 +468,8 @@ mod tests {
     #[test]
     fn an_edge_is_of_one_side_or_of_both() {
         let [reading, writing] = [(READ_READY, READ_STEADY), (WRITE_READY, WRITE_STEADY)];
-        // The flag of an event; whether it makes each side ready, and keeps it so after a short receive.
+        // The flag of an event; whether it makes each side ready, and keeps it so after a short
+        // receive.
         for (flag, read, write) in [
             (libc::EPOLLIN, (true, false), (false, false)),
             (libc::EPOLLPRI, (true, true), (false, false)),

@@ -1,21 +1,23 @@
-//! The word between a driver that goes to sleep and those who wake it.
+//! The handshake between a driver that goes to sleep and the threads that wake it: one atomic word.
 //!
 //! ```text
 //! who           from       to         then
 //! home, park    RUNNING    PARKED     sleeps in the kernel
-//! home, park    NOTIFIED   PARKED     does not sleep, goes to RUNNING at once
+//! home, park    NOTIFIED   PARKED     does not sleep, and calls unpark at once
 //! home, unpark  any        RUNNING    looks at everything that may have been pushed
 //! waker         RUNNING    NOTIFIED   nothing: home looks before it sleeps
 //! waker         PARKED     NOTIFIED   writes to the eventfd
-//! waker         NOTIFIED   NOTIFIED   nothing: somebody else has
+//! waker         NOTIFIED   NOTIFIED   nothing: an earlier waker did what is needed
 //! ```
 //!
-//! Why no wake is lost: a waker first pushes its work, then swaps. Both sides swap with SeqCst, so
-//! one comes first. If the waker's does, home's swap reads NOTIFIED and does not sleep. If home's
-//! does, the waker reads PARKED and writes; the poll on the eventfd ends the sleep. In both cases
-//! home's later swap to RUNNING reads the waker's, so it sees what was pushed.
+//! No wake is lost. A waker first pushes its work and then swaps. Both sides swap with SeqCst, so
+//! one swap comes first. If the waker's swap is first, home reads NOTIFIED and does not sleep. If
+//! home's swap is first, the waker reads PARKED and writes to the eventfd, and the poll on the
+//! eventfd ends the sleep. In both cases home's later swap to RUNNING reads the value of the
+//! waker's swap, so home sees the work.
 //!
-//! `tests/loom/loom.rs` includes this file with loom's atomics in place of std's.
+//! The eventfd is not here, but in `wake.rs`: read that next. `tests/loom/loom.rs` includes this
+//! file with loom's atomics.
 
 use crate::sync::{AtomicU8, Ordering};
 
@@ -30,17 +32,17 @@ impl Handshake {
         Handshake(AtomicU8::new(RUNNING))
     }
 
-    /// Home: about to sleep. False: somebody has notified, do not.
+    /// Home is about to sleep. False: it must not, because a waker has notified.
     pub(crate) fn park(&self) -> bool {
         self.0.swap(PARKED, Ordering::SeqCst) != NOTIFIED
     }
 
-    /// Home: awake. What was pushed before a `notify` that came earlier is visible from here on.
+    /// Home is awake. Work that was pushed before an earlier `notify` is visible from here on.
     pub(crate) fn unpark(&self) {
         self.0.swap(RUNNING, Ordering::SeqCst);
     }
 
-    /// Anyone, after pushing work: true if home must be roused by a write.
+    /// For any thread that has pushed work. True: the caller must wake home by a write.
     pub(crate) fn notify(&self) -> bool {
         self.0.swap(NOTIFIED, Ordering::SeqCst) == PARKED
     }

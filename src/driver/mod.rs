@@ -1,16 +1,17 @@
-//! The seam between objects and the kernel: submit, cancel, keep, settle, park, notify.
+//! The driver: objects submit and cancel their ops here, and the turn sleeps here.
 //!
-//! An object (a connection, a listener, an attempt to connect) hands in an op with its memory, and
-//! gets the answers by [`Owner::complete`]. Everything an engine must provide stands in `engine.rs`.
-//! What is shared by both engines is here, one file for each noun:
+//! An object (a connection, a listener, an attempt to connect) submits an op with its memory. It
+//! gets each answer by [`Owner::complete`]. This module does not decide what to ask the kernel for:
+//! `stream/` does. Each file has one topic:
 //!
-//! - `op`, `table`: the contract of an op; the slots of those in flight,
-//! - `submissions`: the table joined with the engine; what waits for room; cancels,
-//! - `descriptors`: sockets that are kept, and the lack of descriptors,
-//! - `sleeper`: how another thread rouses a parked driver,
-//! - `teardown`: the end, and the failure of an engine.
+//! - `op`, `table`: the contract of an op; the slots of the ops in flight,
+//! - `engine`, `ring`, `epoll`: what an engine provides; the two engines,
+//! - `submissions`: the table and the engine together; the backlog; cancels,
+//! - `descriptors`: unclaimed sockets, and shortages of descriptors,
+//! - `sleeper`, `wake`, `handshake`: how another thread wakes a sleeping driver,
+//! - `teardown`: the end of a driver, and the failure of an engine.
 //!
-//! The executor and the timers know nothing of this module; what passes between them is `Waker`.
+//! The executor and the timers do not know this module. Only a `Waker` passes between them.
 //!
 //! Order to read: `op.rs`, `table.rs`, `engine.rs`, `submissions.rs`, this file, `ring.rs`,
 //! `epoll.rs`, `buffer_ring.rs`, `wake.rs`.
@@ -66,12 +67,13 @@ use crate::sys::fork::ForkMark;
 /// The group of provided buffers that receives pick from.
 pub(crate) const BUFFER_GROUP: u16 = 0;
 
-/// user_data of cancels, whose answer says nothing that the terminal completion does not.
+/// user_data of cancels. Their answers are not needed: the terminal completion of the op tells the
+/// same.
 const CANCEL: u64 = u64::MAX;
 /// user_data of the poll on the notifier's eventfd.
 const NOTIFIED: u64 = u64::MAX - 1;
 
-/// How long a wait for ops that are about to end may sleep in one enter.
+/// How long one enter may wait for cancelled ops to end.
 const CANCEL_WAIT_SLICE: Duration = Duration::from_millis(100);
 
 /// Sizes and limits, from the builder.
@@ -96,20 +98,20 @@ impl Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DriverState {
     Open,
-    /// Teardown has begun: nothing new is taken.
+    /// Teardown has begun, and no new ops are taken.
     Closing,
-    /// The engine failed for good with this errno; tasks and timers go on.
+    /// The engine has failed for good with this errno. Tasks and timers go on.
     Broken(i32),
-    /// Torn down.
+    /// Teardown is over.
     Gone,
 }
 
 /// How long [`Driver::park`] may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// Not at all: submit and reap.
+    /// It must not sleep: it submits and reaps.
     No,
-    /// Until something happens, or this point of CLOCK_MONOTONIC in nanoseconds.
+    /// Until a completion or a notification, or until this point of CLOCK_MONOTONIC in nanoseconds.
     Until(Option<u64>),
 }
 
@@ -123,7 +125,7 @@ pub(crate) struct Counters {
     pub(crate) pool_empty: Cell<u64>,
     pub(crate) stray_completions: Cell<u64>,
     pub(crate) accept_errors: Cell<u64>,
-    /// Answers that came while nobody waited for them.
+    /// Answers that came when no future waited for them.
     pub(crate) unawaited: Cell<u64>,
 }
 
@@ -132,24 +134,24 @@ pub(crate) fn count(counter: &Cell<u64>, more: u64) {
     counter.set(counter.get().wrapping_add(more));
 }
 
-/// One runtime's way to the kernel. Used through `&self` on its home thread.
+/// The driver of one runtime. Only its home thread uses it.
 pub(crate) struct Driver {
     submissions: Submissions,
     descriptors: Descriptors,
     sleeper: Sleeper,
     pool: Rc<BufferPool>,
     state: Cell<DriverState>,
-    /// What was left to be done outside a turn: the next turn does it.
+    /// Work that changes outside the turn have left over. The next turn does it.
     deferred: RefCell<Deferred>,
     fork: ForkMark,
     setup: Setup,
 }
 
-/// What was asked for when the runtime started, and what was found.
+/// The settings of the runtime, and what was found at its start.
 struct Setup {
     settings: Settings,
     has_multishot_recv: bool,
-    /// Why it is not the ring, if that was tried.
+    /// Why the ring is not used, if it was tried.
     refused: Option<SetupError>,
 }
 
@@ -184,7 +186,7 @@ impl Driver {
         }))
     }
 
-    /// Rouses the driver from any thread.
+    /// Wakes the driver, from any thread.
     pub(crate) fn notifier(&self) -> Waker {
         self.sleeper.notifier()
     }
@@ -201,7 +203,7 @@ impl Driver {
         self.submissions.counters()
     }
 
-    /// How many system calls this runtime's I/O took, as far as the engine makes them.
+    /// How many system calls the I/O of this runtime took, as far as the engine makes them.
     pub(crate) fn system_calls(&self) -> u64 {
         let beside = self.submissions.try_engine(Engine::calls_beside_enters);
         self.counters().enters.get() + beside.unwrap_or(0)
@@ -212,7 +214,7 @@ impl Driver {
         self.submissions.in_flight()
     }
 
-    /// What the engine makes of the kernel; `None` once torn down.
+    /// Which kernel features the engine uses. `None` after teardown.
     pub(crate) fn capabilities(&self) -> Option<Capabilities> {
         let (pretended, refused) = (self.settings().pretended, self.setup.refused.clone());
         self.submissions.try_engine(|engine| match engine {
@@ -229,29 +231,30 @@ impl Driver {
         if self.submissions.is_epoll() { Backend::Epoll } else { Backend::Ring }
     }
 
-    /// Why it is not the ring, if that was tried.
+    /// Why the ring is not used, if it was tried.
     pub(crate) fn refused(&self) -> Option<&SetupError> {
         self.setup.refused.as_ref()
     }
 
-    /// Whether requests are tried before they wait, so that one that waits can be taken back.
+    /// Whether the engine makes an attempt before a request waits. Then a waiting request can be
+    /// withdrawn.
     #[inline]
     pub(crate) fn tries_first(&self) -> bool {
         self.submissions.is_epoll()
     }
 
-    /// Whether a receive may stay in flight over many answers.
+    /// Whether one receive may have many answers.
     #[inline]
     pub(crate) fn has_multishot_recv(&self) -> bool {
         self.setup.has_multishot_recv
     }
 
-    /// Whether this is a forked child's copy, which must leave the kernel alone.
+    /// Whether this is the copy in a forked child. It must not enter the kernel.
     pub(crate) fn is_forked_copy(&self) -> bool {
         self.fork.is_child()
     }
 
-    /// Stops a forked child, in which every turn would disturb its parent.
+    /// Panics in a forked child, because a turn there would disturb the parent.
     pub(crate) fn assert_not_forked(&self) {
         assert!(
             !self.fork.is_child(),
@@ -281,8 +284,8 @@ impl Driver {
 
     // ---- ops --------------------------------------------------------------------------------
 
-    /// Takes an op over until its terminal completion, which goes to `owner`; unless it is over at
-    /// once.
+    /// Takes an op over until its terminal completion, which goes to `owner`. An attempt may end
+    /// the op at once; then the caller has the answer.
     #[inline]
     pub(crate) fn submit<R: Request>(
         &self,
@@ -296,9 +299,8 @@ impl Driver {
         }
     }
 
-    /// The first half of [`submit`](Self::submit), for an op that need not be taken over if it is
-    /// over at once: the answer, where the engine tries first (epoll) and need not wait. Else
-    /// nothing is lost: what it has done of the op is noted there.
+    /// The first half of [`submit`](Self::submit). Under epoll it makes an attempt, and gives the
+    /// answer if there is one. Without an answer, `op` records what was done.
     #[inline]
     pub(crate) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
@@ -310,8 +312,8 @@ impl Driver {
         self.submissions.attempt(op)
     }
 
-    /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) without an
-    /// answer.
+    /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) that gave
+    /// no answer.
     #[inline]
     pub(crate) fn submit_after_attempt<R: Request>(
         &self,
@@ -324,30 +326,29 @@ impl Driver {
         self.submissions.start(op, owner, role)
     }
 
-    /// Takes an op back whose owner wants no answer; false if the kernel has it, or there is an
-    /// answer already.
+    /// Takes an op back; its owner wants no answer. False: the kernel has it, or it was answered.
     pub(crate) fn withdraw(&self, token: Token) -> bool {
         self.submissions.withdraw(token)
     }
 
-    /// Asks for an op to end. The cancel goes out when the tasks have been polled, unless
-    /// [`undo_cancel`](Self::undo_cancel) takes it back before; it is never lost.
+    /// Asks for an op to end. The cancel is sent when the tasks have been polled, unless
+    /// [`undo_cancel`](Self::undo_cancel) comes first. It is never lost.
     pub(crate) fn cancel(&self, token: Token) {
         self.submissions.ask_cancel(token, false);
     }
 
-    /// As `cancel`, for an object that is going: the driver does not sleep before the op has ended.
+    /// As `cancel`, for an object that is going. The driver does not sleep before the op has ended.
     pub(crate) fn cancel_before_sleep(&self, token: Token) {
         self.submissions.ask_cancel(token, true);
     }
 
-    /// Takes a cancel back; false if it is out, or the op has ended.
+    /// Undoes a cancel. False: it was sent, or the op has ended.
     pub(crate) fn undo_cancel(&self, token: Token) -> bool {
         self.submissions.undo_cancel(token)
     }
 
-    /// Ends an op now: cancels it and handles completions until its terminal one was. Wakers of
-    /// others wait for the next turn (SEMANTICS G7). Only for sockets, whose ops end in one enter.
+    /// Cancels an op, and handles completions until the op has ended. Other tasks that this wakes
+    /// run in the next turn (SEMANTICS G7). Only for sockets: their ops end in one enter.
     pub(crate) fn cancel_and_wait(&self, token: Token) {
         self.assert_not_forked();
         self.cancel_before_sleep(token);
@@ -359,8 +360,8 @@ impl Driver {
         self.run_deferred(deferred);
     }
 
-    /// Does what a change outside the turn left to be done. Values are dropped now; wakers are woken
-    /// in the next turn (SEMANTICS G7). No borrow may be held.
+    /// Does the work that a change outside the turn has left over. Values are dropped now. Wakers
+    /// are woken in the next turn (SEMANTICS G7). The caller holds no borrow.
     #[inline]
     pub(crate) fn run_deferred(&self, deferred: Deferred) {
         if deferred.is_untouched() {
@@ -382,9 +383,9 @@ impl Driver {
 
     // ---- the turn ---------------------------------------------------------------------------
 
-    /// Submits what was pushed, sleeps as long as `wait` allows, reaps, and collects what is then
-    /// to be done. What objects owe the kernel before the thread may sleep (cancels, closes) is done
-    /// first.
+    /// One sleep of the turn: submits, sleeps as long as `wait` allows, reaps, and collects the
+    /// work that follows in `deferred`. Before the sleep, it sends cancels and ends the ops of
+    /// objects that are going.
     pub(crate) fn park(&self, wait: Wait, deferred: &mut Deferred) {
         self.assert_not_forked();
         deferred.append(&mut self.deferred.borrow_mut());
@@ -408,12 +409,12 @@ impl Driver {
             _ => return,
         }
         self.reap(deferred);
-        // From owners that settled, or from an engine that has failed.
+        // Owners that cancelled and waited, and a failed engine, leave work there.
         deferred.append(&mut self.deferred.borrow_mut());
     }
 
-    /// Enters until the ops that are not to outlive this turn have ended. One enter, as far as
-    /// sockets go; an op that takes longer is left to the turns that follow.
+    /// Enters until every op has ended that must end before a sleep. For sockets one enter is
+    /// enough. An op that takes longer is left to the next turns.
     fn end_before_sleep(&self, deferred: &mut Deferred) {
         loop {
             let left = self.submissions.blocking_sleep();
@@ -439,15 +440,15 @@ impl Driver {
         }
     }
 
-    /// Hands everything that has completed to its owner.
+    /// Gives every completion to its owner.
     fn reap(&self, deferred: &mut Deferred) {
         loop {
             self.dispatch(deferred);
-            // An owner may have dropped the runtime, and the ring with it.
+            // An owner may have dropped the runtime, and with it the ring.
             if !self.submissions.try_engine(Engine::has_overflow).unwrap_or(false) {
                 return;
             }
-            // More waits in the kernel, in order; it moves over when we ask.
+            // More completions wait in the kernel, in order. An enter moves them to the queue.
             count(&self.counters().overflows, 1);
             self.enter(0, SleepLimit::Long);
             if !self.is_in_use() {
@@ -456,11 +457,11 @@ impl Driver {
         }
     }
 
-    /// One completion after the other, straight from the queue: an owner may settle, and so
-    /// dispatch, before it returns.
+    /// Takes one completion at a time from the queue: an owner may cancel and wait, and so call
+    /// this method, before it returns.
     ///
-    /// A panic in an owner must keep no other from its answer: the next completion is dealt with. It
-    /// is caught out here, which costs nothing while there is none.
+    /// A panic in an owner must keep no other from its answer: the next completion is dealt with.
+    /// It is caught out here, which costs nothing while there is none.
     fn dispatch(&self, deferred: &mut Deferred) {
         let is_with_owner = Cell::new(false);
         let mut each = || self.dispatch_each(deferred, &is_with_owner);

@@ -1,14 +1,12 @@
 //! The contract of an op: a request to the kernel that owns the memory it points to.
 //!
-//! Every op belongs to an object (a connection, a listener, an attempt to connect) that outlives
-//! the future which asked for it: the future only waits. The table holds the object and the
-//! memory until the terminal completion and gives both back then, so whoever drops or forgets a
-//! future, the kernel never writes to freed memory (invariant 1).
+//! Every op belongs to an object (a connection, a listener, an attempt to connect), never to a
+//! future. A future only waits. The table keeps the object and the memory until the terminal
+//! completion, and then gives both back. So the kernel never writes to freed memory, even if a
+//! future is dropped or forgotten (invariant 1).
 //!
-//! A request is written once, in the words of both engines (`Request`): the submission of the
-//! ring, and the system call that the epoll engine makes when the descriptor is ready.
-//!
-//! Not here: what each request says to the kernel (`ops/`). Read next: `table.rs`.
+//! A [`Request`] says the same thing to both engines: a submission for the ring, and a system call
+//! for epoll. The requests themselves are in `ops/`. Read next: `table.rs`.
 
 use std::any::Any;
 use std::io;
@@ -23,63 +21,62 @@ use crate::buf::{Batch, Fill, Outgoing};
 use crate::deferred::Deferred;
 use crate::sys::addr::SockAddr;
 
-/// What a request is about: a descriptor, and memory to read or write.
+/// The arguments of a request: a descriptor, and memory to read or write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) fd: RawFd,
-    /// Where the request's memory is: a buffer, a message header, an address; or null.
+    /// The memory: a buffer, a message header, an address; or null.
     pub(crate) memory: *mut u8,
-    /// How many bytes it has, or a message has in all.
+    /// How many bytes the memory has. For a message: how many bytes the message has.
     pub(crate) len: usize,
 }
 
-/// What a descriptor must be ready for, for an attempt to get further.
+/// What the descriptor must be ready for before the next attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Interest {
     Read,
     Write,
 }
 
-/// What a system call that does not wait has brought: an answer, or that the request is to be
-/// continued when the descriptor is ready. One word, as one is made for every request.
+/// The result of an attempt, which is a system call that does not wait: an answer, or "it would
+/// block". It is one word, because every request has one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt(Completion);
 
-/// Among the flags of an attempt: the descriptor has nothing more. No flag of the kernel's.
+/// A flag of an attempt: the descriptor has nothing more. The kernel does not use this bit.
 const DRAINED: u32 = 1 << 15;
 
 impl Attempt {
     pub(crate) const BLOCKED: Attempt = Attempt(Completion { result: -libc::EAGAIN, flags: 0 });
 
-    /// An answer after which the descriptor may be as ready as before: what the call returned, or
-    /// its errno.
+    /// An answer: what the call returned, or its errno. The descriptor may be as ready as before.
     #[inline]
     pub(crate) fn over(result: Result<u32, i32>) -> Attempt {
         Attempt(Completion::only(result))
     }
 
-    /// What a call that waits for readiness has given.
+    /// The result of a system call.
     #[inline]
     pub(crate) fn of(result: io::Result<u32>) -> Attempt {
         // EAGAIN is `BLOCKED`.
         Attempt::over(result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)))
     }
 
-    /// The same; `drained`: and the descriptor has nothing more for now.
+    /// The same attempt. `drained`: the descriptor has nothing more for now.
     #[inline]
     pub(crate) fn drained(mut self, drained: bool) -> Attempt {
         self.0.flags |= if drained { DRAINED } else { 0 };
         self
     }
 
-    /// The same, in a pooled buffer.
+    /// The same attempt. Its bytes are in this pooled buffer.
     #[inline]
     pub(crate) fn into_buffer(mut self, bid: u16) -> Attempt {
         self.0.flags |= FLAG_BUFFER | u32::from(bid) << BUFFER_SHIFT;
         self
     }
 
-    /// What the call has done, unless it blocked or failed: bytes, or a descriptor.
+    /// What the call returned: bytes, or a descriptor. `None` if it blocked or failed.
     #[inline]
     pub(crate) fn ok(self) -> Option<u32> {
         self.0.result().ok()
@@ -95,19 +92,18 @@ impl Attempt {
         self.0.flags & DRAINED != 0
     }
 
-    /// The answer, where `sent` bytes went out before.
+    /// The answer, if `sent` bytes went out before.
     #[inline]
     pub(super) fn answer(self, sent: u32) -> Completion {
         match sent {
             0 => Completion { flags: self.0.flags & !DRAINED, ..self.0 },
-            // As the ring has it: what went out counts, an errno is gone.
+            // As on the ring: the bytes that went out are the answer, and the errno is not told.
             sent => Completion::only(Ok(sent + self.ok().unwrap_or(0))),
         }
     }
 }
 
-/// One kind of request, in the words of both engines. Types without values, one for each kind, in
-/// `ops/`.
+/// One kind of request, for both engines. The types are in `ops/` and have no values.
 pub(crate) trait Request {
     /// What it waits for under epoll.
     const INTEREST: Interest;
@@ -115,31 +111,31 @@ pub(crate) trait Request {
     /// For the ring: the submission.
     fn entry(target: &Target) -> squeue::Entry;
 
-    /// For epoll: the system call. If it blocks, what it has done of `target` before that is taken
-    /// off it.
+    /// For epoll: the system call. If it blocks, the part of `target` that it has done is taken off
+    /// `target`.
     ///
     /// # Safety
-    /// What `target` points to is there, and nobody else uses it.
+    /// The memory of `target` is alive, and no other code uses it during the call.
     #[allow(unsafe_code)]
     unsafe fn attempt(target: &mut Target, pool: &BufferPool) -> Attempt;
 }
 
-/// One request with the memory that it points to: a [`Payload`], which the driver can take over, or
-/// memory that is borrowed for an attempt. Made in `ops/` only.
+/// One request with the memory that it points to. `P` is a [`Payload`], which the driver can take
+/// over, or memory that is borrowed for an attempt. Only `ops/` makes ops.
 pub(crate) struct Op<R, P = Payload> {
     pub(super) target: Target,
     pub(super) payload: P,
     /// How many bytes an attempt has sent that could not send all.
     pub(super) sent: u32,
-    /// There was an attempt, and it must wait.
+    /// There was an attempt, and the request must wait.
     pub(super) attempted: bool,
     request: PhantomData<R>,
 }
 
 impl<R: Request, P> Op<R, P> {
     /// # Safety
-    /// The pointer in `target` leads into `payload`'s heap memory, which stays where it is when
-    /// the payload moves, or is null; `R` makes of it no other pointers.
+    /// The pointer in `target` is null, or points into heap memory of `payload` that stays in place
+    /// when the payload moves. `R` derives no other pointers from it.
     #[allow(unsafe_code)]
     #[inline]
     pub(crate) unsafe fn new(target: Target, payload: P) -> Op<R, P> {
@@ -152,13 +148,13 @@ impl<R: Request, P> Op<R, P> {
         self.sent
     }
 
-    /// The memory of an op that is over.
+    /// The memory of an op that has ended.
     #[inline]
     pub(crate) fn into_payload(self) -> P {
         self.payload
     }
 
-    /// There was an attempt at the same request: `sent` bytes went out, at most `left` are to follow.
+    /// Records an attempt at the same request: `sent` bytes went out, and at most `left` follow.
     pub(crate) fn note_attempt(&mut self, left: usize, sent: u32) {
         self.target.len = self.target.len.min(left);
         (self.sent, self.attempted) = (sent, true);
@@ -167,16 +163,17 @@ impl<R: Request, P> Op<R, P> {
 
 /// What became of an op that was submitted.
 pub(crate) enum Submitted {
-    /// It is in flight: its owner will be told.
+    /// It is in flight. Its owner will be told.
     InFlight(Token),
-    /// It was over at once, and its owner was not told (epoll: the first attempt did it).
+    /// It has ended, and its owner was not told (epoll: the first attempt was enough).
     Answered(Completion, Payload),
 }
 
-/// Memory of an op in flight. In `Rc`, not `Box`: a box may not be moved while others point into it.
+/// Memory of an op in flight. It is in an `Rc` and not in a `Box`, because a box must not be moved
+/// while pointers into it are used.
 #[derive(Default)]
 pub(crate) enum Payload {
-    /// The request points to nothing, or to provided buffers.
+    /// The request has no pointer, or uses provided buffers.
     #[default]
     None,
     /// A caller's buffer that is received into.
@@ -185,14 +182,14 @@ pub(crate) enum Payload {
     Heap(Vec<u8>),
     /// A caller's buffer that is sent.
     Outgoing(Outgoing),
-    /// Several of them, with the message header that lists them.
+    /// Several callers' buffers, and the message header that lists them.
     Batch(Rc<Batch>),
     /// An address to connect to.
     Address(#[expect(dead_code, reason = "only the kernel reads it")] Rc<SockAddr>),
 }
 
 impl Payload {
-    /// The buffer, if it is one that was sent.
+    /// Takes the buffer, if this is the payload of a send of one buffer.
     #[inline]
     pub(crate) fn take_outgoing(&mut self) -> Option<Outgoing> {
         match std::mem::take(self) {
@@ -205,7 +202,7 @@ impl Payload {
     }
 }
 
-/// What an object has in flight, at most one of each kind.
+/// What an object can have in flight: at most one op of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Role {
     Accept,
@@ -221,7 +218,8 @@ pub(crate) struct Completion {
     flags: u32,
 }
 
-/// The flag of an answer that is in a provided buffer, and where its number is.
+/// The flag of an answer whose bytes are in a provided buffer, and the position of that buffer's
+/// number.
 const FLAG_BUFFER: u32 = 1;
 const BUFFER_SHIFT: u32 = 16;
 
@@ -231,7 +229,7 @@ impl Completion {
         Completion { result: entry.result(), flags: entry.flags() }
     }
 
-    /// The one answer to an op.
+    /// The only answer to an op.
     #[inline]
     pub(super) fn only(result: Result<u32, i32>) -> Completion {
         let result = match result {
@@ -241,18 +239,18 @@ impl Completion {
         Completion { result, flags: 0 }
     }
 
-    /// The answer to an op that was cancelled, or never answered because the ring failed.
+    /// The answer to an op that was cancelled, or that got none because the ring failed.
     pub(super) fn cancelled() -> Completion {
         Completion::only(Err(libc::ECANCELED))
     }
 
-    /// What the call would have returned, or the errno.
+    /// What the system call would have returned, or the errno.
     #[inline]
     pub(crate) fn result(self) -> Result<u32, i32> {
         u32::try_from(self.result).map_err(|_| -self.result)
     }
 
-    /// More answers to the same op will follow: this one is not terminal.
+    /// More answers to this op will follow, so this one is not terminal.
     #[inline]
     pub(crate) fn more(self) -> bool {
         cqueue::more(self.flags)
@@ -267,11 +265,11 @@ impl Completion {
 
 /// An object that has ops in flight.
 ///
-/// Called with no borrow of the driver held, so it may submit and cancel. The wakers of waiting
-/// futures and the buffers that nothing collects go to `deferred` (invariant 3).
+/// The driver calls it and holds no borrow, so it may submit and cancel. It puts the wakers of
+/// waiting futures, and buffers that no future collects, into `deferred` (invariant 3).
 pub(crate) trait Owner {
-    /// One answer. `payload` comes with the terminal one; it is `None` before. Lent, so that the
-    /// owner moves it once, to where it stays.
+    /// One answer. `payload` has the op's memory with the terminal answer, and is `None` before. It
+    /// is a reference, so that the owner moves the memory only once.
     fn complete(
         self: Rc<Self>,
         role: Role,
@@ -281,7 +279,8 @@ pub(crate) trait Owner {
     );
 }
 
-/// Names one op in flight: where it is in the table, and which of all that ever were there.
+/// The name of one op in flight: its place in the table, and a generation that tells it from
+/// earlier ops in that place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Token {
     pub(super) index: u32,
@@ -298,7 +297,7 @@ impl Token {
     }
 }
 
-/// Errors that the kernel gives in passing, or that we caused: never shown, the op is tried again
+/// Errors that are transient or that we caused. They are never shown, and the op is made again
 /// (SEMANTICS G4).
 pub(crate) fn is_retried(errno: i32) -> bool {
     matches!(errno, libc::EINTR | libc::EAGAIN | libc::ECANCELED)
@@ -309,7 +308,7 @@ pub(crate) fn error(errno: i32) -> io::Error {
     io::Error::from_raw_os_error(errno)
 }
 
-/// What the tests of this folder put into the table and the engines.
+/// Requests and owners for the tests of this folder.
 #[cfg(test)]
 #[allow(unsafe_code)]
 pub(super) mod testing {
@@ -337,7 +336,7 @@ pub(super) mod testing {
     }
 
     pub(in crate::driver) fn wait(fd: RawFd) -> Op<WaitRequest> {
-        // SAFETY: the request has no pointer.
+        // SAFETY: the target has no pointer.
         unsafe { Op::new(Target { fd, memory: std::ptr::null_mut(), len: 0 }, Payload::None) }
     }
 }

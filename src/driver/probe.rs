@@ -1,7 +1,9 @@
-//! What this kernel can do, found once at start, and why io_uring cannot be used if it cannot.
+//! What this kernel can do. The driver asks once, at the start. If io_uring cannot be used, this
+//! file says why.
 //!
-//! Set-up tries the best flags first and steps down; what is below the floor is an error that says
-//! what is in the way. Elsewhere nobody asks for versions: there is `found.no_iowait`.
+//! Set-up tries the best flags first and then fewer. A kernel below the minimum is an error that
+//! names the cause. No other file compares kernel versions: they ask `found.no_iowait` and its
+//! like. Whether the multishot receive works is not here, but in `trial.rs`.
 //!
 //! Read next: `trial.rs`, `capabilities.rs`, then `ring.rs`.
 
@@ -15,7 +17,7 @@ use io_uring::IoUring;
 
 use crate::sys;
 
-/// What the kernel offers beyond the floor of 6.1. Told in full by `capabilities.rs`.
+/// The kernel features that were found, beyond those of 6.1. `capabilities.rs` describes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RingFeatures {
     /// `IORING_SETUP_NO_SQARRAY`, 6.6: one load less for each submission.
@@ -24,17 +26,17 @@ pub(super) struct RingFeatures {
     pub(super) no_iowait: bool,
     /// The ring's descriptor is registered, 5.18: a lookup less for each enter.
     pub(super) registered_ring: bool,
-    /// A multishot receive is told of everything, see `trial.rs`.
+    /// A multishot receive reports every reset, see `trial.rs`.
     pub(super) multishot_recv: bool,
 }
 
-/// A kernel's version. Pretending to an older one hides what came later, so that every rung of the
-/// ladder can be tried on one machine.
+/// A kernel's version. A pretended older version hides later features, so that one machine can try
+/// every level.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Kernel(pub(crate) u32, pub(crate) u32);
 
 impl Kernel {
-    /// The variable by which the environment pretends.
+    /// The environment variable with the version to pretend.
     const VARIABLE: &str = "TAMAM_PRETEND_KERNEL";
 
     /// The version to pretend to, if the environment has one.
@@ -94,10 +96,10 @@ pub enum Backend {
 }
 
 impl Backend {
-    /// The variable by which the environment chooses.
+    /// The environment variable that chooses.
     const VARIABLE: &str = "TAMAM_BACKEND";
 
-    /// A choice of the program's stands; where it has none, the environment's is taken.
+    /// If the program has chosen, that counts. Otherwise the environment chooses.
     pub(crate) fn or_from_env(self) -> io::Result<Backend> {
         match std::env::var_os(Backend::VARIABLE) {
             Some(value) if self == Backend::Auto && !value.is_empty() => {
@@ -288,7 +290,7 @@ impl From<SetupError> for io::Error {
 }
 
 impl SetupError {
-    /// Joins a failed step with what is known of the machine.
+    /// Makes an error of a failed step and the state of the machine.
     pub(super) fn at(step: &'static str, error: &io::Error) -> SetupError {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         match errno {
@@ -298,8 +300,8 @@ impl SetupError {
         }
     }
 
-    /// Joins a call about a ring that is there, and that failed, with what is known. A filter may
-    /// let io_uring_setup(2) pass and deny what comes next.
+    /// Makes an error of a failed call about an existing ring. A filter may allow io_uring_setup(2)
+    /// and deny the next call.
     pub(super) fn of_call(call: &'static str, step: &'static str, error: &io::Error) -> SetupError {
         match error.raw_os_error() {
             Some(errno) if is_denial(errno) => SetupError::Denied { call, errno },
@@ -307,7 +309,7 @@ impl SetupError {
         }
     }
 
-    /// Why io_uring_setup(2) failed, given what the machine says of itself.
+    /// Why io_uring_setup(2) failed, by the state of the machine.
     fn of_setup(error: &io::Error, machine: &Machine) -> SetupError {
         let Machine { sysctl, has_sysctls, is_filtered, release } = machine;
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
@@ -322,10 +324,10 @@ impl SetupError {
                 SetupError::Disabled { sysctl: 1 }
             }
             (libc::EPERM | libc::EACCES, _) => denied,
-            // A kernel that has the sysctl has io_uring: then a filter pretends that it does not.
+            // A kernel with this sysctl has io_uring, so a filter has denied the call.
             (libc::ENOSYS, Some(_)) => denied,
             (libc::ENOSYS, None) if *is_filtered && is_at_least(release, 5, 1) => denied,
-            // The sysctl would be there.
+            // Otherwise the sysctl would exist.
             (libc::ENOSYS, None) if *has_sysctls && is_at_least(release, 6, 6) => {
                 SetupError::NotBuilt { release: release.clone() }
             }
@@ -337,17 +339,17 @@ impl SetupError {
     }
 }
 
-/// Whether an errno of an io_uring call says that the call itself is not to be had.
+/// Whether an errno of an io_uring call says that the call itself is refused.
 pub(crate) fn is_denial(errno: i32) -> bool {
     matches!(errno, libc::EPERM | libc::EACCES | libc::ENOSYS)
 }
 
-/// What tells one cause of a refusal from another.
+/// The facts that tell the causes of a refusal apart.
 #[derive(Clone, Debug)]
 struct Machine {
     /// `kernel.io_uring_disabled`, absent below 6.6.
     sysctl: Option<u32>,
-    /// Whether an absent sysctl would show.
+    /// Whether it would be visible that the sysctl is absent.
     has_sysctls: bool,
     /// Whether a seccomp filter is on, or may be.
     is_filtered: bool,
@@ -374,14 +376,14 @@ pub(crate) fn io_uring_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
 
-/// What makes 6.1 the oldest kernel.
+/// The feature that makes 6.1 the oldest kernel.
 const DEFERRED: &str = "IORING_SETUP_DEFER_TASKRUN";
 
 /// The smallest completion queue that set-up falls back to when locked memory is short.
 const COMPLETIONS_FLOOR: u32 = 128;
 
-/// Tries again a few times when locked memory is short: what a closed ring held is given back a
-/// while later.
+/// Calls again a few times if locked memory is short: the kernel gives back the memory of a closed
+/// ring a little later.
 pub(super) fn retry_on_enomem<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..3 {
         match call() {
@@ -394,7 +396,8 @@ pub(super) fn retry_on_enomem<T>(call: impl Fn() -> io::Result<T>) -> io::Result
     call()
 }
 
-/// Sets a ring up with the best flags this kernel takes, or the one that is `pretended` took.
+/// Sets a ring up with the best flags that this kernel takes, or that the `pretended` kernel would
+/// take.
 pub(super) fn set_up(
     entries: u32,
     completion_entries: u32,
@@ -418,7 +421,7 @@ pub(super) fn set_up(
         };
         match error.raw_os_error() {
             Some(libc::EINVAL) if no_sqarray => no_sqarray = false,
-            // Make do with less.
+            // A smaller queue may fit.
             Some(libc::ENOMEM) if completions / 2 >= entries.max(COMPLETIONS_FLOOR) => {
                 completions /= 2;
             }
@@ -484,7 +487,7 @@ mod tests {
         assert_eq!(of(bare.clone()), SetupError::NotBuilt { release: "6.12.1".to_owned() });
         let denied = SetupError::Denied { call: "io_uring_setup", errno: libc::ENOSYS };
         assert_eq!(of(Machine { is_filtered: true, ..bare.clone() }), denied);
-        // Without /proc nobody knows.
+        // Without /proc the value is unknown.
         assert_eq!(of(Machine { has_sysctls: false, ..bare }), denied);
     }
 

@@ -1,8 +1,8 @@
-//! The only code that touches the submission and completion queues: push, enter, reap.
+//! The submission and completion queues of io_uring: push, enter, reap. No other file touches them.
 //!
-//! The `io-uring` crate maps the rings; entering is one system call of our own, because the
-//! crate's `submit` forgets a registered ring and its wait flags (40 ns of 391 a turn, see `docs::kernels`).
-//! Nothing here knows what an op is. Read next: `mod.rs`.
+//! The `io-uring` crate maps the queues. This file makes the system call itself, because the
+//! crate's `submit` does not use a registered ring and its wait flags (40 ns of 391 a turn, see
+//! `docs::kernels`). This file does not know what an op is. Read next: `mod.rs`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -16,12 +16,12 @@ use super::buffer_ring::BufferPool;
 use super::probe::{self, Kernel, RingFeatures, SetupError};
 use crate::sys;
 
-/// How long an enter may sleep.
+/// How long one enter may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SleepLimit {
-    /// Until there are as many completions as wanted.
+    /// Until there are as many completions as the caller wants.
     Long,
-    /// At most until this point of CLOCK_MONOTONIC, in nanoseconds.
+    /// As `Long`, but at most until this point of CLOCK_MONOTONIC, in nanoseconds.
     Until(u64),
 }
 
@@ -39,7 +39,7 @@ const ENTER_REGISTERED_RING: u32 = 1 << 4;
 const REGISTER_RING_FDS: u32 = 20;
 const UNREGISTER_RING_FDS: u32 = 21;
 
-/// The longest sleep; a longer one is as good as two (SEMANTICS TM2).
+/// The longest sleep. A longer one is done as two (SEMANTICS TM2).
 const SLEEP_NS_MAX: u64 = 24 * 3600 * 1_000_000_000;
 
 /// `struct io_uring_getevents_arg`.
@@ -76,7 +76,7 @@ impl Ring {
         let fd = ring.as_raw_fd();
         let mut enter_fd = fd;
         let mut enter_flags = EnterFlags::GETEVENTS.bits();
-        // A thread has room for sixteen; without it enter takes the descriptor.
+        // A thread can register sixteen rings. If there is no room, enter takes the descriptor.
         if let Ok(index) = register_ring(fd) {
             enter_fd = index;
             enter_flags |= ENTER_REGISTERED_RING;
@@ -86,7 +86,8 @@ impl Ring {
             enter_flags |= EnterFlags::NO_IOWAIT.bits();
         }
         let ring = Ring { ring, enter_fd, enter_flags, found };
-        // A filter may let set-up pass and deny this: better known now than at the first wait.
+        // A seccomp filter may allow set-up and deny enter. This call finds that out now, before
+        // the first wait.
         match ring.enter(0, SleepLimit::Long) {
             Err(error) if error.raw_os_error().is_some_and(probe::is_denial) => {
                 Err(SetupError::of_call("io_uring_enter", "io_uring_enter", &error))
@@ -103,7 +104,7 @@ impl Ring {
         self.ring.params().cq_entries()
     }
 
-    /// Notes what only a trial of the whole ring could tell.
+    /// Records the result of the trial (`trial.rs`).
     pub(super) fn found_multishot_recv(&mut self, is_whole: bool) {
         self.found.multishot_recv = is_whole;
     }
@@ -111,8 +112,8 @@ impl Ring {
     /// Makes a pool's buffers the ones of `group`.
     pub(super) fn register_pool(&self, pool: &BufferPool, group: u16) -> io::Result<()> {
         let (addr, count) = (pool.ring_addr(), pool.count());
-        // SAFETY: the address is that of a page-aligned mapping with `count` entries. It lives as
-        // long as the `Rc<BufferPool>` of the driver, which unregisters it first.
+        // SAFETY: the address is the start of a page-aligned mapping of `count` entries. The driver
+        // keeps the mapping alive by an `Rc<BufferPool>`, and unregisters it before it drops that.
         unsafe { self.ring.submitter().register_buf_ring_with_flags(addr, count, group, 0) }
     }
 
@@ -123,14 +124,15 @@ impl Ring {
     /// Writes a submission; false if the queue is full.
     #[inline]
     pub(super) fn push(&self, entry: &squeue::Entry) -> bool {
-        // SAFETY: `Ring` is neither Send nor shared, and no other queue handle lives meanwhile.
+        // SAFETY: the `Ring` belongs to one `Driver`, whose `Rc`s keep it on its thread. No two
+        // handles of one queue live at the same time: each method drops its own before it returns.
         let mut queue = unsafe { self.ring.submission_shared() };
-        // SAFETY: entries come from `Op`s, whose memory the table holds until the terminal
-        // completion, or point to nothing.
+        // SAFETY: an entry comes from an `Op`, whose memory the table keeps until the terminal
+        // completion, or it has no pointer.
         unsafe { queue.push(entry) }.is_ok()
     }
 
-    /// Whether entering would submit or deliver anything.
+    /// Whether an enter would submit or bring anything.
     #[inline]
     pub(super) fn has_work(&self) -> bool {
         // SAFETY: as in `push`.
@@ -192,11 +194,12 @@ impl Ring {
         arg: *const GetEventsArg,
         arg_len: usize,
     ) -> io::Result<u32> {
-        // SAFETY: as in `push`. What is published but not yet taken by the kernel is counted from
-        // its own head, so a short or failed enter needs no bookkeeping.
+        // SAFETY: as in `push`. The length is counted from the kernel's own head, so it is right
+        // after a short or failed enter too.
         let pending = unsafe { self.ring.submission_shared() }.len() as u32;
-        // SAFETY: `arg` is null, or points to a live argument of `arg_len` bytes whose timespec
-        // lives too. What the submissions point to is the table's business.
+        // SAFETY: `arg` is null, or points to an argument of `arg_len` bytes; the caller keeps it
+        // and its timespec alive during the call. The table keeps alive what the submissions point
+        // to.
         let taken = unsafe {
             libc::syscall(
                 libc::SYS_io_uring_enter,
@@ -211,8 +214,8 @@ impl Ring {
         u32::try_from(taken).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The oldest completion. The queue's head is published with it: left unpublished, the next
-    /// wait would end at once.
+    /// The oldest completion. Taking it also tells the kernel that its place is free. Otherwise the
+    /// next wait would end at once.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<cqueue::Entry> {
         // SAFETY: as in `push`, for the completion queue.
@@ -221,11 +224,11 @@ impl Ring {
 }
 
 impl Ring {
-    /// In a forked child: closes the descriptor's number and touches nothing else. The rings are
-    /// not mapped here, and something else may be in their place by now.
+    /// In a forked child: closes the descriptor and touches nothing else. The queues are not mapped
+    /// in the child, and something else may be at their addresses.
     pub(super) fn close_number(self) {
         let ring = mem::ManuallyDrop::new(self);
-        // SAFETY: nobody else closes the number: `ring` is never dropped.
+        // SAFETY: `ring` is never dropped, so the descriptor is closed once.
         unsafe { libc::close(ring.ring.as_raw_fd()) };
     }
 }
@@ -240,7 +243,8 @@ impl Drop for Ring {
 
 fn register_ring(fd: i32) -> io::Result<i32> {
     let mut registration = RingRegistration { offset: u32::MAX, reserved: 0, data: fd as u64 };
-    // SAFETY: one registration is passed, and it is writable.
+    // SAFETY: the kernel reads and writes one registration, and the pointer is to one that lives
+    // during the call.
     let done = unsafe {
         libc::syscall(libc::SYS_io_uring_register, fd, REGISTER_RING_FDS, &raw mut registration, 1)
     };
@@ -249,7 +253,8 @@ fn register_ring(fd: i32) -> io::Result<i32> {
 
 fn unregister_ring(fd: i32, index: i32) {
     let registration = RingRegistration { offset: index as u32, reserved: 0, data: 0 };
-    // SAFETY: one registration is passed. A failure leaves an index that goes with the thread.
+    // SAFETY: the kernel reads one registration, and the pointer is to one that lives during the
+    // call. After a failure the index stays registered until the thread ends.
     unsafe {
         libc::syscall(
             libc::SYS_io_uring_register,
@@ -261,20 +266,20 @@ fn unregister_ring(fd: i32, index: i32) {
     };
 }
 
-/// The three system calls of a ring, each with the errno of a call that asks for nothing. A filter
-/// or the sysctl answers before the kernel looks at the arguments.
+/// The three system calls of a ring, each with the errno of a call with empty arguments. A seccomp
+/// filter or the sysctl answers before the kernel looks at the arguments.
 pub(crate) fn errnos_of_empty_calls() -> [(&'static str, i32); 3] {
     /// A descriptor that is never open.
     const NONE: libc::c_int = libc::c_int::MAX;
     let errno = || io::Error::last_os_error().raw_os_error().unwrap_or(0);
     let null = ptr::null::<u8>();
-    // SAFETY: the kernel does not follow null.
+    // SAFETY: the kernel answers EFAULT for a null pointer.
     unsafe { libc::syscall(libc::SYS_io_uring_setup, 1, null) };
     let setup = errno();
-    // SAFETY: the descriptor is not open, so nothing is done.
+    // SAFETY: the descriptor is never open, so the kernel answers EBADF and does nothing.
     unsafe { libc::syscall(libc::SYS_io_uring_enter, NONE, 0, 0, 0, null, 0_usize) };
     let enter = errno();
-    // SAFETY: as above.
+    // SAFETY: the descriptor is never open, as above.
     unsafe { libc::syscall(libc::SYS_io_uring_register, NONE, 0, null, 0) };
     [("io_uring_setup", setup), ("io_uring_enter", enter), ("io_uring_register", errno())]
 }

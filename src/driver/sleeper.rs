@@ -1,4 +1,7 @@
-//! How a parked driver is roused by another thread, and how it sleeps without an engine.
+//! How a sleeping driver is woken by another thread, and how it sleeps after its engine has failed.
+//!
+//! What the driver does before and after a sleep is not here, but in `mod.rs`. Read next:
+//! `wake.rs`.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -32,7 +35,7 @@ impl Sleeper {
         }
     }
 
-    /// Rouses the driver from any thread.
+    /// Wakes the driver, from any thread.
     pub(super) fn notifier(&self) -> Waker {
         Waker::from(self.notifier.clone())
     }
@@ -48,8 +51,9 @@ impl Sleeper {
         }
     }
 
-    /// Keeps a poll on the eventfd armed in the ring. The eventfd is never read: each write completes
-    /// the multishot poll again, as it makes a new edge for epoll, which has it from the start.
+    /// Keeps a poll on the eventfd armed in the ring. The eventfd is never read: each write to it
+    /// completes the multishot poll again. Epoll has the eventfd in its set from the start, and
+    /// each write makes an edge.
     #[inline]
     pub(super) fn arm(&self, submissions: &Submissions) {
         if !self.is_armed.replace(true) {
@@ -64,8 +68,7 @@ impl Sleeper {
         self.is_armed.set(more);
     }
 
-    /// Sleeps without the engine, which has failed, so that timers and wakes from other threads go
-    /// on.
+    /// Sleeps without the engine, which has failed. Timers and wakes from other threads still work.
     pub(super) fn sleep_without_engine(&self, wait: Wait) {
         let Wait::Until(deadline) = wait else { return };
         if self.handshake().park() {
@@ -77,16 +80,16 @@ impl Sleeper {
         self.with_eventfd(sys::eventfd_clear);
     }
 
-    /// Whether there is epoll_pwait2(2), which a wait may not have tried yet.
+    /// Whether epoll_pwait2(2) exists. A wait may not have used it yet, so this asks.
     pub(super) fn waits_exactly(&self) -> bool {
         let none = libc::epoll_event { events: 0, u64: 0 };
         let answer = self
             .with_eventfd(|eventfd| sys::epoll_wait_exactly(eventfd, &mut [none], Duration::ZERO));
-        // An eventfd is no epoll set: a kernel that has the call says EINVAL.
+        // An eventfd is not an epoll set, so a kernel that has the call answers EINVAL.
         answer.is_err_and(|error: io::Error| error.raw_os_error() == Some(libc::EINVAL))
     }
 
-    /// The driver will not park any more: later notifications go nowhere.
+    /// The driver sleeps no more, and later notifications do nothing.
     pub(super) fn close(&self) {
         self.notifier.close();
         drop(self.eventfd.take());

@@ -1,10 +1,10 @@
 //! Requests on their way to the engine, and answers on their way back.
 //!
-//! [`Submissions`] joins the op table, which owns what is in flight, with the engine, which only
-//! knows tokens. Nothing that was taken over is lost: what the ring has no room for waits in the
-//! backlog, in order, and a cancel waits in a list until the tasks have been polled.
+//! [`Submissions`] joins the op table, which owns the ops in flight, with the engine, which knows
+//! only tokens. It loses nothing. A submission that does not fit into the ring waits in the
+//! backlog, in order. A cancel waits in a list until the tasks have been polled.
 //!
-//! It calls no owner. Read next: `mod.rs`, which does.
+//! This file calls no owner. `mod.rs` does: read that next.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -22,12 +22,12 @@ use super::ring::SleepLimit;
 use super::table::{Ended, Table};
 use super::{Counters, count};
 
-/// After this many enters that failed in passing and brought nothing, pause.
+/// After this many failed enters in a row that brought nothing, the thread sleeps a little.
 const FAILED_ENTERS_MAX: u32 = 16;
-/// The room that is kept in the list of cancels between two turns.
+/// The capacity that the list of cancels keeps between two turns.
 const CANCELS_KEPT: usize = 1024;
 
-/// What is meant by an engine that is not there.
+/// The panic of a call that needs the engine after the end of the runtime.
 pub(super) const GONE: &str = "a driver that is gone takes no ops and is not parked";
 
 pub(super) struct Submissions {
@@ -35,12 +35,12 @@ pub(super) struct Submissions {
     engine: RefCell<Option<Engine>>,
     is_epoll: bool,
     table: RefCell<Table>,
-    /// Submissions to the ring that found no room. Bounded by the objects, each of which has at most
-    /// one op and one cancel of a kind.
+    /// Submissions that did not fit into the ring. Bounded by the objects: each has at most one op
+    /// and one cancel of a kind.
     backlog: RefCell<VecDeque<squeue::Entry>>,
-    /// Ops to cancel when the tasks have been polled, each once.
+    /// Ops to cancel when the tasks have been polled. Each is listed once.
     cancels: RefCell<Vec<Token>>,
-    /// How many enters in a row failed in passing and brought nothing.
+    /// How many enters in a row have failed with a transient error and brought nothing.
     failed_enters: Cell<u32>,
     counters: Counters,
 }
@@ -76,7 +76,7 @@ impl Submissions {
         self.table.borrow_mut().is_live(token)
     }
 
-    /// Ops that are to end before the driver sleeps.
+    /// How many ops must end before the driver sleeps.
     pub(super) fn blocking_sleep(&self) -> usize {
         self.table.borrow().blocking_sleep()
     }
@@ -86,7 +86,7 @@ impl Submissions {
         self.try_engine(call).expect(GONE)
     }
 
-    /// As `with_engine`, where the runtime may have been dropped.
+    /// As `with_engine`, but the runtime may have been dropped.
     #[inline]
     pub(super) fn try_engine<T>(&self, call: impl FnOnce(&Engine) -> T) -> Option<T> {
         self.engine.borrow().as_ref().map(call)
@@ -99,7 +99,7 @@ impl Submissions {
 
     // ---- ops --------------------------------------------------------------------------------
 
-    /// Tries a request, where the engine does that: the answer, if it need not wait.
+    /// Makes an attempt, if the engine does so. Gives the answer, if the request need not wait.
     #[inline]
     pub(super) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         let done = self.with_engine(|engine| engine.attempt(op))?;
@@ -119,7 +119,7 @@ impl Submissions {
         token
     }
 
-    /// Takes an op back whose owner wants no answer; false if the kernel has it, or it was answered.
+    /// Takes an op back; its owner wants no answer. False: the kernel has it, or it was answered.
     pub(super) fn withdraw(&self, token: Token) -> bool {
         let taken = self.with_engine(|engine| engine.withdraw(token));
         if taken {
@@ -130,19 +130,19 @@ impl Submissions {
         taken
     }
 
-    /// Asks for an op to end. `before_sleep`: before the driver sleeps.
+    /// Asks for an op to end; with `before_sleep`, before the driver sleeps.
     pub(super) fn ask_cancel(&self, token: Token, before_sleep: bool) {
         if self.table.borrow_mut().ask_cancel(token, before_sleep) {
             self.cancels.borrow_mut().push(token);
         }
     }
 
-    /// Takes a cancel back; false if it is out, or the op has ended.
+    /// Undoes a cancel. False: it was sent, or the op has ended.
     pub(super) fn undo_cancel(&self, token: Token) -> bool {
         self.table.borrow_mut().undo_cancel(token)
     }
 
-    /// Tells the engine of the cancels that were asked for and not taken back.
+    /// Sends the cancels that were asked for and not undone.
     pub(super) fn send_cancels(&self) {
         if self.cancels.borrow().is_empty() {
             return;
@@ -164,8 +164,8 @@ impl Submissions {
         self.send_cancels();
     }
 
-    /// Whose op an answer is about; its memory is moved to `payload` if the op has ended. `None`: no
-    /// op in flight has this token.
+    /// Gives the owner and the role of the op of an answer. If the op has ended, its memory is
+    /// moved to `payload`. `None`: no op in flight has this token.
     #[inline]
     pub(super) fn complete(
         &self,
@@ -176,7 +176,7 @@ impl Submissions {
         self.table.borrow_mut().complete(token, done.more(), payload)
     }
 
-    /// Gives up everything in flight: the engine is of no use any more.
+    /// Takes everything in flight out of the table. The engine cannot complete it any longer.
     pub(super) fn take_all(&self) -> Vec<Ended> {
         self.backlog.borrow_mut().clear();
         self.table.borrow_mut().take_all()
@@ -184,13 +184,13 @@ impl Submissions {
 
     // ---- the engine -------------------------------------------------------------------------
 
-    /// Pushes a submission of the driver's own to the ring.
+    /// Pushes a submission of the driver itself to the ring.
     pub(super) fn push(&self, entry: squeue::Entry) {
         self.push_or_queue(|engine| engine.push(entry));
     }
 
-    /// Tells the engine something. A full queue is submitted first; what finds no room even then
-    /// waits in the backlog, in order.
+    /// Pushes a submission. If the queue is full, it is submitted first. A submission that still
+    /// does not fit waits in the backlog, in order.
     #[inline]
     fn push_or_queue(&self, tell: impl FnOnce(&Engine) -> Pushed) {
         if !self.backlog.borrow().is_empty() {
@@ -202,7 +202,7 @@ impl Submissions {
         }
     }
 
-    /// Submits until nothing waits in the backlog, or the kernel takes no more for now.
+    /// Submits until the backlog is empty, or the kernel takes no more for now.
     fn submit_backlog(&self) {
         loop {
             let mut backlog = self.backlog.borrow_mut();
@@ -224,14 +224,14 @@ impl Submissions {
         }
     }
 
-    /// One io_uring_enter(2) or epoll_pwait2(2), and the only place that looks at its errors. `Err`:
-    /// the engine has failed for good.
+    /// One io_uring_enter(2) or epoll_pwait2(2). Only this method handles its errors. `Err`: the
+    /// engine has failed for good.
     #[inline]
     pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> Result<(), i32> {
         if !self.backlog.borrow().is_empty() {
             self.submit_backlog();
         }
-        // With submissions still waiting, sleeping could be for ever.
+        // While the backlog is not empty, a sleep could last for ever.
         let want = if self.backlog.borrow().is_empty() { want } else { 0 };
         count(&self.counters.enters, 1);
         match self.with_engine(|engine| engine.enter(want, sleep)) {
@@ -248,7 +248,8 @@ impl Submissions {
         match error.raw_os_error().unwrap_or(libc::EIO) {
             // A signal; the deadline.
             libc::EINTR | libc::ETIME => Ok(()),
-            // Short of memory, or completions to reap first: the caller reaps and comes again.
+            // The kernel is short of memory, or wants completions reaped first. The caller reaps
+            // and comes again.
             libc::EAGAIN | libc::EBUSY | libc::ENOMEM => {
                 self.failed_enters.set(self.failed_enters.get() + 1);
                 if self.failed_enters.get() >= FAILED_ENTERS_MAX {
@@ -260,7 +261,7 @@ impl Submissions {
         }
     }
 
-    /// The next answer. `None` as well if the runtime was dropped.
+    /// The next answer. `None`: there is none, or the runtime was dropped.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         let next = self.try_engine(Engine::next_completion).flatten()?;
@@ -269,7 +270,7 @@ impl Submissions {
         Some(next)
     }
 
-    /// A descriptor that ops may have been about leaves this runtime.
+    /// The runtime gives up a descriptor that may have had ops.
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
         self.try_engine(|engine| engine.forget(fd));
     }
@@ -320,7 +321,7 @@ mod tests {
         submissions.push(nop(2));
         let is_full = submissions.with_engine(|engine| engine.push(nop(3)));
         assert!(matches!(is_full, Pushed::Full(_)), "a queue of two entries is full");
-        // As if the kernel took no submissions for a moment.
+        // As if the kernel had refused submissions for a moment.
         submissions.backlog.borrow_mut().extend([nop(3), nop(4), nop(5)]);
         (6..=9).for_each(|user_data| submissions.push(nop(user_data)));
         assert!(submissions.backlog.borrow().is_empty());

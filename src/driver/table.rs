@@ -3,28 +3,29 @@
 //! ```text
 //!          1 insert               2 complete, more: stays        3 complete, last: slot leaves
 //! (vacant) ────────► in flight ────────────────────────► … ──────────────────────────► (vacant)
-//!                      │ 4 ask_cancel   5 keep: the cancel is taken back
+//!                      │ 4 ask_cancel   5 undo_cancel
 //!                      │ 6 cancel_sent: from now on only the terminal completion counts
 //! ```
 //!
-//! There is no state for an op whose future is gone: ops belong to objects from the start. A slot
-//! leaves with the terminal completion only; an answer for a token that is not here is our bug.
+//! Ops belong to objects from the start, so the table has no state for an op whose future is gone.
+//! Only the terminal completion empties a slot. An answer with a token that is not in the table is
+//! a bug of this crate.
 //!
-//! No descriptor, no ring, no unsafe. Read next: `mod.rs`.
+//! There is no descriptor, no ring and no unsafe code here. Read next: `engine.rs`.
 
 use std::mem;
 use std::rc::Rc;
 
 use super::op::{Owner, Payload, Role, Token};
 
-/// A place for an op. It is filled and emptied where it is: a copy of what was made part by part a
-/// moment before waits for all parts (`docs::kernels`).
+/// A place for an op. An op is written into its slot and not copied there: a copy of a value that
+/// was just written part by part must wait for all the parts (`docs::kernels`).
 struct OpSlot {
-    /// `None`: vacant.
+    /// `None`: the slot is vacant.
     owner: Option<Rc<dyn Owner>>,
     payload: Payload,
     generation: u32,
-    /// Of a vacant slot: the next vacant one.
+    /// In a vacant slot: the next vacant slot.
     next: u32,
     role: Role,
     cancel: Cancel,
@@ -40,14 +41,14 @@ pub(super) struct Ended {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Cancel {
     No,
-    /// Asked for; goes out when the tasks have been polled, unless it is taken back.
+    /// It was asked for. It is sent when the tasks have been polled, unless it is undone before.
     Asked,
-    /// It was taken back, and the token is still on the list of cancels: asked for again, it must
-    /// not be listed twice.
+    /// It was undone, and the token is still on the list of cancels. A second question must not
+    /// list it twice.
     TakenBack,
-    /// Asked for by an object that is going: the driver does not sleep before the answer.
+    /// An object that is going asked for it. The driver does not sleep before the op has ended.
     BeforeSleep,
-    /// In the kernel, or on its way in the submission queue.
+    /// It is in the kernel, or in the submission queue.
     Sent {
         before_sleep: bool,
     },
@@ -61,11 +62,11 @@ impl Cancel {
 
 pub(super) struct Table {
     slots: Vec<OpSlot>,
-    /// The vacant slot to fill next: the one emptied last, or the length.
+    /// The vacant slot to fill next: the last that became vacant, or the length.
     vacant: u32,
     len: usize,
     next_generation: u32,
-    /// How many slots are in a state that the driver does not sleep over.
+    /// How many ops must end before the driver sleeps.
     blocking_sleep: usize,
 }
 
@@ -78,12 +79,12 @@ impl Table {
         self.len
     }
 
-    /// Ops that are to end before the driver sleeps.
+    /// How many ops must end before the driver sleeps.
     pub(super) fn blocking_sleep(&self) -> usize {
         self.blocking_sleep
     }
 
-    /// 1: an op that is about to be pushed.
+    /// 1: an op that is pushed next.
     #[inline]
     pub(super) fn insert(&mut self, owner: Rc<dyn Owner>, role: Role, payload: Payload) -> Token {
         let index = self.vacant;
@@ -102,7 +103,7 @@ impl Table {
 
     #[cold]
     fn grow(&mut self) {
-        // The two highest indexes are user_data of the driver's own submissions.
+        // The two highest indexes are the user_data of the driver's own submissions.
         let next = u32::try_from(self.slots.len() + 1).ok().filter(|next| *next < u32::MAX - 1);
         self.slots.push(OpSlot {
             owner: None,
@@ -120,8 +121,8 @@ impl Table {
         (slot.generation == token.generation && slot.owner.is_some()).then_some(slot)
     }
 
-    /// 2 and 3: the kernel answered. Whose op it is, and which of them; `None`: nobody has this token.
-    /// The payload of an op that has ended, `more` being false, is moved to `payload`.
+    /// 2 and 3: an answer. Gives the owner and the role of its op. `None`: no op has this token.
+    /// Without `more` the op has ended, and its payload is moved to `payload`.
     #[inline]
     pub(super) fn complete(
         &mut self,
@@ -145,8 +146,8 @@ impl Table {
         Some((owner, role))
     }
 
-    /// 4: the op shall end. `blocking_sleep`: before the driver sleeps. True if a cancel is to be sent that
-    /// was not already on the list.
+    /// 4: the op must end; with `before_sleep`, before the driver sleeps. True: the token must be
+    /// added to the list of cancels.
     pub(super) fn ask_cancel(&mut self, token: Token, before_sleep: bool) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let was = slot.cancel;
@@ -162,7 +163,7 @@ impl Table {
         was == Cancel::No
     }
 
-    /// 5: the op is wanted after all. False if the cancel is out already.
+    /// 5: the op is wanted again. False: the cancel was sent already, or is required.
     pub(super) fn undo_cancel(&mut self, token: Token) -> bool {
         match self.live(token) {
             Some(slot) if matches!(slot.cancel, Cancel::Sent { .. } | Cancel::BeforeSleep) => false,
@@ -176,7 +177,7 @@ impl Table {
         }
     }
 
-    /// 6: whether the cancel is still to be sent; it counts as sent from now on.
+    /// 6: true if the cancel must be sent now. From here on it counts as sent.
     pub(super) fn cancel_sent(&mut self, token: Token) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let before_sleep = match slot.cancel {

@@ -1,4 +1,8 @@
-//! The end of a driver: what is in flight is cancelled and waited for, or leaked; never freed early.
+//! The end of a driver: it cancels the ops in flight and waits for them. The memory of ops that do
+//! not end is leaked, and never freed early.
+//!
+//! The order in which a runtime ends its parts is not here, but in `runtime.rs`. Read next:
+//! `mod.rs`.
 
 use std::mem;
 use std::time::{Duration, Instant};
@@ -15,15 +19,15 @@ use crate::sys;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Driver {
-    /// Teardown begins: what is asked for from now on is refused.
+    /// Teardown begins. From now on the driver takes no ops.
     pub(crate) fn begin_close(&self) {
         if self.state.get() == DriverState::Open {
             self.state.set(DriverState::Closing);
         }
     }
 
-    /// Cancels what is in flight, waits for the terminal completions, closes the engine. The memory
-    /// of what does not end within five seconds is leaked.
+    /// Cancels the ops in flight, waits until they have ended, and closes the engine. The memory of
+    /// ops that do not end within five seconds is leaked.
     pub(crate) fn close(&self) {
         if self.is_forked_copy() {
             return self.close_in_child();
@@ -57,8 +61,8 @@ impl Driver {
         mem::forget((left, self.pool.clone()));
     }
 
-    /// In a forked child: the ring belongs to the parent and is not mapped here. Its number and the
-    /// memory are the child's own.
+    /// In a forked child: the ring belongs to the parent and is not mapped here. Its descriptor and
+    /// the memory are the child's own.
     fn close_in_child(&self) {
         self.state.set(DriverState::Gone);
         if let Some(engine) = self.submissions.take_engine() {
@@ -69,7 +73,7 @@ impl Driver {
         self.sleeper.close();
     }
 
-    /// Whether everything in flight ended.
+    /// Waits until everything in flight has ended. False: it gave up.
     fn drain(&self, deferred: &mut Deferred) -> bool {
         let mut progress = Instant::now();
         loop {
@@ -93,8 +97,8 @@ impl Driver {
         }
     }
 
-    /// The engine has failed for good. Every owner hears of it; memory that the kernel may still
-    /// write to is leaked.
+    /// The engine has failed for good. Every owner is told. Memory that the kernel may still write
+    /// to is leaked.
     #[cold]
     pub(super) fn fail(&self, errno: i32) {
         let mut deferred = Deferred::default();
@@ -102,9 +106,10 @@ impl Driver {
         self.state.set(DriverState::Broken(errno));
         for op in self.submissions.take_all() {
             mem::forget(op.payload);
-            // The kernel may still use the descriptor's number in submissions it has not taken.
+            // The kernel may still use the descriptor in submissions that it has not taken, so the
+            // owner keeps it open.
             mem::forget(op.owner.clone());
-            // A future that waits comes again, and is told by `check` what has failed.
+            // The future that waits is polled again, and `check` tells it what has failed.
             let done = Completion::cancelled();
             contain(|| op.owner.complete(op.role, done, &mut Payload::None, &mut deferred));
         }

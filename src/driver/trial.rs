@@ -1,6 +1,6 @@
-//! A trial of what no flag tells: whether this kernel's multishot receive can be relied on.
+//! A trial of this kernel's multishot receive. No flag tells whether it reports every reset.
 //!
-//! Read next: `probe.rs`, which knows the rest.
+//! All that flags and versions tell is in `probe.rs`: read that next.
 
 use std::cell::Cell;
 use std::io::{self, Write};
@@ -20,19 +20,20 @@ use super::ring::{Ring, SleepLimit};
 use super::{BUFFER_GROUP, CANCEL};
 use crate::sys;
 
-/// For what takes microseconds, and the pause before it is looked at again.
+/// A limit for steps that usually take microseconds, and the pause between two looks.
 const PATIENCE: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(1);
 
-/// Whether a multishot receive is told of a reset that comes right after bytes (SEMANTICS RX11).
+/// Whether a multishot receive reports a reset that comes right after bytes (SEMANTICS RX11).
 ///
-/// Many kernels before 7.0 forget it: two wake-ups come before the receive looks, it takes the bytes,
-/// is done with both, and never completes again. No flag tells, and the fix was carried back to some
-/// series (6.18.15 lacks it, 6.18.44 has it), so it is tried, once in a process. `pretended`: a kernel
-/// that is one without. If it cannot be tried, for want of a loopback device, say, the answer is no;
-/// for want of descriptors, the next ring tries again. With an error something may be in flight.
+/// Many kernels before 7.0 do not: two wake-ups come before the receive looks, it takes the bytes,
+/// forgets both wake-ups, and never completes again. No flag tells this, and the fix was ported to
+/// some older series (6.18.15 lacks it, 6.18.44 has it). So each process tries it once. A
+/// `pretended` kernel below 7.0 counts as one without the fix. If the trial is not possible, for
+/// example without a loopback device, the answer is no. In a shortage of descriptors, the next ring
+/// tries again. After an error something may be in flight.
 ///
-/// What is there already when a receive is armed is another matter: `net/connection/recv.rs`.
+/// A reset that is there before the receive is armed is another matter: see `stream/receive.rs`.
 pub(super) fn multishot_recv_is_whole(
     ring: &Ring,
     pool: &Rc<BufferPool>,
@@ -57,12 +58,12 @@ pub(super) fn multishot_recv_is_whole(
 
 fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    // A firewall may drop what goes there, or lead it elsewhere.
+    // A firewall may drop the connection or redirect it.
     let ours = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
     sys::poll_readable(listener.as_fd(), Some(PATIENCE));
     listener.set_nonblocking(true)?;
     let (theirs, peer) = listener.accept()?;
-    // Anybody may connect.
+    // Any process may connect to the listener.
     if peer == ours.local_addr()? {
         Ok((ours, theirs))
     } else {
@@ -70,8 +71,8 @@ fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     }
 }
 
-/// Has a multishot receive meet a byte and a reset at once; whether it hears of both, and all went
-/// as planned. Nothing is in flight afterwards, unless there is an error.
+/// Sends a byte and a reset to a multishot receive. True: it reported both, and every step worked.
+/// Nothing is in flight afterwards, except after an error.
 fn hears_a_reset(
     ring: &Ring,
     pool: &Rc<BufferPool>,
@@ -92,7 +93,7 @@ fn hears_a_reset(
     let reap = || -> io::Result<()> {
         enter(ring)?;
         take();
-        // A queue of one entry: what else there is waits in the kernel.
+        // With a queue of one entry, the other completions wait in the kernel.
         if ring.has_overflow() {
             enter(ring)?;
             take();
@@ -118,12 +119,12 @@ fn hears_a_reset(
     Ok(is_reset && has_heard)
 }
 
-/// Enters until what was pushed is with the kernel.
+/// Enters until the kernel has taken the submissions.
 fn submit(ring: &Ring) -> io::Result<()> {
     retry_until_timeout(|| enter(ring).map(|taken| taken > 0))
 }
 
-/// How many submissions were taken; none also after an error in passing (SEMANTICS CX13).
+/// How many submissions the kernel took: zero after a transient error (SEMANTICS CX13).
 fn enter(ring: &Ring) -> io::Result<u32> {
     match ring.enter(0, SleepLimit::Long) {
         Err(error) if is_transient(&error) => Ok(0),

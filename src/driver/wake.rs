@@ -1,8 +1,9 @@
-//! Rousing a parked driver from another thread.
+//! The notifier: it wakes a sleeping driver from another thread.
 //!
-//! A notification is rare and its cost is a system call, so a word says whether one is needed. The
-//! parking thread and the wakers agree through [`Handshake`]; the write to the eventfd completes a
-//! multishot poll that the ring keeps armed. Read next: `mod.rs`, `park`.
+//! A notification costs a system call and is rarely needed. So the [`Handshake`] between the
+//! sleeping thread and the wakers says whether it is needed. The write to the eventfd completes a
+//! multishot poll that the ring keeps armed, or makes an edge for epoll. Read next: `Driver::park`
+//! in `mod.rs`.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,11 +12,11 @@ use std::task::Wake;
 use super::handshake::Handshake;
 use crate::sys;
 
-/// The eventfd and the word before it; a `Waker` when in an `Arc`. Wakers may outlive the runtime,
-/// its descriptor does not.
+/// The eventfd, and the handshake that decides whether a write is needed. In an `Arc` it is a
+/// `Waker`. Wakers may outlive the runtime; the descriptor does not.
 pub(crate) struct Notifier {
     handshake: Handshake,
-    /// Locked for a write that is needed, and at teardown.
+    /// Locked for a write, and at teardown.
     eventfd: Mutex<Option<Arc<OwnedFd>>>,
 }
 
@@ -28,7 +29,7 @@ impl Notifier {
         &self.handshake
     }
 
-    /// The driver will not park any more: later notifications go nowhere.
+    /// The driver sleeps no more, and later notifications do nothing.
     pub(super) fn close(&self) {
         *self.eventfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
@@ -44,7 +45,7 @@ impl Wake for Notifier {
             return;
         }
         if let Some(eventfd) = &*self.eventfd.lock().unwrap_or_else(PoisonError::into_inner) {
-            // EAGAIN would mean 2^64 - 2 unread wake-ups, and so a driver that wakes anyway.
+            // EAGAIN would mean 2^64 - 2 unread wake-ups. Then the driver wakes anyway.
             let _ = sys::eventfd_add(eventfd.as_fd());
         }
     }

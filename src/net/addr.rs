@@ -1,4 +1,6 @@
 //! Addresses to bind and connect to.
+//!
+//! No host name is looked up here. Read next: `resolve.rs`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -36,7 +38,7 @@ pub(crate) mod sealed {
 
     /// What is named.
     pub enum Destination {
-        /// In the order in which they are to be tried; at least one.
+        /// At least one, in the order in which they are tried.
         Addrs(Vec<SocketAddr>),
         /// A host that is no IP address, and a port.
         Name(String, u16),
@@ -45,7 +47,7 @@ pub(crate) mod sealed {
     pub trait AddrSource {
         fn destination(&self) -> io::Result<Destination>;
 
-        /// The addresses, for those who cannot wait for a lookup.
+        /// The addresses, for callers that cannot wait for a lookup.
         fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
             match self.destination()? {
                 Destination::Addrs(addrs) => Ok(addrs),
@@ -71,7 +73,7 @@ impl AddrSource for SocketAddr {
     }
 }
 
-/// Everything that std turns into one address.
+/// The types that std converts into one address.
 macro_rules! one_address {
     ($($type:ty),*) => {$(
         impl AddrSource for $type {
@@ -152,7 +154,7 @@ impl AddrSource for (&str, u16) {
         if let Ok(ip) = host.parse::<IpAddr>() {
             return SocketAddr::new(ip, port).destination();
         }
-        // As hosts stand in URLs.
+        // Hosts in URLs have brackets.
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         if let Some(Ok(ip)) = bracketed.map(str::parse::<Ipv6Addr>) {
             return (ip, port).destination();

@@ -1,5 +1,6 @@
-//! Host names: `lookup_host`, and the system's resolver. How the addresses are then tried is in
-//! `tcp/race.rs`.
+//! Host names: `lookup_host`, and the system's resolver.
+//!
+//! How a connect tries the addresses is not here. Read next: `tcp/race.rs`.
 
 use std::fmt;
 use std::io;
@@ -56,7 +57,7 @@ pub(super) async fn lookup_name(
 ) -> io::Result<Vec<SocketAddr>> {
     // `fe80::1%eth0` is an address, and only the system can number its interface.
     let found = match resolver.filter(|_| !host.contains('%')) {
-        // Not by way of `IpAddr`: that number is in the socket address.
+        // An `IpAddr` would lose the number of the interface, which is in the socket address.
         None => ask_system(&host, port).await,
         Some(SharedResolver(resolver)) => resolver.resolve(&host).await.map(|ips| {
             let with_port = |ip: IpAddr| SocketAddr::new(ip, port);

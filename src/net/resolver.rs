@@ -1,5 +1,7 @@
-//! `Resolver`: what turns host names into addresses. The trait only, so that a runtime can keep one
-//! and know nothing of sockets; the system's is in `resolve.rs`.
+//! `Resolver`, the trait of what turns host names into addresses.
+//!
+//! Only the trait is here, so that a runtime can keep a resolver and not know sockets. Read next:
+//! `resolve.rs`, which has the system's resolver.
 
 use std::fmt;
 use std::future::Future;
@@ -59,7 +61,7 @@ pub trait Resolver {
     fn resolve<'a>(&'a self, host: &'a str) -> Resolving<'a>;
 }
 
-/// A resolver as builders and runtimes keep it.
+/// A resolver in the form that builders and runtimes keep.
 #[derive(Clone)]
 pub(crate) struct SharedResolver(pub(crate) Arc<dyn Resolver + Send + Sync>);
 

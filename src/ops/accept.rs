@@ -1,5 +1,7 @@
-//! accept(2): connections that arrive at a listener. Each is closed on exec and non-blocking; the
-//! peer's address is asked for later.
+//! accept(2): connections that arrive at a listener. Each is closed on exec and is non-blocking.
+//! The peer's address is not asked for here.
+//!
+//! When an accept is submitted is decided in `stream/accept.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -15,7 +17,7 @@ const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
 /// One connection: the answer is a descriptor. Kernel 5.5, `IORING_OP_ACCEPT`; accept4(2).
 pub(crate) fn one(fd: BorrowedFd<'_>) -> Op<AcceptOneRequest> {
-    // SAFETY: the request has no pointers.
+    // SAFETY: the target has no pointer, so nothing must outlive the op.
     unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
@@ -38,7 +40,7 @@ impl Request for AcceptOneRequest {
 /// Connections, each answer a descriptor. The ring answers until an error or a cancel; epoll gives
 /// one. Kernel 5.19, `IORING_OP_ACCEPT` with `IORING_ACCEPT_MULTISHOT`; accept4(2).
 pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<AcceptMultiRequest> {
-    // SAFETY: the request has no pointers.
+    // SAFETY: the target has no pointer, so nothing must outlive the op.
     unsafe { Op::new(target_of(fd), Payload::None) }
 }
 

@@ -1,4 +1,6 @@
-//! connect(2): an attempt to reach a peer.
+//! connect(2): one attempt to reach a peer.
+//!
+//! When it is submitted is decided in `net/tcp/connect.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::net::SocketAddr;
@@ -17,7 +19,8 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, addr: SocketAddr) -> Op<ConnectRequest
     let addr = Rc::new(SockAddr::new(addr));
     let memory = addr.as_ptr().cast_mut().cast();
     let target = Target { memory, len: addr.len() as usize, ..target_of(fd) };
-    // SAFETY: the request points to the address, which is the payload.
+    // SAFETY: the target points to the address. The payload owns the address on the heap, so it
+    // lives and stays in place until the op ends.
     unsafe { Op::new(target, Payload::Address(addr)) }
 }
 
@@ -31,15 +34,16 @@ impl Request for ConnectRequest {
         opcode::Connect::new(types::Fd(target.fd), target.memory.cast(), len).build()
     }
 
-    /// Asked again, the kernel says what became of the attempt.
+    /// A second call for the same socket returns the result of the first one.
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         let addr = target.memory.cast_const().cast();
-        // SAFETY: the caller's promise: an address of that length.
+        // SAFETY: the caller guarantees that `memory` is an address of `len` bytes.
         let result = unsafe { sys::connect(target.fd, addr, target.len as libc::socklen_t) };
         match result.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)) {
             Err(libc::EINPROGRESS | libc::EALREADY | libc::EINTR) => Attempt::BLOCKED,
             Err(libc::EISCONN) => Attempt::over(Ok(0)),
-            // No word about readiness here, but a want of ports or routes: no edge would follow.
+            // EAGAIN does not mean "not ready" here. It means that there is no port or route, so no
+            // edge would follow.
             Err(libc::EAGAIN) => Attempt::over(Err(libc::EADDRNOTAVAIL)),
             result => Attempt::over(result.map(|()| 0)),
         }

@@ -1,9 +1,10 @@
-//! One small file for each kernel family: what a request says, and the memory it needs.
+//! Requests to the kernel: one small file for each family of system calls.
 //!
-//! No machinery and no decisions: `net/` decides what to ask for, `driver/` carries it out. Each
-//! file has two things for each request: a constructor, which joins the request with the memory
-//! that it points to and so makes everything above it safe code; and its words for both engines, the
-//! submission for the ring and the system call for epoll. Read next: `recv.rs`.
+//! These files make no decisions. `stream/` and `net/` decide what to ask for, and `driver/`
+//! carries it out. Each request has two parts. Its constructor joins the request with the memory
+//! that it points to; this makes all code above it safe. Its implementation of
+//! [`Request`](crate::driver::Request) has the submission for the ring and the system call for
+//! epoll. Read next: `recv.rs`.
 
 pub(crate) mod accept;
 pub(crate) mod connect;
@@ -15,7 +16,8 @@ use std::ptr;
 
 use crate::driver::Target;
 
-/// A request about a descriptor, which the object that the op belongs to keeps open (invariant 1).
+/// The target of a request that has no memory. The object that owns the op keeps the descriptor
+/// open (invariant 1).
 fn target_of(fd: BorrowedFd<'_>) -> Target {
     Target { fd: fd.as_raw_fd(), memory: ptr::null_mut(), len: 0 }
 }

@@ -1,8 +1,10 @@
-//! recv(2): bytes from a connected socket. Never with MSG_WAITALL, which would turn a reset after
-//! some data into a clean end (SEMANTICS RX9).
+//! recv(2): bytes from a connected socket. No receive uses MSG_WAITALL, because a reset after some
+//! data would then look like EOF (SEMANTICS RX9).
 //!
-//! Under epoll a receive that leaves room in its buffer has emptied the socket: the next byte is a
-//! new edge.
+//! Under epoll, a receive that leaves room in its buffer has emptied the socket. The next byte
+//! makes a new edge.
+//!
+//! Which receive is submitted, and when, is decided in `stream/receive.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::any::Any;
@@ -20,12 +22,13 @@ use crate::sys::{self, TRANSFER_LEN_MAX};
 /// cancel, or no buffer; epoll gives one piece. Kernel 6.0, `IORING_OP_RECV` with
 /// `IORING_RECV_MULTISHOT`; recv(2).
 pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<true>> {
-    // SAFETY: the request has no pointers: the buffer is picked from the pool, which is
-    // unregistered only when nothing is in flight.
+    // SAFETY: the target has no pointer. The buffer comes from the pool, and the driver unregisters
+    // the pool only when nothing is in flight.
     unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
-/// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring; recv(2).
+/// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring;
+/// recv(2).
 pub(crate) fn into_pool(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<false>> {
     // SAFETY: as in `multishot`.
     unsafe { Op::new(target_of(fd), Payload::None) }
@@ -41,7 +44,7 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
         if MULTISHOT {
             return opcode::RecvMulti::new(fd, BUFFER_GROUP).build();
         }
-        // A length of zero is that of the buffer which is picked.
+        // With a length of zero, the length of the picked buffer counts.
         let entry = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build();
         entry.flags(squeue::Flags::BUFFER_SELECT)
     }
@@ -50,7 +53,7 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
         let Some((bid, memory)) = pool.first_free() else {
             return Attempt::over(Err(libc::ENOBUFS));
         };
-        // SAFETY: a free buffer of the pool is nobody's else, and so long.
+        // SAFETY: the buffer is `buffer_len` bytes long. It is free, so no chunk refers to it.
         let attempt = unsafe { receive(target.fd, memory, pool.buffer_len()) };
         match attempt.ok() {
             Some(1..) => {
@@ -68,16 +71,16 @@ pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<RecvR
     let (memory, len) = fill.target();
     fill.set_in_flight(true);
     let target = Target { memory, len: len.min(TRANSFER_LEN_MAX), ..target_of(fd) };
-    // SAFETY: the request points into the buffer that `fill` owns; the `IoBufMut` contract keeps
-    // its bytes in place, and `Fill` gives nobody access to the room while it is in flight.
+    // SAFETY: the target points into the buffer of `fill`, which is the payload. The contract of
+    // `IoBufMut` keeps its bytes in place. `Fill` lends the room to no one while it is in flight.
     unsafe { Op::new(target, Payload::Fill(fill)) }
 }
 
-/// Notes what an ended [`into_fill`] brought: `len` bytes.
+/// Records that an [`into_fill`] has ended and brought `len` bytes.
 pub(crate) fn filled(fill: &Fill<dyn Any>, len: usize) {
     fill.set_in_flight(false);
-    // SAFETY: the kernel has written `len` bytes where `target` pointed when the op was made; only
-    // one op at a time moves it.
+    // SAFETY: the kernel has written `len` bytes at the address that `Fill::target` gave when the
+    // op was made. Only one op at a time uses a `Fill`, so the address is still the same.
     unsafe { fill.filled(len) };
 }
 
@@ -87,17 +90,18 @@ pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op<RecvRequest> {
     let mut memory = Vec::with_capacity(len);
     let len = len.min(TRANSFER_LEN_MAX);
     let target = Target { memory: memory.as_mut_ptr(), len, ..target_of(fd) };
-    // SAFETY: the request points into the vector's heap block, which is the payload.
+    // SAFETY: the target points into the heap memory of the vector, which is the payload.
     unsafe { Op::new(target, Payload::Heap(memory)) }
 }
 
-/// The bytes that an ended [`into_heap`] brought.
+/// The bytes that an [`into_heap`] brought; it has ended.
 pub(crate) fn heap_bytes(mut memory: Vec<u8>, len: usize) -> Vec<u8> {
     assert!(len <= memory.capacity(), "the kernel writes no more than it was given");
-    // SAFETY: the kernel has written the first `len` bytes; the capacity was just checked.
+    // SAFETY: the kernel has written the first `len` bytes, and the assertion above has checked the
+    // capacity.
     unsafe { memory.set_len(len) };
     if len < memory.capacity() / 4 {
-        memory.shrink_to_fit(); // whoever keeps few bytes keeps no large buffer
+        memory.shrink_to_fit(); // few bytes must not pin a large buffer
     }
     memory
 }
@@ -112,7 +116,7 @@ impl Request for RecvRequest {
     }
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller guarantees that there are `len` bytes at `memory` to write to.
         unsafe { receive(target.fd, target.memory, target.len) }
     }
 }
@@ -120,7 +124,7 @@ impl Request for RecvRequest {
 /// # Safety
 /// There are `len` bytes at `memory` to write to.
 unsafe fn receive(fd: i32, memory: *mut u8, len: usize) -> Attempt {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller guarantees that there are `len` bytes at `memory` to write to.
     let attempt = Attempt::of(unsafe { sys::recv(fd, memory, len) });
     attempt.drained(attempt.ok().is_some_and(|received| (1..len).contains(&(received as usize))))
 }

@@ -1,8 +1,10 @@
 //! send(2) and sendmsg(2): bytes to a connected socket.
 //!
-//! In the ring always with MSG_WAITALL, so that the kernel itself goes on after a short send; under
-//! epoll what is left is sent at the next edge. With MSG_NOSIGNAL, since a library must not raise
-//! SIGPIPE.
+//! On the ring every send has MSG_WAITALL, so the kernel itself continues after a short send. Under
+//! epoll the engine sends the remaining bytes at the next edge. Every send has MSG_NOSIGNAL,
+//! because a library must not raise SIGPIPE.
+//!
+//! What is sent, and when, is decided in `stream/transmit.rs`: read that next.
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
@@ -28,22 +30,22 @@ pub(crate) fn one(
     let Some(bytes) = outgoing.as_one(offset) else { return Err(outgoing) };
     let len = bytes.len().min(TRANSFER_LEN_MAX);
     let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..target_of(fd) };
-    // SAFETY: the request points into the buffer that `outgoing` owns.
+    // SAFETY: the target points into the buffer of `outgoing`, which is the payload.
     Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
 }
 
-/// As much of these bytes as one call takes, for an attempt only: they stay the caller's. Kernel 5.6,
-/// `IORING_OP_SEND`; send(2).
+/// As many of these bytes as one call takes. They are only for an attempt, and stay the caller's.
+/// Kernel 5.6, `IORING_OP_SEND`; send(2).
 #[inline]
 pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<SendRequest, &'a [u8]> {
     let len = bytes.len().min(TRANSFER_LEN_MAX);
     let target = Target { memory: bytes.as_ptr().cast_mut(), len, ..target_of(fd) };
-    // SAFETY: the request points into the bytes that it borrows.
+    // SAFETY: the target points into `bytes`, and the op borrows them.
     unsafe { Op::new(target, bytes) }
 }
 
-/// What an attempt at [`borrowed`] bytes has left, which are the caller's no more: `sent` of them
-/// went out. Also says how many there are in all, at most what one call transfers. Kernel 5.6,
+/// The rest after an attempt with [`borrowed`] bytes, of which `sent` went out. The op owns the
+/// buffer. Also gives how many bytes there are in all, at most what one call transfers. Kernel 5.6,
 /// `IORING_OP_SEND`; send(2).
 pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<SendRequest>, usize) {
     let len = outgoing.len().min(TRANSFER_LEN_MAX);
@@ -66,11 +68,12 @@ impl Request for SendRequest {
     }
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
-        // SAFETY: the caller's promise: so many bytes to read.
+        // SAFETY: the caller guarantees that there are `len` bytes at `memory` to read.
         let attempt = Attempt::of(unsafe { sys::send(target.fd, target.memory, target.len) });
         match attempt.ok() {
             Some(sent) if (sent as usize) < target.len => {
-                // SAFETY: within the bytes, of which `sent` were read.
+                // SAFETY: the kernel has read `sent` of these bytes, and `sent < len`, so the
+                // result is within them.
                 target.memory = unsafe { target.memory.add(sent as usize) };
                 target.len -= sent as usize;
                 Attempt::BLOCKED
@@ -90,8 +93,8 @@ pub(crate) fn batch(
     let (batch, len) = Batch::new(outgoing, offset);
     let batch = Rc::new(batch);
     let target = Target { memory: batch.header().cast(), len, ..target_of(fd) };
-    // SAFETY: the request points to the header inside the batch, which points into what the batch
-    // owns; the batch is the payload.
+    // SAFETY: the target points to the header in the batch, and the header points into buffers that
+    // the batch owns. The batch is the payload, and its `Rc` keeps it in place.
     (unsafe { Op::new(target, Payload::Batch(batch)) }, len)
 }
 
@@ -107,12 +110,13 @@ impl Request for SendMsgRequest {
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         let header = target.memory.cast();
-        // SAFETY: the caller's promise: the header of a batch.
+        // SAFETY: the caller guarantees that `memory` is the header of a batch.
         let attempt = Attempt::of(unsafe { sys::sendmsg(target.fd, header) });
         match attempt.ok() {
             Some(sent) if (sent as usize) < target.len => {
                 target.len -= sent as usize;
-                // SAFETY: as above; the kernel has read so many bytes of the list.
+                // SAFETY: `header` is the header of a batch, as above. The kernel has read `sent`
+                // bytes of its list.
                 unsafe { Batch::advance(header, sent as usize) };
                 Attempt::BLOCKED
             }

@@ -1,13 +1,13 @@
-//! A first-in-first-out queue whose first element is in place.
+//! A first-in-first-out queue that stores its first element in place.
 //!
-//! Most streams have one segment parked or one send queued at a time; ten thousand of them should
-//! not hold ten thousand heap blocks for that.
+//! Most streams have at most one unread segment. In place, ten thousand of them need no heap
+//! blocks. Elements cannot be found by a key here: `line.rs` has those. Read that next.
 
 use std::collections::VecDeque;
 
 pub(crate) struct Fifo<T> {
     first: Option<T>,
-    /// What comes behind the first: one word for all those who have nothing there.
+    /// All elements behind the first. Absent, it takes one word.
     #[expect(clippy::box_collection, reason = "absent from most of ten thousand connections")]
     rest: Option<Box<VecDeque<T>>>,
 }
@@ -72,7 +72,7 @@ impl<T> Fifo<T> {
         }
     }
 
-    /// Takes out the element at `index`, which exists.
+    /// Removes the element at `index`, which exists.
     pub(crate) fn remove(&mut self, index: usize) -> T {
         let removed = match index.checked_sub(1) {
             None => self.pop(),

@@ -1,19 +1,19 @@
 //! A queue whose elements have keys: push, look up, and remove in constant time.
 //!
 //! An element leaves the line in one of two ways. [`remove`](Line::remove) takes it out. After
-//! [`step_out`](Line::step_out) it is no longer in line, but its key still finds it: a send that
-//! has finished waits there until its future collects the answer.
+//! [`step_out`](Line::step_out) it is no longer in line, but its key still finds it: a finished
+//! send waits there until its future collects the answer. Read next: `stream/send_queue/mod.rs`.
 
 use std::mem;
 
 use slab::Slab;
 
-/// Names one element of a [`Line`]. A key is used again when its element was removed.
+/// The name of one element of a [`Line`]. A key is used again after its element was removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Key(u32);
 
 impl Key {
-    /// The key of an element that is alone.
+    /// The key of the only element.
     const ONE: Key = Key(0);
 }
 
@@ -54,8 +54,8 @@ impl<T> Line<T> {
         matches!(self, Line::Empty)
     }
 
-    /// The only element, if it is in line and `is_it` says so, steps out of it: the usual case,
-    /// without a search.
+    /// Takes the only element out of the line, if `is_it` accepts it. This is the usual case, and
+    /// needs no search.
     #[inline]
     pub(crate) fn step_out_if_alone(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<&mut T> {
         match self {
@@ -78,8 +78,8 @@ impl<T> Line<T> {
         }
     }
 
-    /// Pushes a default, to be filled in where it stays: a value that was just made part by part
-    /// is slow to copy, since the copy waits for all of the parts to be written.
+    /// Pushes a default, which the caller fills in where it stays. Copying a value that was just
+    /// written part by part is slow, because the copy waits for all parts.
     #[inline]
     pub(crate) fn push_default(&mut self) -> (Key, &mut T)
     where
@@ -107,7 +107,7 @@ impl<T> Line<T> {
         key
     }
 
-    /// Makes room for more than one. The one that is there keeps its key.
+    /// Makes room for more than one element. The first keeps its key.
     fn many(&mut self) -> &mut Elements<T> {
         if let Line::One { .. } = self {
             let Line::One { value, in_line } = mem::take(self) else {

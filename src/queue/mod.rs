@@ -1,13 +1,13 @@
-//! The queues of streams and listeners: what has arrived, what is to be sent, which futures wait.
+//! The queues of streams and listeners: unread bytes, buffers to send, futures that wait.
 //!
-//! Most of ten thousand connections have at most one element in each of them. So both kinds keep
-//! the first element in place and take memory on the heap for the second.
+//! Most connections have at most one element in each queue. So each queue stores its first element
+//! in place, and allocates memory for the second.
 //!
-//! - [`Fifo`]: elements without names, looked at from the front.
-//! - [`Line`]: each element has a key, by which it is found and removed in constant time.
+//! - [`Fifo`]: elements without keys, taken from the front.
+//! - [`Line`]: each element has a key, which finds and removes it in constant time.
 //! - [`Waiters`]: a line of wakers.
 //!
-//! No I/O. Read next: `line.rs`.
+//! There is no I/O here. Read next: `line.rs`.
 
 mod fifo;
 mod line;

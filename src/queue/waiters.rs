@@ -1,8 +1,8 @@
-//! The futures that wait for something to happen to an object.
+//! The futures that wait for an event of an object.
 //!
-//! An arrival wakes every one of them, and a future that finds nothing waits again. No arrival is
-//! reserved for one future: a forgotten future cannot be told from a slow one, so a scheme that
-//! wakes one future loses a wake to `mem::forget` (SEMANTICS G2).
+//! An arrival wakes all of them, and a future that finds nothing waits again. The object cannot
+//! tell a forgotten future from a slow one. If it woke only one future, `mem::forget` could lose
+//! the wake (SEMANTICS G2). Read next: `stream/receive.rs`.
 
 use std::mem;
 use std::task::Waker;
@@ -10,10 +10,10 @@ use std::task::Waker;
 use super::line::{Key, Line};
 use crate::deferred::Deferred;
 
-/// Names one waiting future among those of its object.
+/// The name of one waiting future among those of its object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WaiterId {
-    /// Its waker is in line, unless an arrival has taken it since.
+    /// Its waker is in line, unless an arrival has woken it.
     Future { key: Key, round: u32 },
     #[cfg_attr(
         not(any(
@@ -24,7 +24,8 @@ pub(crate) enum WaiterId {
         )),
         allow(dead_code, reason = "there is no other caller")
     )]
-    /// A caller that polls the object without a future of its own: there is one, the last wins.
+    /// A caller that polls the object without a future. There is one; the last caller's waker is
+    /// kept.
     Poller,
 }
 
@@ -33,12 +34,12 @@ pub(crate) enum WaiterId {
 pub(crate) struct Waiters {
     line: Line<Waker>,
     poller: Option<Waker>,
-    /// How many arrivals there were: an id of an earlier round names no waker.
+    /// How many arrivals there were. An id of an earlier round names no waker.
     round: u32,
 }
 
 impl Waiters {
-    /// Whether the future `id` has to [`register`](Self::register) to be woken by `waker`.
+    /// Whether the future `id` must [`register`](Self::register) to be woken by `waker`.
     #[inline]
     pub(crate) fn wants(&self, id: Option<WaiterId>, waker: &Waker) -> bool {
         let registered = match id {
@@ -49,7 +50,7 @@ impl Waiters {
         !registered.is_some_and(|registered| registered.will_wake(waker))
     }
 
-    /// Lets the next arrival wake `waker`. The future is `id`, or a new one.
+    /// The next arrival will wake `waker`. The future is `id`, or a new one.
     pub(crate) fn register(
         &mut self,
         id: &mut Option<WaiterId>,
@@ -73,7 +74,7 @@ impl Waiters {
         }
     }
 
-    /// The future waits no more.
+    /// The future stops waiting.
     #[inline]
     pub(crate) fn remove(&mut self, id: Option<WaiterId>, deferred: &mut Deferred) {
         let waker = match id {
@@ -91,7 +92,7 @@ impl Waiters {
         self.line.is_empty() && self.poller.is_none()
     }
 
-    /// An arrival: every waiting future is to be woken.
+    /// Something has arrived: wakes every waiting future.
     #[inline]
     pub(crate) fn wake(&mut self, deferred: &mut Deferred) {
         if self.is_empty() {

@@ -1,11 +1,13 @@
-//! A listening socket as an object: it owns one accept, and the connections which that brought.
+//! A listening socket as an object. It owns one accept, and the connections that the accept
+//! brought.
 //!
-//! Connections are kept in order of arrival until a call takes them, so a dropped or forgotten
-//! `accept` loses none. The first accept takes a single connection: a listener that is asked once
-//! takes none ahead. When the next call finds none waiting, a multishot accept takes all that come,
-//! until [`ACCEPTED_MAX`] are accepted; then it is stopped until a call finds none again.
+//! Connections stay here in order of arrival until a call takes them, so a dropped or forgotten
+//! `accept` loses none. The first accept is for one connection, so a listener accepts none that no
+//! call asked for. If the next call also finds none, the listener submits a multishot accept. That
+//! accept runs until [`ACCEPTED_MAX`] connections wait here; then the listener stops it until a
+//! call finds none.
 //!
-//! Nothing here is TCP's own. Read next: `net/tcp/listener.rs`.
+//! This file knows nothing of TCP. Read next: `net/tcp/listener.rs`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -27,15 +29,16 @@ use crate::queue::{WaiterId, Waiters};
 use crate::sys;
 use crate::time::{Sleep, sleep_until};
 
-/// With so many connections accepted the accept is stopped.
+/// When this many connections wait here, the accept is stopped.
 const ACCEPTED_MAX: usize = 64;
-/// The pause when descriptors or memory ran out: doubled each time, up to the second.
+/// The first and the longest pause in a shortage of descriptors or memory. Each pause is twice as
+/// long as the one before.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(100));
-/// So many errors of new connections in a row are treated as a lack of descriptors.
+/// This many errors of new connections in a row count as a shortage.
 const FAILED_MAX: u32 = 16;
 
 pub(crate) struct Listener {
-    /// Taken by `into_parts` only.
+    /// Only `into_parts` takes it.
     fd: Option<OwnedFd>,
     home: Rc<Driver>,
     accept: RefCell<Accept>,
@@ -45,9 +48,9 @@ struct Accept {
     accepted: VecDeque<OwnedFd>,
     op: AcceptOp,
     next: NextShot,
-    /// An errno that one caller is shown.
+    /// An errno that is shown to one caller.
     shown_once: Option<i32>,
-    /// The socket does not accept any more; each call tries once (SEMANTICS AC10).
+    /// The socket refuses to accept. Each call tries once (SEMANTICS AC10).
     refused: Option<i32>,
     trouble: Trouble,
     waiters: Waiters,
@@ -60,17 +63,17 @@ enum AcceptOp {
         token: Token,
         stopping: bool,
     },
-    /// Descriptors or memory ran out. It ends then, or when the runtime has closed a descriptor more
-    /// than this many.
+    /// A shortage of descriptors or memory. The pause ends at `until`, or when the runtime has
+    /// closed more descriptors than `closed`.
     Paused {
         until: Instant,
         closed: u64,
     },
-    /// No call will accept any more. A connection that still comes is reset.
+    /// The handle is gone. A connection that still comes is reset.
     Closed,
 }
 
-/// What the next accept is.
+/// The kind of the next accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextShot {
     One,
@@ -110,7 +113,7 @@ impl Listener {
         &self.home
     }
 
-    /// How many connections are accepted.
+    /// How many connections wait here.
     pub(crate) fn accepted_len(&self) -> usize {
         self.accept.borrow().accepted.len()
     }
@@ -120,7 +123,7 @@ impl Listener {
         AcceptNext { listener: self, id: None, pause: None }
     }
 
-    /// Changes the accept; then does what that left to be done.
+    /// Changes the accept, and then does the work that this leaves over.
     fn accepting<T>(&self, change: impl FnOnce(&mut Accept, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.accept.borrow_mut(), &mut deferred);
@@ -128,8 +131,8 @@ impl Listener {
         result
     }
 
-    /// Makes sure that an accept is in flight. The caller is at home, and found no connection. True:
-    /// it was over at once, look again.
+    /// Makes sure that an accept is in flight. The caller is at home, and found no connection.
+    /// True: the accept ended at once, so the caller looks again.
     fn arm(self: &Rc<Self>) -> bool {
         self.accepting(|accept, deferred| {
             match &mut accept.op {
@@ -164,7 +167,7 @@ impl Listener {
         })
     }
 
-    /// What an accept has brought. `wanted`: a call waits for it.
+    /// Handles the answer of an accept. `wanted`: a call waits for it.
     fn complete_accept(
         &self,
         accept: &mut Accept,
@@ -198,7 +201,7 @@ impl Listener {
         accept.waiters.wake(deferred);
     }
 
-    /// Ends the accept now; what it still brought is accepted.
+    /// Ends the accept now. Connections that it still brings wait here.
     fn end_accept(&self) {
         let op = self.accept.borrow().op;
         if let AcceptOp::Armed { token, .. } = op {
@@ -206,8 +209,8 @@ impl Listener {
         }
     }
 
-    /// The handle is gone: ends the accept now, and resets the connections that no call took, as the
-    /// kernel resets its backlog.
+    /// The handle is gone. Ends the accept now, and resets the connections that no call took, as
+    /// the kernel resets its backlog.
     pub(crate) fn close(&self) {
         if self.home.is_forked_copy() {
             return;
@@ -250,14 +253,14 @@ impl Accept {
         match errno {
             errno if is_retried(errno) => {}
             libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM | libc::EPERM => {
-                // An error that no call waits for is not kept.
+                // If no call waits, the error is not kept.
                 self.shown_once = wanted.then_some(errno);
                 self.start_pause(closed);
             }
             libc::EINVAL | libc::EBADF | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
                 self.refused = Some(errno);
             }
-            // An error of the new connection (accept(2)); the next one may be well.
+            // An error of the new connection (accept(2)). The next connection may be accepted.
             _ => {
                 self.trouble.failed += 1;
                 if self.trouble.failed >= FAILED_MAX {
@@ -303,9 +306,9 @@ impl Owner for Listener {
     }
 }
 
-/// Closes a connection that no call will take as the kernel closes its backlog.
+/// Resets a connection that no call took.
 fn reset(fd: OwnedFd) {
-    // Fails only if the socket is no socket; then there is nothing to reset.
+    // Fails only if the descriptor is not a socket, and then there is nothing to reset.
     let _ = sys::set_zero_linger(fd.as_fd());
 }
 
@@ -313,13 +316,13 @@ fn reset(fd: OwnedFd) {
 pub(crate) struct AcceptNext<'a> {
     listener: &'a Rc<Listener>,
     id: Option<WaiterId>,
-    /// Runs while the listener pauses.
+    /// The wait while the listener pauses.
     pause: Option<Pause>,
 }
 
 struct Pause {
     sleep: Sleep,
-    /// Woken when a descriptor is closed.
+    /// Registered to be woken when a descriptor is closed.
     close: Option<WaiterId>,
 }
 
@@ -347,7 +350,7 @@ impl AcceptNext<'_> {
         }
     }
 
-    /// Waits out the listener's pause; `Ready` if there is none, or it is over.
+    /// Waits until the listener's pause is over. `Ready`: it is over, or there is none.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let op = self.listener.accept.borrow().op;
         let AcceptOp::Paused { until, closed } = op else { return Poll::Ready(()) };

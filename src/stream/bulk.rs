@@ -1,19 +1,21 @@
-//! When a stream is taken for a bulk transfer, which is received into large buffers on the heap.
+//! Detects bulk transfers. A bulk transfer is received into large buffers on the heap.
 //!
-//! A pooled buffer is right for messages. A peer that sends as fast as it can fills one after the
-//! other, and each costs a completion. So after [`BULK_LEN`] bytes in a row that filled their
-//! buffers the next receive is into one large buffer (SEMANTICS RX20).
+//! A pooled buffer suits messages. A peer that sends as fast as it can fills one pooled buffer
+//! after the other, and each buffer costs a completion. After [`BULK_LEN`] bytes in a row that
+//! filled their buffers, the next receive is into one large buffer (SEMANTICS RX20).
+//!
+//! This file only counts. Read next: `receive.rs`, which arms the receives.
 
-/// How many bytes in a row make a bulk transfer at first; and how long the large buffer is: at most
-/// so many bytes come with one system call and one wake-up.
+/// How many bytes in a row make a bulk transfer at first. Also the size of the large buffer: one
+/// system call and one wake-up bring at most this many bytes.
 pub(super) const BULK_LEN: usize = 64 * 1024;
 
-/// Watches the lengths of what is received.
+/// Counts received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Bulk {
-    /// How many bytes came in a row that filled their buffers, up to `needed`.
+    /// How many bytes in a row have filled their buffers, at most `needed`.
     filled: u32,
-    /// How many it takes: four times as many after each time that it was no bulk transfer.
+    /// How many bytes in a row make a bulk transfer: four times as many after each false alarm.
     needed: u32,
 }
 
@@ -22,13 +24,13 @@ impl Bulk {
         Bulk { filled: 0, needed: BULK_LEN as u32 }
     }
 
-    /// Whether the next receive is to be into a large buffer.
+    /// Whether the next receive should be into a large buffer.
     #[inline]
     pub(super) fn is_bulk(self) -> bool {
         self.filled >= self.needed
     }
 
-    /// A receive has brought `len` bytes, where a pooled buffer holds `buffer_len`.
+    /// A receive has brought `len` bytes. A pooled buffer holds `buffer_len`.
     #[inline]
     pub(super) fn received(&mut self, len: usize, buffer_len: usize) {
         let has_filled = len >= buffer_len && buffer_len < BULK_LEN;
@@ -39,7 +41,7 @@ impl Bulk {
     }
 
     /// A receive into a large buffer has brought `len` bytes. If a pooled buffer would have held
-    /// them, they were messages of just its size, and no bulk transfer.
+    /// them, this is no bulk transfer but messages that have just the size of a pooled buffer.
     pub(super) fn received_bulk(&mut self, len: usize, buffer_len: usize) {
         if len <= buffer_len {
             self.filled = 0;

@@ -1,4 +1,7 @@
-//! What a layer above receives and sends by, such as TLS: its bytes must not get lost with a future.
+//! The calls of a layer above a connection, such as TLS. A layer has bytes that must not be lost
+//! when a future is dropped.
+//!
+//! The calls of users are not here, but in `read.rs` and `send.rs`. Read next: `tls/session.rs`.
 
 use std::io;
 use std::rc::Rc;
@@ -12,7 +15,8 @@ use crate::driver::{self, error};
 use crate::queue::{Key, WaiterId};
 
 impl Connection {
-    /// Takes one piece of what has come, without waiting; `Ok(None)` at the end. `None`: nothing has.
+    /// Takes one piece of the unread bytes without waiting; `Ok(None)` at EOF. `None`: nothing is
+    /// unread.
     pub(crate) fn try_take(self: &Rc<Self>) -> Option<Result<Option<Chunk>, Errno>> {
         let taken = self.receiving(|receive, deferred| {
             let unread = &mut receive.unread;
@@ -27,8 +31,8 @@ impl Connection {
         taken
     }
 
-    /// Whether the runtime of this connection is the one of this thread, and what is wrong if not.
-    /// In a forked copy too: those who ask do so in destructors, which only close there (SY2).
+    /// Checks that the runtime of this connection turns on this thread. In a forked copy the answer
+    /// is an error too: destructors call this, and there they must only close (SY2).
     pub(crate) fn check_home(&self) -> io::Result<()> {
         if self.home.is_forked_copy() {
             return Err(driver::forked());
@@ -36,12 +40,13 @@ impl Connection {
         context::check_home(&self.home)
     }
 
-    /// Whether the runtime of this connection is the one of this thread.
+    /// Whether the runtime of this connection turns on this thread.
     pub(crate) fn is_home(&self) -> bool {
         self.check_home().is_ok()
     }
 
-    /// Whether bytes can be queued: at home, before a shutdown and a failure.
+    /// Checks that bytes can be queued: the connection is at home, and was not shut down and has
+    /// not failed.
     pub(crate) fn check_sendable(&self) -> io::Result<()> {
         match self.transmit.borrow().refusal() {
             Some(error) => Err(error),
@@ -49,8 +54,8 @@ impl Connection {
         }
     }
 
-    /// Queues bytes that no future waits for: they go out like the rest of a send whose future was
-    /// dropped midway, whole and in order. The caller bounds them by [`poll_unsent`](Self::poll_unsent).
+    /// Queues bytes that no future waits for. They go out whole and in order. The caller bounds
+    /// them by [`poll_unsent`](Self::poll_unsent).
     pub(crate) fn send_detached(self: &Rc<Self>, bytes: Vec<u8>) -> io::Result<()> {
         self.check_sendable()?;
         self.sending(|transmit, deferred| {
@@ -60,8 +65,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues bytes whose end wakes `waker`. They go out whole, whatever becomes of the future that
-    /// has the key: it calls [`poll_collect`](Self::poll_collect) or [`detach`](Self::detach).
+    /// Queues bytes, and wakes `waker` when they are out. They go out whole, even if the future
+    /// that has the key is gone. That future calls [`poll_collect`](Self::poll_collect) or
+    /// [`detach`](Self::detach).
     pub(crate) fn send_awaited(
         self: &Rc<Self>,
         bytes: Vec<u8>,
@@ -75,7 +81,7 @@ impl Connection {
         }))
     }
 
-    /// Waits until the bytes of `key` are with the kernel.
+    /// Waits until the kernel has the bytes of `key`.
     pub(crate) fn poll_collect(&self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(collected) = self.collect(key) {
             return Poll::Ready(self.error_of(collected.answer).map_or(Ok(()), Err));
@@ -88,35 +94,34 @@ impl Connection {
         Poll::Pending
     }
 
-    /// No future waits for these bytes any more. They go out all the same.
+    /// No future waits for these bytes now. They still go out.
     pub(crate) fn detach(&self, key: Key) {
         self.sending(|transmit, deferred| transmit.queue.detach(key, deferred));
     }
 
-    /// Receives again after [`end_receive`](Self::end_receive), for a layer that waits for the peer's
-    /// end.
+    /// Receives again after [`end_receive`](Self::end_receive). A layer uses this to wait for EOF.
     pub(crate) fn receive_again(&self) {
         self.cancel_receive_and_wait();
         self.receiving(|receive, _| receive.reopen());
     }
 
-    /// Wakes every future that receives: they are to look at the layer above.
+    /// Wakes every future that receives, so that it looks at the layer above.
     pub(crate) fn wake_receivers(&self) {
         self.receiving(|receive, deferred| receive.waiters.wake(deferred));
     }
 
-    /// Wakes every caller that waits for progress: they are to look at the layer above.
+    /// Wakes every caller that waits for progress, so that it looks at the layer above.
     pub(crate) fn wake_senders(&self) {
         self.sending(|transmit, deferred| transmit.waiters.wake(deferred));
     }
 
-    /// How many bytes are queued that the kernel has not taken.
+    /// How many queued bytes the kernel has not taken.
     pub(crate) fn unsent(&self) -> usize {
         self.transmit.borrow().queue.unsent()
     }
 
     /// Ready when at most `max` bytes are queued, or sending has failed. The caller keeps `id`, and
-    /// hands it to [`stop_waiting_for_progress`](Self::stop_waiting_for_progress) when it goes.
+    /// gives it to [`stop_waiting_for_progress`](Self::stop_waiting_for_progress) in the end.
     pub(crate) fn poll_unsent(
         &self,
         max: usize,

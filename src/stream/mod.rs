@@ -1,14 +1,15 @@
-//! A connected byte stream as an object: it owns what is in flight on it, whatever its futures do.
+//! A connected byte stream as an object. It owns the ops in flight, and its futures only wait.
 //!
 //! ```text
 //! TcpStream, its halves ──┐
 //! futures (borrow it)   ──┼──► Rc<Connection> { fd, home, receive, transmit } ◄── op slots in the driver
 //! ```
 //!
-//! The last of these to go closes the descriptor, so no number is reused while an op may mean it.
-//! Dropping the handle cancels what is in flight; the driver does not sleep before that has ended.
+//! The last of these references closes the descriptor. So the kernel does not reuse its number
+//! while an op means it. Dropping the last handle cancels the ops in flight, and the driver does
+//! not sleep before they have ended.
 //!
-//! Nothing here is TCP's own. Read next: `receive.rs`, then `transmit.rs`.
+//! Nothing here knows TCP. Read next: `receive.rs`, then `transmit.rs`.
 
 mod receive;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "poll traits and TLS use a part"))]
@@ -51,16 +52,16 @@ use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Owner, Payload, Role, count};
 use crate::sys;
 
-/// How many unread bytes a drop throws away, so that closing does not reset the connection.
+/// How many unread bytes a drop discards, so that the close does not reset the connection.
 const DRAIN_LEN: usize = 64 * 1024;
 
 pub(crate) struct Connection {
-    /// Taken by `into_std` only.
+    /// Only `into_parts` takes it.
     fd: Option<OwnedFd>,
     home: Rc<Driver>,
     receive: RefCell<Receive>,
     transmit: RefCell<Transmit>,
-    /// How many handles there are: the stream, or its halves.
+    /// The number of handles: one for the stream, or one for each half.
     handles: Cell<u8>,
     /// The user wants close(2) to reset the connection.
     zero_linger: Cell<bool>,
@@ -88,8 +89,8 @@ impl Connection {
         &self.home
     }
 
-    /// Whether the runtime of this connection is the one of this thread. If not, the error is an
-    /// answer that is ready at once, and takes a unit of the task's budget.
+    /// Checks that the runtime of this connection turns on this thread. If not, the error is an
+    /// answer that is ready at once, and consumes a unit of the task's budget.
     #[inline]
     pub(crate) fn poll_home(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         context::poll_home(&self.home, cx)
@@ -101,14 +102,14 @@ impl Connection {
         Ok(())
     }
 
-    /// Waits for the next bytes, and takes one piece of them; `None` at the end.
+    /// Waits for the next bytes and takes one piece of them; `None` at EOF.
     #[inline]
     pub(crate) fn recv(self: &Rc<Self>) -> RecvChunk<'_, Connection> {
         RecvChunk::new(self)
     }
 
-    /// Queues what is handed in behind what is queued already, and waits until it is out. `answer`
-    /// makes the caller's result of the report.
+    /// Queues `handed` behind what is queued already, and waits until it is out. `answer` makes the
+    /// caller's result of the report.
     #[inline]
     pub(crate) fn send<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T>(
         self: &Rc<Self>,
@@ -118,7 +119,7 @@ impl Connection {
         SendBuffer::new(self, handed, answer)
     }
 
-    /// Waits until everything queued is out, and sending is shut down.
+    /// Waits until everything queued is out and sending is shut down.
     pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_> {
         Shutdown::new(self)
     }
@@ -137,7 +138,7 @@ impl Connection {
         self.handles.set(self.handles.get() + 1);
     }
 
-    /// A handle is gone; the last one ends what is in flight.
+    /// A handle is gone. The last one cancels what is in flight.
     pub(crate) fn drop_handle(&self) {
         self.handles.set(self.handles.get() - 1);
         if self.handles.get() == 0 && !self.home.is_forked_copy() {
@@ -150,8 +151,8 @@ impl Connection {
         self.handles.get() == 0
     }
 
-    /// The descriptor, and what was received and not read. `Err` gives the connection back: bytes
-    /// are on their way out, or the ring has failed with an op in flight.
+    /// The descriptor, and the unread bytes. `Err` gives the connection back: bytes are on their
+    /// way out, or the ring has failed with an op in flight.
     pub(crate) fn into_parts(self: Rc<Self>) -> Result<(OwnedFd, Vec<u8>), (io::Error, Rc<Self>)> {
         if self.home.is_forked_copy() {
             return Err((driver::forked(), self));
@@ -203,13 +204,13 @@ impl Owner for Connection {
             }
             Role::Accept | Role::Connect => unreachable!("a connection only receives and sends"),
         }
-        // If this was the last reference, the descriptor is closed here.
+        // If `self` was the last reference, the descriptor is closed here.
     }
 }
 
 impl Drop for Connection {
-    /// Nothing is in flight any more. Sends what the kernel takes at once, throws away what was
-    /// not read, closes: none of it waits (SEMANTICS CL1 to CL6).
+    /// Nothing is in flight. Sends what the kernel takes at once, discards unread bytes, and
+    /// closes. None of it waits (SEMANTICS CL1 to CL6).
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
         if !self.zero_linger.get() && !self.home.is_forked_copy() {

@@ -1,8 +1,11 @@
-//! A stream polled as the traits of other crates have it, without a future: `compat/` calls this.
+//! Polls a stream without a future, as the traits of other crates do. `compat/` calls this.
 //!
-//! Reading takes what is unread, or waits for it, as `recv` does. Writing copies into the send queue;
-//! what is written while something is under way is collected and goes out together. There is one
-//! waker for each direction, the last one wins, beside the futures that wait (SEMANTICS TX15).
+//! A read takes unread bytes, or waits for them, as `recv` does. A write copies into the send
+//! queue. Bytes that are written while a send is in flight are collected and go out together. Each
+//! direction has one waker for callers without a future, beside the futures that wait; the last
+//! caller's waker is kept (SEMANTICS TX15).
+//!
+//! The traits themselves are not here. Read next: `compat/mod.rs`.
 #![allow(unsafe_code)]
 
 use std::io::{self, IoSlice};
@@ -16,17 +19,17 @@ use crate::context;
 use crate::driver::error;
 use crate::queue::WaiterId;
 
-/// How many bytes wait behind what is under way.
+/// How many written bytes may wait behind the send in flight.
 const WRITTEN_MAX: usize = 64 * 1024;
 
 fn poll_unread_as_poller<S: Source>(source: &Rc<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     poll_unread(source, &mut Some(WaiterId::Poller), cx)
 }
 
-/// Polls what is received, for every stream that is received from.
+/// Receiving by polls, for every source.
 pub(crate) trait PollReceive: Source + Sized {
-    /// Hands what came to `put`, piece by piece, at most `room` bytes; at the end none. `put` calls
-    /// no foreign code.
+    /// Gives `put` the unread bytes, piece by piece, at most `room` of them, and none at EOF. `put`
+    /// calls no foreign code.
     fn poll_read(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -55,7 +58,7 @@ pub(crate) trait PollReceive: Source + Sized {
         Poll::Ready(result)
     }
 
-    /// The first bytes in line, where they are; none at the end.
+    /// The first unread piece, where it is; an empty slice at EOF.
     ///
     /// # Safety
     /// While the slice lives, no bytes are taken from the stream: no call that receives is made or
@@ -69,13 +72,13 @@ pub(crate) trait PollReceive: Source + Sized {
                 ending.map(|()| std::ptr::from_ref(&[][..]))
             }
         });
-        // SAFETY: unread bytes lie in a pooled buffer, in heap memory or in a caller's buffer. They
-        // stay there unchanged until they are taken, since arrivals only add to the end of the line;
-        // and the caller promises that none are taken while the slice lives.
+        // SAFETY: unread bytes are in a pooled buffer, in heap memory or in a caller's buffer. They
+        // stay there unchanged until they are taken, because arrivals only add to the end of the
+        // line. The caller guarantees that none are taken while the slice lives.
         Poll::Ready(bytes.map(|bytes| unsafe { &*bytes }))
     }
 
-    /// Takes the first `len` bytes in line.
+    /// Takes the first `len` unread bytes.
     ///
     /// # Panics
     /// If the first piece has fewer.
@@ -92,7 +95,7 @@ pub(crate) trait PollReceive: Source + Sized {
 impl<S: Source> PollReceive for S {}
 
 impl Connection {
-    /// Copies bytes into the send queue, as far as there is room: how many.
+    /// Copies bytes into the send queue as far as there is room, and gives their number.
     pub(crate) fn poll_write(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -134,8 +137,8 @@ impl Connection {
         }
     }
 
-    /// As [`poll_flush`](Self::poll_flush), for a caller that need not know of a failure now: waits
-    /// until everything is with an op. The kernel has it before the thread sleeps.
+    /// As [`poll_flush`](Self::poll_flush), but it waits only until an op has each byte, and tells
+    /// no failure of that op. The kernel gets the bytes before the thread sleeps.
     pub(crate) fn poll_submitted(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_submitted = {
             let transmit = self.transmit.borrow();
@@ -145,8 +148,8 @@ impl Connection {
         if is_submitted { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
-    /// As `shutdown`; but where the peer has reset the connection there is nothing to close, and the
-    /// crates that call this expect no error. Receiving tells of the reset.
+    /// As `shutdown`, but it gives `Ok` if the peer has reset the connection: the crates that call
+    /// this expect no error then. Receiving tells of the reset.
     pub(crate) fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.try_shutdown(cx) {
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {

@@ -1,8 +1,10 @@
 //! The futures that receive: `recv`, `read`, `read_exact`, for every [`Source`].
 //!
-//! A future owns nothing that was received. It waits until there are bytes, and takes them. `read`
-//! and `read_exact` lend their buffer: the kernel may fill it, and it may hold bytes that are still
-//! in line; both are the stream's until the call is answered.
+//! A future owns no received bytes. It waits until there are some, and takes them. `read` and
+//! `read_exact` lend their buffer to the stream. The kernel may write to it, and bytes in it may be
+//! unread; both belong to the stream until the call is answered.
+//!
+//! What is in flight is not decided here, but in `receive.rs`. Read next: `unread.rs`.
 
 use std::any::Any;
 use std::future::Future;
@@ -18,36 +20,37 @@ use crate::context;
 use crate::deferred::Deferred;
 use crate::queue::WaiterId;
 
-/// A stream that is received from: a connection, or TLS over one.
+/// A stream that can be received from: a connection, or TLS over one.
 pub(crate) trait Source {
     type Failure: EndingError;
 
-    /// Uses what has come; then does what that left to be done. `run` calls no foreign code.
+    /// Uses the unread bytes, and then does the work that this leaves over. `run` calls no foreign
+    /// code.
     fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Self::Failure>, &mut Deferred) -> T)
     -> T;
 
-    /// The connection that everything comes over. Futures wait there for arrivals.
+    /// The connection below. Futures wait there for arrivals.
     fn connection(self: &Rc<Self>) -> &Rc<Connection>;
 
     /// Whether the next receive may write to a caller's buffer.
     fn takes_buffers(&self) -> bool;
 
-    /// Makes sure that more will come, if it is there to come. The caller is at home, and found less
-    /// than it wants and no end. `lend`: a buffer that the next receive may write to.
+    /// Makes sure that more bytes can arrive. The caller is at home, and found too few bytes and no
+    /// end. `lend`: a buffer that the next receive may write to.
     fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked;
 
     /// Bytes were taken.
     fn bytes_were_taken(self: &Rc<Self>);
 }
 
-/// What [`Source::ask`] came to.
+/// The result of [`Source::ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// Something has come: look again.
+    /// Bytes or an end may have arrived: look again.
     LookAgain,
-    /// An arrival will tell.
+    /// Nothing has arrived. An arrival will wake the future.
     Wait,
-    /// The budget of this poll is used up; the task will be polled again.
+    /// The budget of this poll is used up. The task will be polled again.
     #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS works while it is asked"))]
     Yield,
 }
@@ -107,14 +110,14 @@ fn wait<S: Source, T>(
 ) -> Poll<T> {
     let connection = source.connection();
     connection.wait_for_arrival(id, cx);
-    // Cloning a waker is foreign code, which may have received: what is waited for may be there.
+    // Cloning a waker runs foreign code, which may have received. So look again.
     if source.with_unread(|unread, _| unread.has_answer(min)) {
         cx.waker().wake_by_ref();
     }
     Poll::Pending
 }
 
-/// Takes one piece of what [`poll_unread`] found; `None` at the end.
+/// Takes one piece of what [`poll_unread`] found; `None` at EOF.
 #[inline]
 pub(crate) fn take_chunk<S: Source>(source: &Rc<S>) -> io::Result<Option<Chunk>> {
     let chunk = source.with_unread(|unread, deferred| match unread.take_chunk(deferred) {
@@ -161,7 +164,7 @@ impl<S: Source> Drop for RecvChunk<'_, S> {
     }
 }
 
-/// What a [`Read`] gives: how many bytes it appended, and the buffer.
+/// The result of a [`Read`]: how many bytes it appended, and the buffer.
 pub(crate) type ReadReport<B> = Result<(usize, B), BufError<B>>;
 
 /// The future of `read` and `read_exact`: at least `min` bytes, at most `max`, into a buffer.
@@ -178,7 +181,7 @@ pub(crate) struct Read<'a, S: Source, B: IoBufMut> {
 /// Where the caller's buffer is.
 enum Buffer<B: IoBufMut> {
     Here(B),
-    /// Lent to the stream, which may have received into it.
+    /// It is lent to the stream, which may have received into it.
     Lent(Rc<Fill<Option<B>>>),
     Returned,
 }
@@ -196,11 +199,11 @@ impl<B: IoBufMut> Buffer<B> {
 
 const RETURNED: &str = "a future is not polled after it was ready";
 
-/// No part of it is pinned: the buffer's bytes stay in place when it moves (`IoBuf`).
+/// No part of it is pinned: the bytes of the buffer stay in place when the buffer moves (`IoBuf`).
 impl<S: Source, B: IoBufMut> Unpin for Read<'_, S, B> {}
 
 impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
-    /// At least one byte, at most what there is room for.
+    /// At least one byte, at most as many as there is room for.
     pub(crate) fn some(source: &'a Rc<S>, buf: B) -> Self {
         let max = buf.capacity() - buf.len();
         Read { source, buffer: Buffer::Here(buf), min: 1, max, exact: false, id: None }
@@ -211,7 +214,7 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         Read { source, buffer: Buffer::Here(buf), min: len, max: len, exact: true, id: None }
     }
 
-    /// What is wrong with the buffer, before the first step.
+    /// The error of a buffer with too little room, before the first step.
     fn check_room(&self) -> io::Result<()> {
         let Buffer::Here(buf) = &self.buffer else { return Ok(()) };
         let spare = buf.capacity() - buf.len();
@@ -226,7 +229,7 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 
-    /// Gives the buffer back with an error. Its bytes that are in line stay there, as a copy.
+    /// Gives the buffer back with an error. Unread bytes in it stay in line, as a copy.
     fn fail(&mut self, error: io::Error) -> Poll<ReadReport<B>> {
         let buf = match self.buffer.take() {
             Buffer::Here(buf) => buf,
@@ -240,7 +243,7 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         Poll::Ready(Err(BufError::new(error, buf)))
     }
 
-    /// Takes what there is, as far as it is wanted, and gives the buffer back.
+    /// Takes the bytes that the call wants, and gives the buffer back.
     fn finish(&mut self) -> Poll<ReadReport<B>> {
         let fill = match self.buffer.take() {
             Buffer::Here(buf) => Rc::new(Fill::new(buf, self.max)),
@@ -267,8 +270,8 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         })
     }
 
-    /// Nothing in flight fills the buffer: moves bytes in line into it, where they stay in line, and
-    /// says whether the next receive shall fill it directly.
+    /// No op in flight writes to the buffer. Moves unread bytes into it; they stay in line there.
+    /// Gives the buffer if the next receive should write to it directly.
     fn lend(&mut self) -> Option<Rc<Fill<dyn Any>>> {
         let connection = self.source.connection();
         let pooled_len = connection.home().pool().buffer_len();
@@ -312,7 +315,7 @@ impl<S: Source, B: IoBufMut> Future for Read<'_, S, B> {
                 return this.finish();
             }
             if let Err(error) = ready!(source.connection().poll_home(cx)) {
-                // Home is on this thread, so the buffer can be had back at once.
+                // Home is on this thread, so the buffer can be taken back at once.
                 if this.buffer.is_in_flight() {
                     source.connection().cancel_receive_and_wait();
                     assert!(

@@ -1,19 +1,20 @@
-//! Receiving: the connection owns one receive and what it brought; futures wait for it.
+//! Receiving. A connection owns one receive and the bytes that it brought; futures wait for them.
 //!
-//! What is received into which memory is decided in one place, [`Connection::arm`]:
+//! [`Connection::arm`] decides which memory a receive writes to:
 //!
 //! | memory | when |
 //! |---|---|
-//! | lent | the caller hands in a buffer larger than a pooled one, and nothing is in flight |
+//! | lent | the caller's buffer is larger than a pooled one, and nothing is in flight |
 //! | bulk | the peer keeps filling pooled buffers: one large buffer on the heap (`bulk.rs`) |
-//! | pooled | else: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset |
+//! | pooled | otherwise: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset |
 //! | heap | the pool is empty |
 //!
-//! Bytes that come are kept in order (`unread.rs`) and every waiting future is woken; the one that
-//! is polled first takes them. A stream whose unread bytes keep more memory in use than its credit
-//! is not received from until half of that is free again: TCP pushes the peer back.
+//! Bytes are kept in order of arrival (`unread.rs`). An arrival wakes every waiting future, and the
+//! one that is polled first takes the bytes. When the unread bytes of a stream pin more memory than
+//! its credit, the stream stops receiving until half of the credit is free again. This is
+//! backpressure: TCP then stops the peer.
 //!
-//! Read next: `read.rs`, the futures.
+//! The futures are not here. Read next: `read.rs`.
 
 use std::any::Any;
 use std::rc::Rc;
@@ -45,27 +46,27 @@ enum ReceiveOp {
     Armed {
         token: Token,
         memory: Memory,
-        /// A cancel was asked for.
+        /// Why it is being cancelled, if it is.
         stopping: Option<Stop>,
     },
-    /// No handle receives any more. What the op in flight still brings, if there is one, is thrown
-    /// away.
+    /// No handle receives. Bytes that the op in flight still brings, if there is one, are
+    /// discarded.
     Closed(Option<Token>),
 }
 
-/// Why nothing is in flight, where it makes a difference to the next receive.
+/// Why nothing is in flight, as far as it matters to the next receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IdleReason {
-    /// Nobody asked for more, or the stream has ended.
+    /// No call asked for more, or the stream has ended.
     Unasked,
     /// The unread bytes are over the stream's credit.
     Credit,
-    /// The last receive found the pool empty. The next one goes to the heap even if buffers have
-    /// come back since: other streams may be faster each time.
+    /// The last receive found the pool empty. The next one writes to the heap, even if buffers are
+    /// free again by then: other streams might take them first each time.
     PoolEmpty,
 }
 
-/// What an armed receive writes to.
+/// The memory that an armed receive writes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Memory {
     /// A buffer of the pool. `reset_checked`: see [`Connection::check_for_reset`].
@@ -85,9 +86,9 @@ enum Stop {
     Credit,
     /// A bulk transfer has begun: the next receive is into a large buffer.
     Bulk,
-    /// The buffer's future is gone, and no other future waits.
+    /// The future that lent the buffer is gone, and no other future waits.
     Unwanted,
-    /// It may have missed a reset, and never complete again.
+    /// It may have missed a reset, and would then never complete again.
     MissedReset,
 }
 
@@ -132,7 +133,7 @@ impl Receive {
         )
     }
 
-    /// After the end of the op in flight: a closed direction receives again.
+    /// Receives again after `end_receive`, once the op in flight has ended.
     #[cfg(feature = "tls")]
     pub(super) fn reopen(&mut self) {
         if self.op == ReceiveOp::Closed(None) {
@@ -152,7 +153,7 @@ impl Receive {
 }
 
 impl Connection {
-    /// Changes the receiving side; then does what that left to be done.
+    /// Changes the receiving side, and then does the work that this leaves over.
     #[inline]
     pub(super) fn receiving<T>(&self, change: impl FnOnce(&mut Receive, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
@@ -163,8 +164,9 @@ impl Connection {
 
     // ---- the op -----------------------------------------------------------------------------
 
-    /// Makes sure that a receive is in flight: arms one, or keeps the one that was to be stopped.
-    /// The caller is at home, and found no bytes and no end. True: it was over at once, look again.
+    /// Makes sure that a receive is in flight: arms one, or undoes the cancel of the one in flight.
+    /// The caller is at home, and found no bytes and no end. True: the receive ended at once, so
+    /// the caller looks again.
     #[inline]
     pub(crate) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let memory = self.memory_to_arm(&mut self.receive.borrow_mut(), lend.is_some());
@@ -178,7 +180,7 @@ impl Connection {
         }
     }
 
-    /// What the next receive is to be armed with; `None` if one is in flight that will do.
+    /// The memory for the next receive. `None`: the receive in flight suits.
     fn memory_to_arm(&self, receive: &mut Receive, lends: bool) -> Option<Memory> {
         let is_bulk = receive.bulk.is_bulk();
         let has_free = self.home.pool().has_free();
@@ -191,9 +193,10 @@ impl Connection {
                     Memory::Bulk => !lends && is_bulk && has_free,
                     Memory::Pooled { .. } | Memory::Heap => !lends && !is_bulk && has_free,
                 };
-                // Under epoll the kernel has not seen it: it can make way for what suits better.
+                // Under epoll the kernel has not seen the op, so it can be withdrawn for one that
+                // suits better.
                 if suits || !self.home.withdraw(*token) {
-                    // If the cancel is out already, the terminal completion wakes the caller.
+                    // If the cancel was sent already, the terminal completion wakes the caller.
                     let is_wanted = !is_bulk && *stopping != Some(Stop::MissedReset);
                     if stopping.is_some() && is_wanted && self.home.undo_cancel(*token) {
                         *stopping = None;
@@ -211,12 +214,12 @@ impl Connection {
         } else if reason == IdleReason::PoolEmpty || !has_free {
             Memory::Heap
         } else {
-            // A one-shot receive, or one of epoll's, completes with the reset.
+            // A one-shot receive, or one under epoll, reports the reset.
             Memory::Pooled { reset_checked: !self.home.has_multishot_recv() }
         })
     }
 
-    /// Arms a receive into the pool, or into a buffer of that size.
+    /// Arms a receive into the pool, or into a heap buffer of that size.
     #[inline]
     fn arm_usual(self: &Rc<Self>, memory: Memory) -> bool {
         match memory {
@@ -235,7 +238,7 @@ impl Connection {
     fn arm_bulk(self: &Rc<Self>) -> bool {
         let mut op = ops::recv::into_heap(self.fd(), BULK_LEN);
         match self.home.attempt(&mut op) {
-            // Under epoll nothing is there yet: waiting for it takes no large buffer.
+            // Under epoll there are no bytes yet. The wait for them needs no large buffer.
             None if self.home.tries_first() => self.arm_usual(match self.home.pool().has_free() {
                 true => Memory::Pooled { reset_checked: true },
                 false => Memory::Heap,
@@ -250,7 +253,7 @@ impl Connection {
         self.arm_after_attempt(op, memory, answer)
     }
 
-    /// Submits a receive that was tried, unless the attempt was its answer.
+    /// Submits a receive after an attempt, unless the attempt gave the answer.
     #[inline]
     fn arm_after_attempt<R: Request>(
         self: &Rc<Self>,
@@ -270,7 +273,7 @@ impl Connection {
         false
     }
 
-    /// Asks for the receive to end, if one is in flight.
+    /// Asks for the receive in flight to end, if there is one.
     fn stop_receive(&self, receive: &mut Receive, why: Stop) {
         if let ReceiveOp::Armed { token, stopping, .. } = &mut receive.op {
             *stopping = Some(why);
@@ -288,7 +291,7 @@ impl Connection {
         payload: Payload,
         deferred: &mut Deferred,
     ) {
-        // The data first, whatever becomes of it: a pooled buffer must come back.
+        // The data is taken first in every case, because a pooled buffer must come back.
         let len = done.result().unwrap_or(0) as usize;
         let pool = self.home.pool();
         match (payload, done.buffer()) {
@@ -324,7 +327,7 @@ impl Connection {
         self.received_no_bytes(receive, done, deferred);
     }
 
-    /// Bytes have come.
+    /// Bytes have arrived.
     #[inline]
     fn received(
         &self,
@@ -351,7 +354,8 @@ impl Connection {
         receive.waiters.wake(deferred);
     }
 
-    /// Stops a multishot receive that has brought more than the stream's credit, or a bulk transfer.
+    /// Stops a multishot receive if the unread bytes are over the credit, or a bulk transfer has
+    /// begun.
     #[inline]
     fn limit(&self, receive: &mut Receive, done: Completion) {
         if !done.more() {
@@ -368,9 +372,9 @@ impl Connection {
         }
     }
 
-    /// A multishot receive has brought its first bytes. One that found both bytes and a reset as it
-    /// was armed gives the bytes, and then never completes again (docs/kernels.md). So the socket is
-    /// asked once whether a reset is there already.
+    /// A multishot receive has brought its first bytes. If it found bytes and a reset when it was
+    /// armed, it gives the bytes and never completes again (docs/kernels.md). So the socket is
+    /// asked once whether there is a reset.
     #[cold]
     fn check_for_reset(&self, receive: &mut Receive) {
         if sys::poll_hang_up(self.fd(), Duration::ZERO) {
@@ -381,13 +385,13 @@ impl Connection {
         }
     }
 
-    /// The end, an error, or an op that ended for a reason of its own.
+    /// EOF, an error, or an op that ended for another reason.
     fn received_no_bytes(&self, receive: &mut Receive, done: Completion, deferred: &mut Deferred) {
         if !done.more() {
             receive.note_op_ended();
         }
         match done.result() {
-            // After a send met a reset, the kernel shows the reset as an end to a receive (RX12).
+            // After a send met a reset, the kernel shows the reset as EOF to a receive (RX12).
             Ok(_) => receive.unread.finish(match self.errno_of_reset() {
                 Some(errno) => End::Failed(Errno(errno)),
                 None => End::Eof,
@@ -401,11 +405,11 @@ impl Connection {
             Err(errno) if is_retried(errno) => {}
             Err(errno) => receive.unread.fail(Errno(errno)),
         }
-        // A future that finds nothing arms the next receive.
+        // A woken future that finds nothing arms the next receive.
         receive.waiters.wake(deferred);
     }
 
-    /// After bytes were taken: receives again, if that had stopped because of the credit.
+    /// Bytes were taken. Receives again, if receiving had stopped because of the credit.
     pub(super) fn resume(self: &Rc<Self>) {
         let is_wanted = {
             let receive = self.receive.borrow();
@@ -420,8 +424,8 @@ impl Connection {
 
     // ---- closing ----------------------------------------------------------------------------
 
-    /// The last handle that receives is gone: what is in flight ends before the thread sleeps, and
-    /// what is unread is thrown away.
+    /// The last handle that receives is gone. The driver does not sleep before the receive in
+    /// flight has ended. Unread bytes are discarded.
     pub(crate) fn end_receive(&self) {
         if self.home.is_forked_copy() {
             return;
@@ -436,7 +440,7 @@ impl Connection {
         });
     }
 
-    /// Ends the receive in flight now. What it still brought is unread.
+    /// Ends the receive in flight now. Bytes that it still brings are unread.
     pub(super) fn cancel_receive_and_wait(&self) {
         let token = self.receive.borrow().token();
         if let Some(token) = token {
@@ -446,7 +450,7 @@ impl Connection {
 
     // ---- waiting ----------------------------------------------------------------------------
 
-    /// Lets the next arrival wake the future `id`.
+    /// The next arrival will wake the future `id`.
     pub(crate) fn wait_for_arrival(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.receive.borrow().waiters.wants(*id, cx.waker()) {
             let waker = cx.waker().clone(); // foreign code: before the borrow
@@ -454,8 +458,8 @@ impl Connection {
         }
     }
 
-    /// A future waits no more. A receive into a buffer whose future is gone is stopped if no other
-    /// future waits: the next turn gives the buffer back.
+    /// A future stops waiting. If it lent its buffer to the receive in flight, and no other future
+    /// waits, the receive is stopped. The next turn gives the buffer back.
     pub(crate) fn stop_waiting_for_arrival(&self, id: Option<WaiterId>) {
         self.receiving(|receive, deferred| {
             receive.waiters.remove(id, deferred);

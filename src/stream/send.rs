@@ -1,4 +1,6 @@
 //! The futures that send: `send`, `send_all`, `sendv`, and `shutdown`.
+//!
+//! What is in flight is not here, but in `transmit.rs`. Read next: `send_queue/mod.rs`.
 
 use std::future::Future;
 use std::io;
@@ -16,7 +18,7 @@ use crate::ops;
 use crate::queue::{Key, WaiterId};
 use crate::sys::TRANSFER_LEN_MAX;
 
-/// What [`SendBuffer`] gives: how many bytes went out, why not all, and the buffer.
+/// The result of a [`SendBuffer`]: how many bytes went out, why not all, and the buffer.
 pub(crate) struct SendReport<B> {
     pub(crate) sent: usize,
     pub(crate) error: Option<io::Error>,
@@ -32,7 +34,7 @@ pub(crate) struct SendBuffer<'a, H, A> {
 }
 
 enum SendState<H> {
-    /// Not polled yet: nothing has happened.
+    /// It was not polled, and nothing has happened.
     Start(H),
     /// In the connection's queue.
     Queued(Key),
@@ -68,8 +70,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         if home.tries_first() { self.start_at_once(handed, cx) } else { self.submit(handed, cx) }
     }
 
-    /// Under epoll, with nothing before it, the kernel may take all of it at once. Then the buffer
-    /// stays with the future, and does not go through the queue.
+    /// Under epoll, if nothing is queued, the kernel may take all bytes at once. Then the buffer
+    /// stays in the future and does not enter the queue.
     #[inline]
     fn start_at_once(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let (connection, len) = (self.connection, handed.len());
@@ -103,7 +105,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         }
     }
 
-    /// The kernel has taken `sent` bytes, and will take the others later.
+    /// The kernel has taken `sent` bytes in an attempt. An op sends the rest.
     #[cold]
     fn send_rest(
         &mut self,
@@ -122,7 +124,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         self.wait(key, cx)
     }
 
-    /// Queues a buffer; an attempt may have said already what became of it.
+    /// Queues a buffer. `done` is the answer of an attempt, if there was one.
     #[cold]
     fn queue(
         &mut self,
@@ -155,11 +157,11 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         self.wait(key, cx)
     }
 
-    /// Hands the buffer to the ring if nothing is before it, or else queues it.
+    /// Submits the buffer to the ring if nothing is queued, or else queues it.
     #[inline]
     fn submit(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let (connection, len) = (self.connection, handed.len());
-        // Foreign code, both: before the borrow.
+        // Both run foreign code, so they come before the borrow.
         let (waker, payload) = (cx.waker().clone(), handed.into_outgoing());
         let transmit = &mut *connection.transmit.borrow_mut();
         let key = if transmit.flight == Flight::Idle && transmit.queue.is_idle() {
@@ -174,7 +176,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         Poll::Pending
     }
 
-    /// The answer of a queued entry, or a waker for it.
+    /// The answer of a queued entry. If there is none yet, it will wake the task.
     fn wait(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         if let Some(report) = self.collect(key) {
             return Poll::Ready(report);
@@ -230,7 +232,7 @@ impl<H, A> Drop for SendBuffer<'_, H, A> {
 }
 
 impl Connection {
-    /// Lets the end of an entry wake the task of `cx`; at once, if it ended just now.
+    /// The end of an entry will wake the task of `cx`. If the entry has just ended, wakes it now.
     pub(super) fn wait_for_entry(&self, key: Key, cx: &mut Context<'_>) {
         if !self.transmit.borrow().queue.wants(key, cx.waker()) {
             return;
@@ -245,15 +247,14 @@ impl Connection {
         }
     }
 
-    /// As [`send_next`](Self::send_next), on the ring, which answers nothing at once.
+    /// As [`send_next`](Self::send_next), for the ring, which answers later.
     fn send_next_on_ring(self: &Rc<Self>, transmit: &mut Transmit) {
         let mut deferred = Deferred::default();
         let has_ended = self.send_next(transmit, &mut deferred);
         debug_assert!(!has_ended && deferred.is_empty(), "the ring answers later");
     }
 
-    /// Shuts sending down, at once or when everything is out; what came of it, if that is known. If
-    /// not, the caller has to wait.
+    /// Shuts sending down, now or when everything is out. `Pending`: the caller must wait.
     pub(super) fn try_shutdown(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (direction, is_idle) = {
             let transmit = self.transmit.borrow();
@@ -281,7 +282,7 @@ impl Connection {
         }
     }
 
-    /// Registers a caller that waits until something has gone out.
+    /// Registers a caller that waits until bytes have gone out.
     pub(crate) fn wait_for_progress(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.transmit.borrow().waiters.wants(*id, cx.waker()) {
             let waker = cx.waker().clone(); // foreign code: before the borrow

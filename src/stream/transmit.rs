@@ -1,10 +1,10 @@
-//! Sending: one op in flight, carried out whether or not a future waits for it, and what is next.
+//! Sending. One op is in flight at a time, and it goes on whether or not a future waits for it.
 //!
-//! What waits in the queue (`send_queue.rs`) goes out together, in one system call, as soon as
-//! nothing is in flight. An entry that the kernel has seen is committed: when its future is gone,
-//! the rest goes out in the background. A shutdown follows when everything is out.
+//! When nothing is in flight, everything that waits in the queue (`send_queue/`) goes out in one
+//! system call. An entry that the kernel has seen is committed: if its future is gone, the rest
+//! goes out in the background. A shutdown is carried out when everything is out.
 //!
-//! Read next: `send.rs`, the futures.
+//! The futures are not here. Read next: `send.rs`.
 
 use std::io;
 use std::mem;
@@ -21,7 +21,7 @@ use crate::ops;
 use crate::queue::{Key, Waiters};
 use crate::sys;
 
-/// How many buffers go out together at most.
+/// At most how many buffers go out together.
 const BATCH_LEN_MAX: usize = 64;
 
 /// The sending side of a connection.
@@ -29,11 +29,11 @@ pub(super) struct Transmit {
     pub(super) queue: SendQueue<Answer>,
     pub(super) flight: Flight,
     pub(super) direction: Direction,
-    /// A send fell short, not because we cancelled it, or failed with another errno than EPIPE: what
-    /// looks like an end to a receive is a reset (SEMANTICS TX9, RX12).
+    /// A send was short although we did not cancel it, or it failed with an errno other than EPIPE.
+    /// From then on, EOF in a receive is a reset (SEMANTICS TX9, RX12).
     pub(super) fell_short: bool,
     /// Callers that wait for the shutdown, for room, or until everything is out. They are woken
-    /// whenever something has gone out.
+    /// whenever bytes have gone out.
     pub(super) waiters: Waiters,
 }
 
@@ -42,12 +42,13 @@ pub(super) struct Transmit {
 pub(super) enum Flight {
     Idle,
     Sending(Share),
-    /// Cancelled for a future that wants its buffer back. The next op waits until it has it.
+    /// It was cancelled, because a future wants its buffer back. The next op waits until the future
+    /// has it.
     Recalling(Share),
     Recalled,
 }
 
-/// What an op was given of the queue: so many bytes of its first entries.
+/// The part of the queue that an op sends: `len` bytes of its first `entries`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Share {
     pub(super) token: Token,
@@ -55,17 +56,17 @@ pub(super) struct Share {
     pub(super) len: u32,
 }
 
-/// What has become of this direction.
+/// The state of this direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Direction {
     Open,
-    /// It is shut down when everything is out.
+    /// It will be shut down when everything is out.
     ShutdownAsked,
-    /// It was shut down; with the errno of shutdown(2) if that failed.
+    /// It was shut down. `Err` is the errno of shutdown(2).
     ShutDown(Result<(), i32>),
-    /// The first errno of a send, for ever.
+    /// A send has failed. This is the first errno, and it stays.
     Failed(i32),
-    /// Bytes that were taken over ended with the runtime. Every call is told that it is gone.
+    /// The runtime ended before all queued bytes were out. Every call is told that it is gone.
     Lost,
 }
 
@@ -89,7 +90,7 @@ impl Transmit {
         }
     }
 
-    /// Why nothing can be sent, if so.
+    /// The error of a send, if nothing can be sent.
     #[inline]
     pub(super) fn refusal(&self) -> Option<io::Error> {
         match self.direction {
@@ -107,7 +108,7 @@ impl Transmit {
         }
     }
 
-    /// Ends what is queued with the runtime.
+    /// The runtime has ended: ends everything that is queued.
     fn give_up(&mut self, deferred: &mut Deferred) {
         if !self.queue.is_idle() {
             self.direction = Direction::Lost;
@@ -123,7 +124,8 @@ impl Transmit {
         self.queue.finish_all(deferred, || Answer::Failed(errno));
     }
 
-    /// The last attempt, when the connection is closed: what the kernel takes without waiting.
+    /// The last attempt, when the connection is closed: sends what the kernel takes without
+    /// waiting.
     pub(super) fn flush_now(&mut self, fd: BorrowedFd<'_>) {
         if self.errno().is_none() {
             self.queue.for_each_piece(|piece| {
@@ -134,7 +136,7 @@ impl Transmit {
 }
 
 impl Connection {
-    /// Changes the sending side; then does what that left to be done.
+    /// Changes the sending side, and then does the work that this leaves over.
     #[inline]
     pub(super) fn sending<T>(&self, change: impl FnOnce(&mut Transmit, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
@@ -153,7 +155,7 @@ impl Connection {
         }
     }
 
-    /// As [`submit_one`](Self::submit_one), on the ring, which answers later.
+    /// As [`submit_one`](Self::submit_one), for the ring, which answers later.
     #[inline]
     pub(super) fn submit_to_ring(self: &Rc<Self>, payload: Outgoing) -> Share {
         match ops::send::one(self.fd(), payload, 0) {
@@ -180,8 +182,8 @@ impl Connection {
         (self.home.submit(op, self.clone(), Role::Send), entries, len as u32)
     }
 
-    /// Gives the kernel what is next, for as long as it takes that at once. True: something went
-    /// out or failed.
+    /// Submits the next entries, and repeats that as long as the answer comes at once. True:
+    /// something went out or failed.
     #[inline]
     pub(super) fn send_next(
         self: &Rc<Self>,
@@ -237,7 +239,8 @@ impl Connection {
         self.continue_sending(transmit, deferred);
     }
 
-    /// The usual answer: one buffer was queued, and all of it went out. False: it is another.
+    /// The usual answer: one buffer was queued, and all of it went out. False: it is another
+    /// answer, and nothing was done.
     #[inline]
     fn complete_whole_send(
         &self,
@@ -258,7 +261,7 @@ impl Connection {
         true
     }
 
-    /// Deals an answer out to the entries that were in flight.
+    /// Distributes an answer to the entries that were in flight.
     pub(super) fn apply_send_result(
         &self,
         transmit: &mut Transmit,
@@ -276,18 +279,19 @@ impl Connection {
                 let batch = Rc::into_inner(batch).expect("an op that has ended shares nothing");
                 queue.give_back(batch.into_outgoing());
             }
-            // The engine has failed, and the buffers are leaked with it.
+            // The engine has failed, and the buffers are leaked.
             _ => return transmit.give_up(deferred),
         }
         match done.result() {
             Ok(sent) => {
                 queue.advance(entries, sent as usize, deferred, || Answer::Sent);
-                // MSG_WAITALL comes back short only for an error, whose errno it swallows; or
-                // because we cancelled the send.
+                // With MSG_WAITALL a send is short only after an error, whose errno the kernel does
+                // not tell, or because we cancelled it.
                 transmit.fell_short = sent < len && !self.is_cancelling(transmit.flight);
             }
             Err(errno) if is_retried(errno) => {}
-            // Short of memory: the entries in the batch hear of it, the next ones may do better.
+            // The kernel is short of memory. The entries of this batch fail; later entries may
+            // succeed.
             Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !queue.is_first_committed() => {
                 queue.finish_first(entries, deferred, || Answer::Failed(errno));
             }
@@ -301,25 +305,25 @@ impl Connection {
         transmit.waiters.wake(deferred);
     }
 
-    /// Whether a send in flight may have been cancelled by us.
+    /// Whether we may have cancelled the send in flight.
     fn is_cancelling(&self, flight: Flight) -> bool {
         matches!(flight, Flight::Recalling(_)) || self.is_closing() || !self.home.is_open()
     }
 
-    /// Whether the peer has finished, and not failed.
+    /// Whether a receive has met EOF.
     fn has_eof(&self) -> bool {
         self.receive.borrow().unread.end() == Some(&End::Eof)
     }
 
-    /// After an op has ended: sends what is next; when everything is out, carries out a shutdown that
-    /// was asked for.
+    /// An op has ended. Sends what is next. When everything is out, carries out a shutdown that was
+    /// asked for.
     #[inline]
     fn continue_sending(self: &Rc<Self>, transmit: &mut Transmit, deferred: &mut Deferred) {
         if self.is_closing() {
             return; // `Drop` sends what can still be sent
         }
         if transmit.flight == Flight::Idle && !self.home.is_open() {
-            // Nothing more can be submitted. The entries give their buffers back.
+            // No op can be submitted. The entries give their buffers back.
             transmit.give_up(deferred);
         }
         if !transmit.queue.is_idle() {
@@ -335,7 +339,7 @@ impl Connection {
 
     // ---- ends -------------------------------------------------------------------------------
 
-    /// The errno of a reset that looks like an end to a receive; `None`: it is an end.
+    /// The errno of a reset that looks like EOF to a receive. `None`: it is EOF.
     pub(super) fn errno_of_reset(&self) -> Option<i32> {
         let transmit = self.transmit.borrow();
         transmit.fell_short.then(|| match transmit.errno() {
@@ -349,15 +353,15 @@ impl Connection {
         transmit.errno().is_none() && !transmit.queue.is_idle()
     }
 
-    /// The last handle is gone: a send in flight is cancelled before the thread sleeps. `Drop` tries
-    /// once more to send what it leaves over.
+    /// The last handle is gone. The send in flight is cancelled, and the driver does not sleep
+    /// before it has ended. `Drop` makes one more attempt to send the rest.
     pub(super) fn end_send(&self) {
         if let Flight::Sending(share) | Flight::Recalling(share) = self.transmit.borrow().flight {
             self.home.cancel_before_sleep(share.token);
         }
     }
 
-    /// Shuts this direction down when everything is out, at once if it is.
+    /// Shuts this direction down when everything is out: at once, if it is already.
     pub(crate) fn ask_shutdown(self: &Rc<Self>) {
         if self.home.is_forked_copy() {
             return;
@@ -372,7 +376,7 @@ impl Connection {
 
     // ---- a future and its entry -------------------------------------------------------------
 
-    /// What a future of `key` is told, and its buffer, once that is known.
+    /// The answer for the future of `key`, and its buffer, when they are known.
     #[inline]
     pub(super) fn collect(&self, key: Key) -> Option<Collected<Answer>> {
         let collected = self.transmit.borrow_mut().queue.collect(key)?;
@@ -395,7 +399,7 @@ impl Connection {
     }
 
     /// The future of an entry is polled under another runtime, and wants its buffer back at once.
-    /// What the kernel has seen goes on as a copy.
+    /// If the kernel has seen a part of it, a copy of the rest goes out.
     pub(super) fn take_back(self: &Rc<Self>, key: Key) -> Outgoing {
         let in_flight = self.sending(|transmit, _| match transmit.flight {
             Flight::Sending(share) if transmit.queue.is_being_sent(key) => {

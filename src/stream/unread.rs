@@ -1,12 +1,12 @@
-//! What has arrived at a stream and was not taken yet, and how the stream ends.
+//! The unread bytes of a stream, and how the stream ends.
 //!
-//! Bytes are kept in order of arrival, each piece in the memory it came in. A `read` that got a
-//! part of what it wants leaves that part here, inside its own buffer, in its place in line: so a
-//! dropped or forgotten future takes no byte with it, and another call may take the part first
-//! (SEMANTICS RX7).
+//! Bytes are kept in order of arrival, each piece in the memory that it came in. A `read` that has
+//! got only a part of what it wants leaves that part here, in the caller's buffer and in its place
+//! in line. So a dropped or forgotten future takes no byte with it, and another call may take the
+//! part first (SEMANTICS RX7).
 //!
-//! TCP and TLS both keep what they received in an [`Unread`]. They differ in what a failure is.
-//! No I/O. Read next: `receive.rs`.
+//! TCP and TLS both use [`Unread`]; they differ in the type of a failure. There is no I/O here.
+//! Read next: `receive.rs`.
 
 use std::any::Any;
 use std::io;
@@ -17,13 +17,13 @@ use crate::deferred::Deferred;
 use crate::driver::error;
 use crate::queue::Fifo;
 
-/// How many bytes of a caller's buffer go into one chunk.
+/// How many bytes of a caller's buffer become one chunk.
 const PIECE_LEN: usize = 64 * 1024;
 
-/// Bytes that came and were not taken.
+/// A piece of unread bytes.
 pub(crate) enum Segment {
     Chunk(Chunk),
-    /// In the buffer of a `read`, whose future may be gone.
+    /// Bytes in the buffer of a `read`. Its future may be gone.
     Filled(Rc<Fill<dyn Any>>),
 }
 
@@ -35,7 +35,7 @@ impl Segment {
         }
     }
 
-    /// How many bytes of our memory it keeps in use. A caller's buffer costs us nothing.
+    /// How many bytes of our memory it pins. A caller's buffer costs us nothing.
     fn footprint(&self) -> usize {
         match self {
             Segment::Chunk(chunk) => chunk.footprint(),
@@ -47,7 +47,8 @@ impl Segment {
         matches!(self, Segment::Filled(other) if std::ptr::addr_eq(Rc::as_ptr(other), fill))
     }
 
-    /// A caller's buffer is dropped when no borrow is held. A chunk's memory is ours.
+    /// A caller's buffer is dropped when no borrow is held. A chunk's memory is our own and is
+    /// dropped now.
     fn discard(self, deferred: &mut Deferred) {
         if let Segment::Filled(fill) = self {
             deferred.discard(fill);
@@ -65,7 +66,7 @@ pub(crate) trait EndingError {
 pub(crate) struct Errno(pub(crate) i32);
 
 impl Errno {
-    /// Whether it is shown to one call, and ends nothing (SEMANTICS G4).
+    /// Whether it is shown to one call only, and does not end the stream (SEMANTICS G4).
     pub(crate) fn is_shown_once(self) -> bool {
         self.0 == libc::ENOMEM
     }
@@ -85,10 +86,11 @@ pub(crate) enum End<F> {
 
 pub(crate) struct Unread<F> {
     segments: Fifo<Segment>,
-    /// How many bytes of our memory the segments keep in use.
+    /// How many bytes of our memory the segments pin.
     pinned: usize,
     end: Option<End<F>>,
-    /// The errno of a failure that is shown once and ends nothing (SEMANTICS G4).
+    /// The errno of a failure that is shown to one call, and does not end the stream (SEMANTICS
+    /// G4).
     shown_once: Option<Errno>,
 }
 
@@ -99,7 +101,7 @@ impl<F> Default for Unread<F> {
 }
 
 impl<F: EndingError> Unread<F> {
-    /// How many bytes there are; counts no further than `enough`.
+    /// How many bytes there are. It stops counting at `enough`.
     pub(crate) fn available(&self, enough: usize) -> usize {
         let mut len = 0;
         for segment in self.segments.iter() {
@@ -126,27 +128,27 @@ impl<F: EndingError> Unread<F> {
         }
     }
 
-    /// How many bytes of our memory are kept in use.
+    /// How many bytes of our memory are pinned.
     #[inline]
     pub(crate) fn pinned(&self) -> usize {
         self.pinned
     }
 
-    /// The first bytes in line, where they are.
+    /// The first piece, where it is.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         self.segments.front().map(Segment::bytes)
     }
 
     // ---- arrivals ---------------------------------------------------------------------------
 
-    /// Bytes have come.
+    /// Bytes have arrived.
     #[inline]
     pub(crate) fn push(&mut self, segment: Segment) {
         self.pinned += segment.footprint();
         self.segments.push(segment);
     }
 
-    /// Bytes have come in the buffer of a `read`, perhaps behind bytes that are in line already.
+    /// Bytes have arrived in the buffer of a `read`. Earlier bytes in it may be in line already.
     pub(crate) fn push_filled(&mut self, fill: Rc<Fill<dyn Any>>, deferred: &mut Deferred) {
         let is_in_line = self.segments.iter().any(|segment| segment.is_in(&fill));
         match is_in_line {
@@ -160,7 +162,7 @@ impl<F: EndingError> Unread<F> {
         self.segments.push_front(Segment::Filled(fill));
     }
 
-    /// How the stream ends, behind the bytes that are here. The first ending stays.
+    /// Sets how the stream ends, behind the bytes that are here. The first ending stays.
     pub(crate) fn finish(&mut self, end: End<F>) {
         self.end.get_or_insert(end);
     }
@@ -181,7 +183,7 @@ impl<F: EndingError> Unread<F> {
         self.end.is_some() || self.shown_once.is_some()
     }
 
-    /// What a call that finds no bytes is told: `Ok` at the end of the stream.
+    /// What a call is told that finds no bytes: `Ok` at EOF.
     pub(crate) fn take_ending(&mut self) -> Option<io::Result<()>> {
         if let Some(errno) = self.shown_once.take() {
             return Some(Err(errno.to_io()));
@@ -216,7 +218,7 @@ impl<F: EndingError> Unread<F> {
         }
     }
 
-    /// Takes the first `len` bytes in line; fewer, if the first piece has fewer.
+    /// Takes the first `len` bytes in line. It takes fewer if the first piece is shorter.
     pub(crate) fn consume(&mut self, len: usize, deferred: &mut Deferred) {
         let Some(first) = self.segments.front_mut() else { return };
         let before = first.footprint();
@@ -232,8 +234,8 @@ impl<F: EndingError> Unread<F> {
         }
     }
 
-    /// Shows the bytes piece by piece, and takes as many as `take` says of each. Ends with the
-    /// first piece that was not taken whole.
+    /// Gives `take` the bytes piece by piece; `take` says how many of a piece it takes. It ends
+    /// with the first piece that was not taken whole.
     pub(crate) fn consume_with(
         &mut self,
         deferred: &mut Deferred,
@@ -274,7 +276,7 @@ impl<F: EndingError> Unread<F> {
 
     // ---- a `read` and its buffer ------------------------------------------------------------
 
-    /// Copies the bytes in line that are in `fill`, so that the caller can have the buffer.
+    /// Copies the bytes in line out of `fill`, so that the caller can have the buffer.
     pub(crate) fn move_out_of(&mut self, fill: &Fill<dyn Any>, deferred: &mut Deferred) {
         let Some(mut at) = self.segments.iter().position(|segment| segment.is_in(fill)) else {
             return;
@@ -290,9 +292,8 @@ impl<F: EndingError> Unread<F> {
         }
     }
 
-    /// Moves the first bytes in line into `fill`, as many as fit. Bytes that are in `fill` already
-    /// stay where they are if they are first in line; else they are copied out to their place
-    /// before.
+    /// Moves the first bytes in line into `fill`, as many as fit. If bytes of `fill` are first in
+    /// line, they stay where they are. If they are further behind, they are copied out first.
     pub(crate) fn gather(&mut self, fill: &Fill<dyn Any>, deferred: &mut Deferred) {
         match self.segments.front() {
             Some(first) if first.is_in(fill) => {
@@ -320,7 +321,7 @@ impl Unread<Errno> {
         })
     }
 
-    /// An errno of recv(2): it ends the stream, unless it is shown once only.
+    /// An errno of recv(2). It ends the stream, unless it is shown once only.
     pub(super) fn fail(&mut self, errno: Errno) {
         match errno.is_shown_once() {
             true => self.show_once(errno),

@@ -1,5 +1,7 @@
-//! The server's side: `TlsAcceptor`, and `LazyConfigAcceptor` for those who choose the config when
-//! they know who is asked for.
+//! The server's side: `TlsAcceptor`, and `LazyConfigAcceptor`, which lets the server choose its
+//! config by what the client asks for.
+//!
+//! The handshake itself is in `connector.rs`, for both sides. Read next: `session.rs`.
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
@@ -215,7 +217,8 @@ impl fmt::Debug for LazyConfigAcceptor {
     }
 }
 
-/// Receives until the client's first message is there: it, and all that came.
+/// Receives until the client's first message is complete. Gives all bytes that came, and the
+/// message.
 async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
     let mut acceptor = Acceptor::default();
     let mut received = Vec::new();
@@ -225,7 +228,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
         };
         received.extend_from_slice(&chunk);
         let mut rest = &chunk[..];
-        // The message is bounded, by rustls. It may refuse more bytes than it needs.
+        // Rustls bounds the message. It may refuse more bytes than it needs.
         while !rest.is_empty() && acceptor.read_tls(&mut rest)? > 0 {
             match acceptor.accept() {
                 Ok(Some(accepted)) => return Ok((received, accepted)),
@@ -279,7 +282,7 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
 /// ```
 pub struct StartHandshake {
     tcp: TcpStream,
-    /// Everything that came.
+    /// All bytes that came.
     received: Vec<u8>,
     accepted: Accepted,
     deadline: Option<Instant>,

@@ -1,4 +1,5 @@
-//! The ten lines that every config begins with.
+//! Helpers that load certificates and keys and make configs. Connections are not here. Read next:
+//! `connector.rs`.
 
 use std::io;
 use std::path::Path;
@@ -77,7 +78,7 @@ pub fn load_key(path: impl AsRef<Path>) -> io::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| in_file(path, "private key", error))
 }
 
-/// `wanted`: what there is none of.
+/// `wanted` is what the file does not contain.
 fn in_file(path: &Path, wanted: &str, error: pem::Error) -> io::Error {
     let path = path.display();
     match error {

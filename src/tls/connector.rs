@@ -1,4 +1,6 @@
 //! The client's side: `TlsConnector`, and the names that it connects to.
+//!
+//! The protocol is not here. Read next: `session.rs`.
 
 use std::fmt;
 use std::io;
@@ -133,7 +135,7 @@ pub(super) fn too_slow() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the peer took too long for the TLS handshake")
 }
 
-/// The handshake of either side.
+/// The handshake, for both sides.
 pub(super) async fn handshake(
     tcp: TcpStream,
     protocol: Result<Protocol, TlsFailure>,
@@ -181,7 +183,7 @@ impl sealed::Sealed for &str {}
 
 impl ToServerName for &str {
     fn to_server_name(self) -> io::Result<ServerName<'static>> {
-        // As in a URL.
+        // URLs have brackets.
         let bare = self.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(self);
         ServerName::try_from(bare).map(|name| name.to_owned()).map_err(|_| {
             let text = format!("{self:?} is neither a DNS name nor an IP address");

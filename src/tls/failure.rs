@@ -7,7 +7,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-/// Why a connection neither receives nor sends any more.
+/// Why a connection has failed.
 #[derive(Clone, Debug)]
 pub(crate) enum TlsFailure {
     Tls {

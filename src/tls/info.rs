@@ -1,4 +1,4 @@
-//! What a handshake came to.
+//! What a handshake has agreed on. Read next: `protocol.rs`, which fills it in.
 
 use std::fmt;
 

@@ -1,10 +1,12 @@
-//! What a TLS stream does after it was shut down and dropped: it waits a little for the peer.
+//! After `shutdown` and the drop of a TLS stream, the socket waits a little for the peer.
 //!
-//! A peer may have sent what this end never received: session tickets, for one, which TLS 1.3
-//! servers send on their own. If the socket is closed before they arrive, TCP answers with a reset,
-//! and the peer loses what it had not read yet. So after `shutdown` the socket stays open until the
-//! peer has finished too: at most [`TIME`], for at most [`LEN`] bytes, and not when descriptors run
-//! out (SEMANTICS TL22).
+//! A peer may have sent bytes that this end never received. Session tickets are an example: TLS 1.3
+//! servers send them unasked. If the socket is closed before they arrive, TCP sends a reset, and
+//! the peer loses what it had not read yet. So the socket stays open until the peer has finished
+//! too: for at most [`TIME`], for at most [`LEN`] bytes, and not in a shortage of descriptors
+//! (SEMANTICS TL22).
+//!
+//! How `close_notify` is sent is not here. Read next: `outbound.rs`.
 
 use std::future::poll_fn;
 use std::io;
@@ -21,12 +23,12 @@ use crate::time::timeout;
 
 /// How long a dropped stream waits for its peer.
 const TIME: Duration = Duration::from_secs(1);
-/// How many bytes of its peer's it throws away.
+/// How many bytes from its peer it discards.
 const LEN: usize = 64 * 1024;
 
 /// A handle of the session is dropped.
 pub(super) fn release(session: &Rc<Session>) {
-    // The pump has a weak count, and futures borrow a handle.
+    // The pump has only a weak reference, and futures borrow a handle.
     let is_last = Rc::strong_count(session) == 1;
     if !is_last || !session.has_closed() || session.has_ended() {
         return;
@@ -50,7 +52,7 @@ async fn linger(session: Rc<Session>) {
     .await;
 }
 
-/// Receives until the peer has finished, and throws away what comes: at most `max` bytes.
+/// Receives until the peer has finished, and discards the bytes: at most `max`.
 pub(super) async fn drain(session: &Rc<Session>, max: usize) -> io::Result<()> {
     let mut len = 0;
     while let Some(chunk) = RecvChunk::new(session).await? {

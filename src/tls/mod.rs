@@ -5,14 +5,14 @@
 //! otherwise. The stream has the calls of the one below it, and their guarantees: a future dropped
 //! at any point loses no byte and sends none twice.
 //!
-//! The cryptography is rustls' provider of your choice, in the config that you hand in. The features
-//! `tls-ring` and `tls-aws-lc-rs` bring one each, and `client_config` and `server_config` to build
-//! configs with it; `native-certs` and `webpki-roots` bring authorities to trust.
+//! The cryptography is rustls' provider of your choice, in the config that you hand in. The
+//! features `tls-ring` and `tls-aws-lc-rs` bring one each, and `client_config` and `server_config`
+//! to build configs with it; `native-certs` and `webpki-roots` bring authorities to trust.
 //!
 //! # Errors
 //! Failures are [`std::io::Error`]s: `InvalidData` for one of TLS, with the [`rustls::Error`] as
-//! [`source`](std::error::Error::source); `UnexpectedEof` for a peer that ends TCP without ending TLS
-//! before; `TimedOut` for a handshake that took too long. They stay.
+//! [`source`](std::error::Error::source); `UnexpectedEof` for a peer that ends TCP without ending
+//! TLS before; `TimedOut` for a handshake that took too long. They stay.
 //!
 //! # Versions
 //! Types of [`rustls`] 0.23 are part of this module. Another major version of it is another minor

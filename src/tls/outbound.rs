@@ -1,9 +1,11 @@
-//! Sending through TLS: whole buffers wait here until TCP has room, then they are encrypted.
+//! Sending through TLS. Whole buffers wait here until TCP has room, and are then encrypted.
 //!
-//! The first poll of a send encrypts at once what there is room for. What is left is encrypted by
-//! one task, the [`Pump`], as TCP gets rid of ciphertext: so a send goes on when its future is
-//! dropped or forgotten. The last ciphertext of a buffer is a send of TCP's that the future waits
-//! for; it is woken once, when all of its buffer is with the kernel.
+//! The first poll of a send encrypts what there is room for. One task, the [`Pump`], encrypts the
+//! rest as TCP sends ciphertext. So a send goes on when its future is dropped or forgotten. The
+//! future waits for the last ciphertext of its buffer, which is a send of TCP's. It is woken once,
+//! when the kernel has all of it.
+//!
+//! Receiving is not here, but in `session.rs`. Read next: `stream/send_queue/mod.rs`.
 
 use std::future::Future;
 use std::io;
@@ -20,17 +22,17 @@ use crate::executor::AbortHandle;
 use crate::queue::{Key, WaiterId};
 use crate::stream::{Abandoned, SendQueue};
 
-/// Nothing more is encrypted while TCP has more ciphertext than this: one batch is in flight, and
-/// one is ready to follow it.
+/// While TCP has more unsent ciphertext than this, nothing is encrypted. One batch is in flight,
+/// and one is ready to follow it.
 const AHEAD_LEN: usize = BATCH_LEN + BATCH_LEN / 16;
 
-/// How many batches are encrypted in one go: as many as TCP has room for where it does not send at
-/// once; where it does, other tasks want their turn.
+/// How many batches are encrypted without a pause. If TCP does not send at once, this is as much as
+/// it has room for. If it does, other tasks need their turn.
 const BATCHES: usize = 4;
 
 /// The sending side of a session.
 pub(super) struct Outbound {
-    /// Sent here means encrypted.
+    /// In this queue, "sent" means encrypted.
     queue: SendQueue<Encrypted>,
     close_notify: CloseNotify,
     pump: Option<AbortHandle>,
@@ -40,19 +42,19 @@ pub(super) struct Outbound {
 enum CloseNotify {
     /// More can be sent.
     Unasked,
-    /// `close_notify` is sent when everything is encrypted.
+    /// It will be sent when everything is encrypted.
     Asked,
-    /// `close_notify` is on its way, and TCP was asked to shut down behind it.
+    /// It is on its way, and TCP was asked to shut down after it.
     Sent,
 }
 
 /// What the future of a buffer is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Encrypted {
-    /// All of it was encrypted. TCP's entry for the last bytes, unless no future was there to wait
-    /// for it.
+    /// All of it was encrypted. The key is TCP's entry for the last bytes. There is none if no
+    /// future was there to wait for it.
     Whole(Option<Key>),
-    /// Nothing more of it will be.
+    /// The rest of it will not be encrypted.
     Failed,
 }
 
@@ -62,7 +64,7 @@ impl Default for Outbound {
     }
 }
 
-/// What a buffer that was sent comes back with.
+/// The result of a send, with its buffer.
 pub(super) struct TlsSendReport {
     pub(super) sent: usize,
     pub(super) error: Option<io::Error>,
@@ -70,7 +72,7 @@ pub(super) struct TlsSendReport {
 }
 
 impl Session {
-    /// Changes the sending side; then does what that left to be done.
+    /// Changes the sending side, and then does the work that this leaves over.
     fn sending<T>(&self, change: impl FnOnce(&mut Outbound, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.outbound.borrow_mut(), &mut deferred);
@@ -78,7 +80,7 @@ impl Session {
         result
     }
 
-    /// Why nothing can be sent, if so.
+    /// The error of a send, if nothing can be sent.
     pub(super) fn refusal(&self) -> Option<io::Error> {
         if self.outbound.borrow().close_notify != CloseNotify::Unasked {
             return Some(io::Error::from_raw_os_error(libc::EPIPE));
@@ -90,8 +92,8 @@ impl Session {
         self.tls_failure().or_else(|| self.tcp().connection().check_sendable().err())
     }
 
-    /// Ends every send that waits here, with a failure; unless a part of one is being encrypted, which
-    /// ends them when it has its payload back.
+    /// Fails every send that waits here. If a part of one is being encrypted, this does nothing:
+    /// that encryption fails them when its payload is back.
     pub(super) fn fail_queue(&self) {
         self.sending(|outbound, deferred| {
             if !outbound.queue.is_first_being_sent() {
@@ -112,7 +114,7 @@ impl Session {
 
     // ---- ciphertext -------------------------------------------------------------------------
 
-    /// What the protocol has to say to the peer.
+    /// The ciphertext that the protocol has for the peer.
     fn take_ciphertext(&self) -> Vec<u8> {
         self.with_protocol(
             |protocol| if protocol.has_out() { protocol.take_out() } else { Vec::new() },
@@ -120,8 +122,8 @@ impl Session {
         .unwrap_or_default()
     }
 
-    /// Hands TCP what the protocol has to say. Away from home it stays until the next time; after
-    /// TCP's end it is of no use.
+    /// Gives TCP the ciphertext that the protocol has. Away from home the ciphertext stays until
+    /// the next call. After TCP's end it is dropped.
     pub(super) fn flush(&self) {
         let connection = self.tcp().connection();
         if connection.is_home() {
@@ -129,7 +131,7 @@ impl Session {
         }
     }
 
-    /// Encrypts `bytes` and hands them to TCP; false if that cannot be.
+    /// Encrypts `bytes` and gives the ciphertext to TCP. False: that was not possible.
     pub(super) fn encrypt(&self, bytes: &[u8]) -> bool {
         if self.cannot_encrypt().is_some() {
             return false;
@@ -139,7 +141,7 @@ impl Session {
         is_encrypted
     }
 
-    /// New keys for what is sent from here on.
+    /// Changes the keys for all that is sent from now on.
     pub(super) fn refresh_keys(&self) -> io::Result<()> {
         if let Some(error) = self.refusal() {
             return Err(error);
@@ -156,8 +158,8 @@ impl Session {
 
     // ---- the queue --------------------------------------------------------------------------
 
-    /// Encrypts what waits, as far as TCP has room and others are not kept waiting; closes if that
-    /// was asked for. True: nothing waits any more.
+    /// Encrypts buffers that wait, as far as TCP has room, with a limit so that other tasks get
+    /// their turn. Closes if that was asked for. True: nothing waits.
     pub(super) fn drive(&self) -> bool {
         if !self.tcp().connection().is_home() {
             return false;
@@ -175,7 +177,8 @@ impl Session {
                 return false;
             }
             let first = self.sending(|outbound, _| outbound.queue.take_first());
-            // None: a part of it is being encrypted, and what that calls has come back here.
+            // `None`: a part of it is being encrypted now, and foreign code in that has called
+            // this.
             let Some((payload, offset)) = first else { return false };
             self.encrypt_batch(payload, offset);
         }
@@ -204,8 +207,8 @@ impl Session {
         });
     }
 
-    /// Gives TCP ciphertext of the first buffer in line. If it is the last of a buffer whose future
-    /// can be told: TCP's entry for it, which wakes the future from now on.
+    /// Gives TCP ciphertext of the first buffer in line. If it is the last of a buffer with a
+    /// future, gives the key of TCP's entry. That entry now wakes the future.
     fn send_ciphertext(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
         let connection = self.tcp().connection();
         connection.check_sendable()?;
@@ -220,7 +223,7 @@ impl Session {
         }
     }
 
-    /// Waits until TCP has room for more, and it is this task's turn.
+    /// Waits until TCP has room, and takes a unit of this task's budget.
     fn poll_room(
         &self,
         waiter: &mut Option<WaiterId>,
@@ -249,7 +252,7 @@ impl Session {
 
     // ---- closing ----------------------------------------------------------------------------
 
-    /// Sends `close_notify` when everything is encrypted, then TCP's end, without a future that waits
+    /// Sends `close_notify` when everything is encrypted, and then shuts TCP down. No future waits
     /// for it.
     pub(super) fn close_in_background(self: &Rc<Self>) {
         let connection = self.tcp().connection();
@@ -259,7 +262,7 @@ impl Session {
             }
         });
         if !connection.is_home() {
-            // It cannot be said from here, so the peer takes the end for a truncation.
+            // `close_notify` cannot be sent away from home, so the peer sees a truncation.
             connection.ask_shutdown();
         } else if !self.drive() {
             self.start_pump();
@@ -279,8 +282,8 @@ impl Session {
         connection.ask_shutdown();
     }
 
-    /// Asks for the close, and waits until `close_notify` was sent; then TCP's shutdown is to be
-    /// waited for. Dropped, it is sent all the same.
+    /// Asks for the close, and waits until `close_notify` was sent. The caller then waits for TCP's
+    /// shutdown. If the caller is dropped, `close_notify` is still sent.
     pub(super) fn poll_close_notify(
         self: &Rc<Self>,
         waiter: &mut Option<WaiterId>,
@@ -294,7 +297,7 @@ impl Session {
         }
         ready!(self.poll_drive(waiter, cx))?;
         if let Some(failure) = self.tls_failure() {
-            // TLS cannot say the end any more; TCP's end says the rest.
+            // TLS cannot send `close_notify`, so only TCP shows the end.
             self.tcp().connection().ask_shutdown();
             return context::consume_budget(cx).map(|()| Err(failure));
         }
@@ -303,7 +306,7 @@ impl Session {
 
     // ---- the pump ---------------------------------------------------------------------------
 
-    /// Lets a task encrypt what waits.
+    /// Starts a task that encrypts what waits.
     fn start_pump(self: &Rc<Self>) {
         let home = self.tcp().connection().home();
         if self.outbound.borrow().pump.is_some() || !self.tcp().connection().is_home() {
@@ -316,7 +319,7 @@ impl Session {
     }
 }
 
-/// Encrypts what waits, as TCP gets room for it. Ends when nothing waits, or with its session.
+/// Encrypts what waits when TCP has room. It ends when nothing waits, or with its session.
 struct Pump {
     session: Weak<Session>,
     waiter: Option<WaiterId>,
@@ -354,7 +357,8 @@ impl Drop for Session {
     }
 }
 
-/// The payload of the first buffer in line. It goes back to the queue, also if a panic passes.
+/// The payload of the first buffer in line. Its drop puts it back into the queue, also when a panic
+/// unwinds.
 struct Taken<'a> {
     session: &'a Session,
     payload: Option<Outgoing>,
@@ -370,7 +374,7 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// Shows the next batch of a buffer from `offset` on as one slice.
+/// Gives `run` the next batch of a buffer, from `offset` on, as one slice.
 fn with_batch<T>(payload: &Outgoing, offset: usize, run: impl FnOnce(&[u8]) -> T) -> T {
     if let Some(bytes) = payload.as_one(offset) {
         return run(&bytes[..bytes.len().min(BATCH_LEN)]);
@@ -395,11 +399,11 @@ pub(super) struct TlsSendBuffer<'a, T> {
 }
 
 enum TlsSendState {
-    /// Not polled yet: nothing has happened.
+    /// It was not polled, and nothing has happened.
     Start(Outgoing),
     /// In the session's queue.
     Queued(Key),
-    /// Encrypted. The last of it is an entry of TCP's.
+    /// It is encrypted. TCP's entry `key` has the last ciphertext.
     Sending {
         payload: Outgoing,
         key: Key,
@@ -438,7 +442,7 @@ impl<'a, T> TlsSendBuffer<'a, T> {
         }
     }
 
-    /// Queues the buffer; a refusal, or an empty buffer, is answered at once.
+    /// Queues the buffer. A refusal, or an empty buffer, is answered at once.
     fn start(&self, payload: Outgoing, cx: &mut Context<'_>) -> SendStep {
         if context::consume_budget(cx).is_pending() {
             return SendStep::Wait(TlsSendState::Start(payload));
@@ -494,7 +498,7 @@ impl<'a, T> TlsSendBuffer<'a, T> {
     }
 }
 
-/// What a poll of a [`TlsSendBuffer`] came to.
+/// The result of one step of a [`TlsSendBuffer`].
 enum SendStep {
     Ready(TlsSendReport),
     Wait(TlsSendState),
@@ -502,7 +506,7 @@ enum SendStep {
 }
 
 impl SendStep {
-    /// How much of a buffer the peer can read after a failure is not known.
+    /// After a failure, it is unknown how much of the buffer the peer can read.
     fn ready(outgoing: Outgoing, error: Option<io::Error>) -> SendStep {
         let sent = if error.is_some() { 0 } else { outgoing.len() };
         SendStep::Ready(TlsSendReport { sent, error, outgoing })
@@ -530,7 +534,7 @@ impl<T> Drop for TlsSendBuffer<'_, T> {
 }
 
 impl Session {
-    /// Lets the end of an entry wake the task of `cx`; at once, if it ended just now.
+    /// The end of an entry will wake the task of `cx`. If the entry has just ended, wakes it now.
     fn wait_for_entry(&self, key: Key, cx: &mut Context<'_>) {
         if !self.outbound.borrow().queue.wants(key, cx.waker()) {
             return;

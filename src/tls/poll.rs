@@ -1,5 +1,7 @@
-//! A session that sends as the traits of other crates have it, without a future. Receiving is in
-//! `stream/poll.rs`, for every stream. One waker for each direction, the last one wins.
+//! Polls the sending of a session without a future, as the traits of other crates do. There is one
+//! waker, and the last caller's is kept.
+//!
+//! Receiving is not here: `stream/poll.rs` has it for every stream. Read that next.
 
 use std::io::{self, IoSlice};
 use std::rc::Rc;
@@ -12,7 +14,7 @@ use crate::context;
 use crate::queue::WaiterId;
 
 impl Session {
-    /// Encrypts a copy of bytes, as many as go into one batch: how many.
+    /// Encrypts a copy of at most one batch of bytes, and gives their number.
     pub(crate) fn poll_write(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -35,7 +37,7 @@ impl Session {
         }
     }
 
-    /// Encrypts a copy of `bytes`, as much of it as fits, if it is its turn.
+    /// Encrypts a copy of as many `bytes` as fit, if no buffer waits before them.
     fn poll_encrypt(
         self: &Rc<Self>,
         bytes: &[u8],
@@ -58,13 +60,13 @@ impl Session {
         })
     }
 
-    /// Waits until everything is with the kernel.
+    /// Waits until the kernel has everything.
     pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_submitted(cx))?;
         self.tcp().connection().poll_flush(cx)
     }
 
-    /// Waits until everything is on its way: the kernel has it before the thread sleeps.
+    /// Waits until everything is on its way. The kernel gets it before the thread sleeps.
     pub(crate) fn poll_submitted(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_drive(&mut Some(WaiterId::Poller), cx)
     }

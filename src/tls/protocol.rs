@@ -1,20 +1,20 @@
-//! The protocol without I/O: ciphertext in, plaintext out, and the other way.
+//! The TLS protocol without I/O: it turns ciphertext into plaintext, and plaintext into ciphertext.
 //!
-//! A [`Protocol`] is one side of one connection. It is rustls' unbuffered connection with buffers of
-//! ours around it, and knows no socket, no runtime and no time: tests drive two of them against each
-//! other in memory. Three streams of bytes meet here:
+//! A [`Protocol`] is one side of one connection: a connection of rustls' unbuffered API, and its
+//! buffers. It knows no socket, no runtime and no time. Tests connect two of them in memory. It has
+//! three streams of bytes:
 //!
 //! ```text
-//! feed(ciphertext) ──► in place, if nothing is left over from before ──► a range of the same slice
-//!                 └──► `partial`: a record that is not whole yet ──────────► take_plain()
-//! write(plaintext), close(), answers to the peer ──► `out` ────────────► take_out()
+//! feed(ciphertext) ──► in place, if `partial` is empty ──────────────────► a range of the same slice
+//!                 └──► `partial`: a record that is not whole yet ────────► take_plain()
+//! write(plaintext), close(), answers to the peer ──► `out` ──────────────► take_out()
 //! ```
 //!
-//! Everything that was fed is dealt with at once, so `partial` holds a part of one record, or of a
-//! handshake message, and nothing when the connection idles.
+//! `feed` processes all that it is given. So `partial` holds a part of one record, or of a
+//! handshake message, and holds no memory when the connection is idle.
 //!
-//! A failure stays: what came before it can be taken, the alert that tells the peer is in `out`, and
-//! nothing else happens any more. Read `session.rs` next.
+//! A failure is final. The plaintext before it can be taken, and the alert for the peer is in
+//! `out`. After that, nothing happens. Read next: `unbuffered.rs`, then `session.rs`.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -34,20 +34,20 @@ pub(super) const BATCH_LEN: usize = 64 * 1024;
 /// The header of a record: type, version, and two bytes of length.
 const HEADER_LEN: usize = 5;
 
-/// The most a record may be longer than its plaintext (RFC 5246, 6.2.3).
+/// How much longer than its plaintext a record may be (RFC 5246, 6.2.3).
 const RECORD_OVERHEAD: usize = 2048;
 
 pub(super) struct Protocol {
     side: RustlsConnection,
-    /// Ciphertext that is not a whole record yet. No memory is held while there is none.
+    /// Ciphertext that is not a whole record yet. While there is none, it holds no memory.
     partial: Vec<u8>,
     /// Plaintext of records that came in pieces.
     plain: Vec<u8>,
     /// Ciphertext to be sent.
     out: Vec<u8>,
-    /// The peer has said that it sends no more.
+    /// The peer has sent a `close_notify`.
     peer_closed: bool,
-    /// We have said so.
+    /// We have sent a `close_notify`.
     closed: bool,
     failure: Option<TlsFailure>,
     name: Name,
@@ -61,7 +61,8 @@ enum RustlsConnection {
 /// The server's name, as the client asks for it.
 enum Name {
     Known(Option<String>),
-    /// The unbuffered server does not tell it, so the first bytes are shown to one that does.
+    /// The unbuffered server does not tell it. So this acceptor reads the client's first message
+    /// too, and tells the name.
     Awaited(Box<Acceptor>),
 }
 
@@ -91,7 +92,8 @@ impl Protocol {
         Protocol::server_of(config, Name::Awaited(Box::default()))
     }
 
-    /// The server's side, for a client whose first message was looked at: it is still to be fed.
+    /// The server's side, for a client whose first message was read already. The message must still
+    /// be fed.
     pub(super) fn server_for(
         config: Arc<ServerConfig>,
         name: Option<String>,
@@ -118,7 +120,7 @@ impl Protocol {
         }
     }
 
-    /// Whether rustls has something to say: an answer, an alert.
+    /// Whether rustls has bytes for the peer: an answer, an alert.
     fn wants_write(&self) -> bool {
         self.state().wants_write()
     }
@@ -132,13 +134,13 @@ impl Protocol {
 
     // ---- what comes in ----------------------------------------------------------------------
 
-    /// Takes ciphertext as it came. Whole records are decrypted in place and the plaintext moved
-    /// together: it is in the range returned. What came in pieces, earlier than that, is for
-    /// [`take_plain`](Self::take_plain). Failures are found with [`failure`](Self::failure).
+    /// Takes ciphertext as it came. Decrypts whole records in place and joins their plaintext: that
+    /// is in the range returned. Plaintext of records that came in pieces is earlier, and is for
+    /// [`take_plain`](Self::take_plain). The caller finds failures with [`failure`](Self::failure).
     pub(super) fn feed(&mut self, bytes: &mut [u8]) -> Range<usize> {
         self.look_for_name(bytes);
         let mut at = 0;
-        // Complete what is left over from before, and no more than that.
+        // Only completes the record in `partial`.
         while !self.partial.is_empty() && at < bytes.len() && self.is_open() {
             self.make_room();
             let len = self.missing().map_or(bytes.len() - at, |len| len.min(bytes.len() - at));
@@ -150,8 +152,9 @@ impl Protocol {
         at..at + plain
     }
 
-    /// How many bytes complete the record that `partial` begins with, as far as one can tell; `None`
-    /// if it is whole, and rustls waits for more than that: a handshake message in several records.
+    /// How many bytes complete the record in `partial`, as far as that is known. `None`: the record
+    /// is whole, and rustls waits for the next one, because a handshake message has several
+    /// records.
     fn missing(&self) -> Option<usize> {
         let Some(header) = self.partial.first_chunk::<HEADER_LEN>() else {
             return Some(HEADER_LEN - self.partial.len());
@@ -160,8 +163,8 @@ impl Protocol {
         (HEADER_LEN + len).checked_sub(self.partial.len()).filter(|len| *len > 0)
     }
 
-    /// Deals with `bytes` where they are; the plaintext is at their start afterwards, and what is
-    /// not whole in `partial`. Returns how much plaintext there is.
+    /// Processes `bytes` in place. Then their start has the plaintext, and `partial` has the record
+    /// that is not whole. Gives how much plaintext there is.
     fn process_slice(&mut self, bytes: &mut [u8]) -> usize {
         let (mut at, mut plain) = (0, 0);
         let mut is_done = bytes.is_empty();
@@ -171,13 +174,13 @@ impl Protocol {
             at += discard;
             match step {
                 Some(Progress::Plain) => {
-                    // Its record lies before `at`, so there is room for it.
+                    // The record was before `at`, so there is room for its plaintext.
                     let mut sink = Sink::Slice(&mut bytes[plain..at], 0);
                     self.step(Incoming::Slice(&mut []), &mut Task::Receive, &mut sink);
                     if let Sink::Slice(_, len) = sink {
                         plain += len;
                     }
-                    // The usual message: one record, and rustls has nothing else to do.
+                    // This is the usual message: one record, and rustls has nothing else to do.
                     is_done = at == bytes.len() && !self.wants_write();
                 }
                 Some(Progress::PeerClosed) => self.close_peer(),
@@ -191,7 +194,7 @@ impl Protocol {
         plain
     }
 
-    /// Keeps what is not a whole record, with room for the rest of it.
+    /// Keeps a record that is not whole, with room for its rest.
     fn store_partial(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -200,7 +203,7 @@ impl Protocol {
         self.make_room();
     }
 
-    /// Makes room for the rest of the record in `partial`, all at once.
+    /// Makes room for the rest of the record in `partial`, in one allocation.
     fn make_room(&mut self) {
         let most = FRAGMENT_LEN + RECORD_OVERHEAD;
         if let Some(len) = self.missing().filter(|len| *len <= most) {
@@ -208,7 +211,7 @@ impl Protocol {
         }
     }
 
-    /// Deals with `partial`, and with a task. Whether the task is done.
+    /// Processes `partial`, and does a task. True: the task is done.
     fn process(&mut self, mut task: Task<'_>) -> bool {
         let mut at = 0;
         let mut is_done = false;
@@ -239,7 +242,7 @@ impl Protocol {
         is_done
     }
 
-    /// One call of rustls: how many bytes are dealt with, and what it came to; `None`: it failed.
+    /// Calls rustls once. Gives how many bytes are processed, and the result. `None`: it failed.
     fn step(
         &mut self,
         incoming: Incoming<'_>,
@@ -262,8 +265,8 @@ impl Protocol {
             Ok(step) => return (discard, Some(step)),
             Err(error) => error,
         };
-        // The alert for the peer comes with the next calls. No more than those: rustls would try
-        // the record that failed again, and fail again, for ever.
+        // The next calls give the alert for the peer. Only those are made: otherwise rustls would
+        // process the failed record again, and fail for ever.
         let bytes = &mut bytes[discard..];
         loop {
             let is_more = match &mut self.side {
@@ -289,36 +292,37 @@ impl Protocol {
         self.partial = Vec::new();
     }
 
-    /// The peer sends no more; what still comes is not looked at.
+    /// The peer has sent a `close_notify`. Later bytes are ignored.
     fn close_peer(&mut self) {
         self.peer_closed = true;
         self.partial = Vec::new();
     }
 
-    /// Whether what comes in is looked at.
+    /// Whether received bytes are processed.
     fn is_open(&self) -> bool {
         self.failure.is_none() && !self.peer_closed
     }
 
-    /// Whether nothing can be sent either.
+    /// Whether nothing can be sent or received.
     fn has_failed(&self) -> bool {
         matches!(self.failure, Some(TlsFailure::Tls { .. }))
     }
 
-    /// The transport has ended. A failure, unless the peer had said so before.
+    /// The transport has ended. This is a failure, unless the peer has sent a `close_notify`.
     pub(super) fn eof(&mut self) {
         if self.is_open() {
-            // `partial` stays: rustls may look at it again when something is sent.
+            // `partial` stays, because rustls may process it again when something is sent.
             self.failure = Some(TlsFailure::Truncated { in_handshake: self.is_handshaking() });
         }
     }
 
-    /// Plaintext of records that came in pieces: earlier than what `feed` returned last.
+    /// Takes the plaintext of records that came in pieces. It is earlier than what `feed` returned
+    /// last.
     pub(super) fn take_plain(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.plain)
     }
 
-    /// Shows the client's first message to rustls' acceptor, which tells the name in it.
+    /// Gives the client's first message to rustls' acceptor, which tells the name in it.
     fn look_for_name(&mut self, bytes: &[u8]) {
         let Name::Awaited(acceptor) = &mut self.name else { return };
         let mut rest = bytes;
@@ -342,21 +346,22 @@ impl Protocol {
 
     // ---- what goes out ----------------------------------------------------------------------
 
-    /// Encrypts `bytes`, all of them: `out` grows by as much. False if nothing can be sent: in the
-    /// handshake, after [`close`](Self::close), after a failure.
+    /// Encrypts all of `bytes` into `out`. False: nothing can be sent in the handshake, after
+    /// [`close`](Self::close), or after a failure.
     pub(super) fn write(&mut self, bytes: &[u8]) -> bool {
         bytes.is_empty() || (!self.closed && self.process(Task::Encrypt(bytes)))
     }
 
-    /// Says that nothing more is sent. Once; after a failure nothing is said but the alert.
+    /// Writes a `close_notify` into `out`, once. After a failure it writes nothing, because the
+    /// alert is there.
     pub(super) fn close(&mut self) {
         if !self.closed && self.process(Task::Close) {
             self.closed = true;
         }
     }
 
-    /// New keys for what is sent, and a request for new ones of the peer's. False if that cannot be:
-    /// as [`write`](Self::write), and with TLS 1.2.
+    /// Changes the keys for what is sent, and asks the peer to change its own. False: it is not
+    /// possible, as for [`write`](Self::write), or because this is TLS 1.2.
     pub(super) fn refresh_keys(&mut self) -> bool {
         if self.closed || self.state().protocol_version() != Some(ProtocolVersion::TLSv1_3) {
             return false;
@@ -366,7 +371,7 @@ impl Protocol {
         is_done
     }
 
-    /// How much memory waits for the rest of a record.
+    /// How much memory holds a part of a record.
     #[cfg(test)]
     pub(super) fn held(&self) -> usize {
         self.partial.capacity()
@@ -377,7 +382,7 @@ impl Protocol {
         !self.out.is_empty()
     }
 
-    /// The ciphertext to be sent, in order: it is the caller's now.
+    /// Takes the ciphertext to be sent, in order.
     pub(super) fn take_out(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.out)
     }
@@ -388,7 +393,7 @@ impl Protocol {
         self.state().is_handshaking()
     }
 
-    /// Whether the peer has said that it sends no more.
+    /// Whether the peer has sent a `close_notify`.
     pub(super) fn peer_has_closed(&self) -> bool {
         self.peer_closed
     }
@@ -397,7 +402,7 @@ impl Protocol {
         self.failure.as_ref()
     }
 
-    /// What the handshake came to.
+    /// What the handshake has agreed on.
     pub(super) fn info(&self) -> TlsInfo {
         let state = self.state();
         let name = match &self.name {
@@ -415,14 +420,14 @@ impl Protocol {
     }
 }
 
-/// Which ciphertext a step is for.
+/// The ciphertext for one call of rustls.
 enum Incoming<'a> {
     Slice(&'a mut [u8]),
     /// `partial`, from an offset on.
     Own(usize),
 }
 
-/// Early data can be replayed by who saw it, so it is refused, whatever the config says.
+/// An attacker can replay early data, so it is refused, whatever the config says.
 fn without_early_data(config: Arc<ServerConfig>) -> Arc<ServerConfig> {
     if config.max_early_data_size == 0 {
         return config;

@@ -1,4 +1,4 @@
-//! A TLS connection as an object: the protocol, the TCP stream below it, and what waits.
+//! A TLS connection as an object: the protocol, the TCP stream below it, and the bytes that wait.
 //!
 //! ```text
 //!            recv, read                                  send, poll_write, shutdown
@@ -10,12 +10,12 @@
 //!        Connection::try_take ────────┘         └──► Connection::send_detached, send_awaited
 //! ```
 //!
-//! No future owns anything. A chunk of ciphertext is decrypted in the poll that takes it, plaintext
-//! that was encrypted is handed to TCP in the same poll, and what TCP was given goes out whatever
-//! becomes of its future. So a future that is dropped at any point loses nothing and sends nothing
-//! twice.
+//! A future owns no bytes. The poll that takes ciphertext from TCP decrypts it. The poll that
+//! encrypts plaintext gives it to TCP. TCP sends what it was given, even if the future is gone. So
+//! a dropped future loses nothing and sends nothing twice.
 //!
-//! Here: the protocol, the handshake, receiving. Sending is in `outbound.rs`; read that next.
+//! This file has the protocol's place, the handshake, and receiving. Sending is not here, but in
+//! `outbound.rs`: read that next.
 
 use std::any::Any;
 use std::cell::{OnceCell, RefCell};
@@ -37,23 +37,23 @@ use crate::stream::{Asked, Connection, End, EndingError, Errno, Segment, Source,
 pub(crate) struct Session {
     tcp: TcpStream,
     protocol: RefCell<ProtocolSlot>,
-    /// Plaintext that was not taken. Bounded by what one chunk of TCP's brings: the next one is
-    /// decrypted when there is none left.
+    /// Unread plaintext. Bounded by one chunk of TCP's: the next chunk is decrypted when this is
+    /// empty.
     unread: RefCell<Unread<SessionFailure>>,
     pub(super) outbound: RefCell<Outbound>,
     info: OnceCell<TlsInfo>,
 }
 
-/// Where the [`Protocol`] is. It calls foreign code (verifiers, session stores, providers), so it is taken
-/// out of its cell while it works, and no borrow is held.
+/// Where the [`Protocol`] is. It calls foreign code (verifiers, session stores, providers), so it
+/// is taken out of its cell while it works, and no borrow is held.
 enum ProtocolSlot {
     Idle(Box<Protocol>),
     AtWork,
-    /// A panic in what it called has ended it.
+    /// Foreign code that it called has panicked. The connection has ended.
     Panicked,
 }
 
-/// Why the stream has failed, for ever.
+/// Why the stream has failed. A failure is final.
 #[derive(Clone, Debug)]
 pub(crate) enum SessionFailure {
     Tls(TlsFailure),
@@ -88,15 +88,15 @@ impl Session {
         &self.tcp
     }
 
-    /// What the handshake came to, once it is over.
+    /// What the handshake has agreed on. The handshake is over.
     pub(super) fn info(&self) -> &TlsInfo {
         self.info.get().expect("the handshake is over before there is a stream")
     }
 
     // ---- the protocol -------------------------------------------------------------------------
 
-    /// Lets the protocol work, and notes what that means for receiving. `None` if it is at work
-    /// already, or a panic has ended it.
+    /// Lets the protocol work, and records what that means for receiving. `None`: the protocol is
+    /// at work already, or a panic has ended it.
     pub(super) fn with_protocol<T>(&self, work: impl FnOnce(&mut Protocol) -> T) -> Option<T> {
         let ProtocolSlot::Idle(mut protocol) = self.take_if_idle()? else { return None };
         let unwinding = EndOfProtocol(self);
@@ -121,7 +121,7 @@ impl Session {
         }
     }
 
-    /// Why nothing can be encrypted, if so. What is sent after a truncation may still arrive.
+    /// The error of TLS, if nothing can be encrypted. After a truncation bytes can still be sent.
     pub(super) fn tls_failure(&self) -> Option<io::Error> {
         match &*self.protocol.borrow() {
             ProtocolSlot::AtWork => None,
@@ -135,7 +135,8 @@ impl Session {
 
     // ---- the handshake ----------------------------------------------------------------------
 
-    /// Until both sides may send. Without a timeout; ciphertext that came before comes in `first`.
+    /// Runs the handshake until both sides may send. It has no timeout. `first` is ciphertext that
+    /// came before.
     pub(super) async fn handshake(self: &Rc<Self>, first: Vec<u8>) -> io::Result<()> {
         if !first.is_empty() {
             self.feed(Chunk::from(first));
@@ -160,7 +161,7 @@ impl Session {
 
     // ---- receiving --------------------------------------------------------------------------
 
-    /// Decrypts. The plaintext of whole records stays in the memory that the ciphertext came in.
+    /// Decrypts. The plaintext of whole records stays in the memory of the ciphertext.
     fn feed(&self, mut chunk: Chunk) {
         let fed = self.with_protocol(|protocol| {
             let range = protocol.feed(&mut chunk);
@@ -184,13 +185,13 @@ impl Session {
         self.with_protocol(Protocol::eof);
     }
 
-    /// No handle receives any more.
+    /// No handle receives.
     pub(super) fn end_receive(&self) {
         self.with_unread(|unread, deferred| unread.clear(deferred));
         self.tcp.connection().end_receive();
     }
 
-    /// Whether nothing more can come.
+    /// Whether no more plaintext can come.
     pub(super) fn has_ended(&self) -> bool {
         self.unread.borrow().end().is_some()
     }
@@ -215,13 +216,13 @@ impl Source for Session {
         self.tcp.connection()
     }
 
-    /// What is received is decrypted in our memory, and copied.
+    /// Ciphertext is decrypted in our own memory, and the plaintext is copied.
     fn takes_buffers(&self) -> bool {
         false
     }
 
-    /// Decrypts TCP's next chunk. Each takes a unit of the task's budget: a peer can send records
-    /// without end that hold no plaintext.
+    /// Decrypts TCP's next chunk. Each chunk consumes a unit of the task's budget, because a peer
+    /// can send endless records without plaintext.
     fn ask(self: &Rc<Self>, _: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked {
         if matches!(*self.protocol.borrow(), ProtocolSlot::AtWork) {
             cx.waker().wake_by_ref(); // foreign code, called by the protocol, receives
@@ -247,7 +248,7 @@ impl Source for Session {
     fn bytes_were_taken(self: &Rc<Self>) {}
 }
 
-/// A panic passes through the protocol: nothing can be encrypted or decrypted any more, and every
+/// A panic unwinds through the protocol. Nothing can be encrypted or decrypted after it, and every
 /// call that waits is told.
 struct EndOfProtocol<'a>(&'a Session);
 

@@ -1,4 +1,5 @@
-//! The two directions of a TLS stream as values of their own.
+//! The two directions of a TLS stream as two values. Both are handles over the same session. Read
+//! next: `session.rs`.
 
 use std::fmt;
 use std::future::Future;
@@ -51,7 +52,7 @@ use crate::stream::{Read, RecvChunk};
 /// # }
 /// ```
 pub struct TlsReadHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     session: Option<Rc<Session>>,
 }
 
@@ -92,7 +93,7 @@ pub struct TlsReadHalf {
 /// # }
 /// ```
 pub struct TlsWriteHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     session: Option<Rc<Session>>,
 }
 
@@ -222,7 +223,7 @@ impl Drop for TlsWriteHalf {
     }
 }
 
-/// What both halves have.
+/// The methods of both halves.
 macro_rules! names {
     ($($half:ident),*) => {$(
         impl $half {

@@ -1,4 +1,4 @@
-//! `TlsStream`: a thin handle over a session.
+//! `TlsStream`, a handle over a session. What is in flight is not here. Read next: `session.rs`.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -83,7 +83,7 @@ impl TlsStream {
         TlsStream { session }
     }
 
-    /// Where the poll traits enter.
+    /// The session, for the poll traits.
     #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
     pub(crate) fn session(&self) -> &Rc<Session> {
         &self.session

@@ -1,8 +1,8 @@
-//! One call of rustls' unbuffered API: its answer, and what is done about it.
+//! One call of rustls' unbuffered API: its answer, and what follows from it.
 //!
-//! These are functions of their arguments, without state of their own. When they are called, and with
-//! which ciphertext, is decided in `protocol.rs`. No other file names the states of a connection of
-//! rustls. Read next: `protocol.rs`.
+//! These are functions of their arguments and have no state. `protocol.rs` decides when they are
+//! called, and with which ciphertext. No other file names the states of a connection of rustls.
+//! Read next: `protocol.rs`.
 
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError,
@@ -12,8 +12,8 @@ use rustls::unbuffered::{
 /// How much plaintext rustls puts into one record by default.
 pub(super) const FRAGMENT_LEN: usize = 16 * 1024;
 
-/// How many bytes a record adds to its plaintext with today's cipher suites. Where it is more, rustls
-/// says so.
+/// How many bytes a record adds to its plaintext with today's cipher suites. Where it is more,
+/// rustls says so.
 const USUAL_OVERHEAD: usize = 32;
 
 /// What is done when rustls is ready to encrypt.
@@ -66,8 +66,8 @@ pub(super) enum Progress {
     Done,
 }
 
-/// Handles one answer of rustls. Clients and servers share it, so it is generic over `Data`. Returns
-/// how many bytes of ciphertext are done with.
+/// Handles one answer of rustls. It is generic over `Data`, so that clients and servers share it.
+/// Gives how many bytes of ciphertext are processed, and the result.
 pub(super) fn handle_status<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     task: &mut Task<'_>,
@@ -129,8 +129,8 @@ fn perform<Data>(
     }
 }
 
-/// Appends to `out` what `fill` writes. The first room is a guess; if it is too small, rustls says how
-/// much it needs.
+/// Appends to `out` what `fill` writes. The first room is a guess; if it is too small, rustls says
+/// how much it needs.
 fn append(
     out: &mut Vec<u8>,
     guess: usize,

@@ -10,7 +10,7 @@ use tamam::Runtime;
 use tamam::net::TcpListener;
 use tamam::time::{sleep, timeout};
 
-use crate::common::shortage::take_all_descriptors;
+use crate::common::shortage::{lower_descriptor_limit, take_all_descriptors};
 use crate::common::{Gone, alone, begin, pair, poll_once, start, turn, with_both};
 use crate::{addr_of, client, clients, is_connection_reset, listening};
 

@@ -3,7 +3,7 @@
 use std::fs::File;
 
 /// Lowers the limit of descriptors. An accept of the ring keeps to the limit of when it began.
-fn lower_descriptor_limit() {
+pub fn lower_descriptor_limit() {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is writable.
     let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) };

@@ -1,4 +1,7 @@
-//! An attempt to connect: owns its socket until the kernel is done with it, then gives it away.
+//! One attempt to connect. It owns its socket until the kernel has finished with it, and then gives
+//! the socket away.
+//!
+//! Which addresses are tried, and when, is not here. Read next: `race.rs`.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -16,9 +19,10 @@ use crate::driver::{
 };
 use crate::ops;
 
-/// The object that the op belongs to. Its socket is the driver's until the future claims it: it is
-/// closed when op and future are gone, or with the runtime; never before, since the attempt would
-/// live on, and never used again, since a cancelled socket is of no use (SEMANTICS CL16, CL17).
+/// The object that owns the op. The driver keeps its socket until the future claims it. The socket
+/// is closed when op and future are gone, or with the runtime. It is not closed earlier, because
+/// the attempt would go on. It is not used again, because a cancelled connect leaves it in an
+/// unknown state (SEMANTICS CL16, CL17).
 struct Connecting {
     socket: usize,
     home: Rc<Driver>,
@@ -59,14 +63,14 @@ impl Drop for Connecting {
     }
 }
 
-/// The future of one attempt; gives the connected socket.
+/// The future of one attempt. It gives the connected socket.
 pub(super) struct Connect {
     connecting: Rc<Connecting>,
     addr: SocketAddr,
 }
 
 impl Connect {
-    /// Nothing is asked of the kernel before the first poll.
+    /// Nothing is submitted before the first poll.
     pub(super) fn new(fd: OwnedFd, home: Rc<Driver>, addr: SocketAddr) -> Connect {
         let socket = home.keep_socket(fd);
         let connecting =
@@ -74,7 +78,7 @@ impl Connect {
         Connect { connecting, addr }
     }
 
-    /// The answer, if it came at once.
+    /// Submits the op. Gives the answer, if it came at once.
     fn start(&self, waker: Waker) -> Option<Result<(), i32>> {
         let Connecting { socket, home, state } = &*self.connecting;
         let op = home.with_socket(*socket, |fd| ops::connect::connect(fd, self.addr));
@@ -113,7 +117,7 @@ impl Future for Connect {
                     return Poll::Ready(claimed);
                 }
                 Some(Err(errno)) if !is_retried(errno) => return Poll::Ready(Err(error(errno))),
-                // Not the peer's doing: the teardown's cancel, or a signal.
+                // The peer did not cause it: the teardown cancelled the op, or a signal came.
                 Some(Err(_)) | None => ready!(context::poll_home(home, cx))?,
             }
             let mut current = state.borrow_mut();

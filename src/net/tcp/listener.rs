@@ -1,4 +1,5 @@
-//! `TcpListener`: a thin handle over a listener.
+//! `TcpListener`, a handle over a listener. What is in flight is not here, but in
+//! `stream/accept.rs`: read that next.
 
 use std::fmt;
 use std::io;
@@ -19,9 +20,10 @@ use crate::sys;
 /// The listener owns its accept and parks what arrives, so a dropped or even a forgotten
 /// [`accept`](Self::accept) loses no connection. Any number of tasks may accept from one listener.
 ///
-/// A listener that is accepted from in a loop accepts ahead of the calls, until 64 connections wait. It
-/// may hold more if one system call brings more, at most the backlog of listen(2). Dropping the listener resets the connections
-/// that wait. To limit the number of clients, accept a connection and drop it.
+/// A listener that is accepted from in a loop accepts ahead of the calls, until 64 connections wait.
+/// It may hold more if one system call brings more, at most the backlog of listen(2). Dropping the
+/// listener resets the connections that wait. To limit the number of clients, accept a connection
+/// and drop it.
 ///
 /// # Examples
 /// ```
@@ -49,9 +51,9 @@ impl TcpListener {
         self.inner.as_ref().expect("taken by `into_std` only, which consumes the listener")
     }
 
-    /// Listens at `addr`, with SO_REUSEADDR and a backlog of 1024 connections. Of several
-    /// addresses the first that can be bound is taken. Port 0 lets the kernel choose. At `[::]` IPv4
-    /// clients are served too, where the system does not say otherwise (ipv6(7)).
+    /// Listens at `addr`, with SO_REUSEADDR and a backlog of 1024 connections. Of several addresses
+    /// the first that can be bound is taken. Port 0 lets the kernel choose. At `[::]` IPv4 clients
+    /// are served too, where the system does not say otherwise (ipv6(7)).
     ///
     /// # Errors
     /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`. `InvalidInput` if

@@ -1,4 +1,5 @@
-//! The user types of TCP: thin handles over `stream/`.
+//! The types that users call for TCP. They are thin handles over the objects of `stream/`. Read
+//! next: `stream.rs`.
 
 mod stream;
 mod split;

@@ -1,7 +1,8 @@
-//! Happy Eyeballs (RFC 8305): attempts to connect to several addresses of one host, each a little
-//! after the one before, until the first succeeds. One attempt is in `connect.rs`.
+//! Happy Eyeballs (RFC 8305): it tries several addresses of one host, each a little after the one
+//! before, until the first attempt succeeds.
 //!
-//! Section 3's wait for the second family is not needed: a resolver gives both together.
+//! One attempt is not here, but in `connect.rs`: read that next. Section 3's wait for the second
+//! address family is not needed, because a resolver gives both families together.
 
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
@@ -20,16 +21,16 @@ use crate::context;
 use crate::driver::Driver;
 use crate::time::{Sleep, sleep};
 
-/// How long an attempt has the field to itself (section 8, "Connection Attempt Delay").
+/// How long an attempt runs before the next one starts (section 8, "Connection Attempt Delay").
 pub(super) const DELAY: Duration = Duration::from_millis(250);
-/// Less would be a flood (the same section).
+/// The shortest delay that the same section allows.
 pub(super) const DELAY_MIN: Duration = Duration::from_millis(10);
-/// How many attempts are in flight at once, each with a socket of its own: with that many under way
-/// and none answered, the next waits until one of them has failed.
+/// At most how many attempts are in flight at once, each with its own socket. The next one then
+/// waits until one of them has failed.
 const IN_FLIGHT_MAX: usize = 16;
 
-/// The order of section 4: families by turns, beginning with that of the first address, and within
-/// a family as the resolver has them. Addresses that come twice are tried once.
+/// The order of section 4: the address families alternate, and the family of the first address
+/// begins. Within a family the order is the resolver's. A repeated address is tried once.
 pub(super) fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let mut seen = HashSet::with_capacity(addrs.len());
@@ -44,7 +45,7 @@ pub(super) fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     order
 }
 
-/// The future of the first connection; the attempts that lose end with it, as CL16 has it.
+/// The future of the first connection. The other attempts end with it (SEMANTICS CL16).
 pub(super) struct Race {
     home: Rc<Driver>,
     /// Not tried yet.
@@ -53,20 +54,20 @@ pub(super) struct Race {
     attempts: Vec<(SocketAddr, Connect)>,
     failed: Vec<(SocketAddr, io::Error)>,
     delay: Duration,
-    /// Until when the newest attempt has the field to itself.
+    /// When the next attempt starts, if none has failed before.
     next: Sleep,
 }
 
 impl Race {
-    /// Nothing is asked of the kernel before the first poll.
+    /// Nothing is submitted before the first poll.
     pub(super) fn new(home: Rc<Driver>, addrs: VecDeque<SocketAddr>, delay: Duration) -> Race {
         let (attempts, failed) = (Vec::new(), Vec::new());
         let delay = delay.max(DELAY_MIN);
         Race { home, addrs, attempts, failed, delay, next: sleep(Duration::ZERO) }
     }
 
-    /// Polls the attempts that are in flight. Gives the socket of one that has succeeded, or
-    /// whether any has failed.
+    /// Polls the attempts in flight. Gives the socket of one that has succeeded, or else whether
+    /// any has failed.
     fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Result<OwnedFd, bool> {
         let failed_before = self.failed.len();
         let mut number = 0;
@@ -83,7 +84,7 @@ impl Race {
         Err(self.failed.len() > failed_before)
     }
 
-    /// Makes the next attempt, which the next poll begins.
+    /// Makes the next attempt. The next poll of it submits it.
     fn begin(&mut self, addr: SocketAddr) {
         match new_socket(&self.home, addr) {
             Ok(socket) => {
@@ -101,7 +102,7 @@ impl Future for Race {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        // Not at home, every attempt would fail with the same words.
+        // Away from home every attempt would fail with the same error.
         ready!(context::poll_home(&this.home, cx))?;
         loop {
             let any_failed = match this.poll_attempts(cx) {
@@ -118,7 +119,7 @@ impl Future for Race {
             if this.attempts.len() == IN_FLIGHT_MAX {
                 return Poll::Pending;
             }
-            // The first one, or after a failure: at once.
+            // The first attempt, and one after a failure, start at once.
             if !any_failed && !this.attempts.is_empty() {
                 ready!(Pin::new(&mut this.next).poll(cx));
             }
@@ -136,8 +137,8 @@ struct AllFailed {
 }
 
 impl AllFailed {
-    /// That of the last address which could be reached at all, since "there is no route" mostly
-    /// says that this machine has no IPv6; else that of the last.
+    /// The most useful error: that of the last address that could be reached. "No route" usually
+    /// says only that this machine has no IPv6. If no address could be reached, the last error.
     fn telling(&self) -> Option<&io::Error> {
         let is_telling = |error: &&io::Error| {
             !matches!(

@@ -1,4 +1,5 @@
-//! Options of a socket that must be set before it listens or connects.
+//! `TcpSocket`: options of a socket that must be set before it listens or connects. Options of a
+//! connected socket are not here. Read next: `stream.rs`.
 
 use std::fmt;
 use std::io;
@@ -109,7 +110,8 @@ impl TcpSocket {
     }
 
     /// A socket for IPv6. Listening at `::` it takes IPv4 connections too, whose peers are then
-    /// `::ffff:a.b.c.d`, unless [`only_v6`](Self::only_v6) or the sysctl `net.ipv6.bindv6only` says no.
+    /// `::ffff:a.b.c.d`, unless [`only_v6`](Self::only_v6) or the sysctl `net.ipv6.bindv6only` says
+    /// no.
     ///
     /// # Errors
     /// Those of socket(2), such as EMFILE; `Other` outside a runtime.

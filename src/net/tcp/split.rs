@@ -1,4 +1,5 @@
-//! The two directions of a stream as values of their own.
+//! The two directions of a TCP stream as two values. Both are handles over the same connection.
+//! Read next: `stream/mod.rs`.
 
 use std::fmt;
 use std::future::Future;
@@ -44,7 +45,7 @@ use crate::sys::{self, IntOption};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct OwnedReadHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     connection: Option<Rc<Connection>>,
 }
 
@@ -73,7 +74,7 @@ pub struct OwnedReadHalf {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct OwnedWriteHalf {
-    /// `None` only once it was made a part of something else.
+    /// `None` after the half was moved into another value.
     connection: Option<Rc<Connection>>,
 }
 
@@ -173,7 +174,7 @@ impl OwnedReadHalf {
         }
         let connection = self.connection.take().expect("just compared");
         other.connection = None;
-        // Two handles become one; neither direction ends.
+        // Two handles become one, and no direction ends.
         connection.drop_handle();
         Ok(TcpStream::from_connection(connection))
     }
@@ -315,7 +316,7 @@ impl Drop for OwnedWriteHalf {
     }
 }
 
-/// What both halves have.
+/// The methods of both halves.
 macro_rules! names {
     ($($half:ident),*) => {$(
         impl $half {

@@ -1,4 +1,5 @@
-//! `TcpStream`: a thin handle over a connection.
+//! `TcpStream`, a handle over a connection. What is in flight is not here, but in `stream/`. Read
+//! next: `stream/mod.rs`.
 
 use std::fmt;
 use std::future::Future;
@@ -324,8 +325,8 @@ impl TcpStream {
     ///
     /// # Errors
     /// `BrokenPipe` (peer finished, or after [`shutdown`](Self::shutdown)), `ConnectionReset`
-    /// (peer), also when a part went out before. The error carries `buf`; see [`BufError`] for error
-    /// types of your own.
+    /// (peer), also when a part went out before. The error carries `buf`; see [`BufError`] for
+    /// error types of your own.
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
     /// To give up for good, drop the stream: the peer sees an end after the part that went out, or
@@ -577,8 +578,8 @@ impl Drop for TcpStream {
     }
 }
 
-/// For options and names. Reading or writing by hand takes bytes that the runtime may have
-/// received already, or puts bytes between those of a send.
+/// For options and names. Reading or writing by hand takes bytes that the runtime may have received
+/// already, or puts bytes between those of a send.
 impl AsFd for TcpStream {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.connection.as_fd()

@@ -1,5 +1,5 @@
-//! Whole buffers on their way out, in order of first polls: which is next, how much of each went
-//! out, and what its future is to be told.
+//! The send queue: whole buffers in order of their first polls. It knows which is next, how much of
+//! each went out, and what the future of each is told.
 //!
 //! ```text
 //!           push                    advance: all of it went out; or a failure
@@ -9,11 +9,12 @@
 //!                  Detached, in line ──────────────────────────────► (removed)
 //! ```
 //!
-//! A connection sends from it, and TLS encrypts from it. The entries that are being sent are always
-//! the first in line; their payload is with the op meanwhile. What the kernel (or the peer, in TLS)
-//! can have seen of a buffer commits the rest, so no message is ever torn (SEMANTICS G5).
+//! A connection sends from such a queue, and TLS encrypts from one. The entries in flight are
+//! always the first in line, and the op has their payloads. If the kernel (for TLS: the peer) may
+//! have seen a part of a buffer, the rest is committed and goes out too. So no message is cut short
+//! (SEMANTICS G5).
 //!
-//! Data and nothing else: no I/O. Read next: `transmit.rs`.
+//! There is no I/O here. Read next: `transmit.rs`.
 
 use std::io::IoSlice;
 use std::task::Waker;
@@ -22,16 +23,16 @@ use crate::buf::Outgoing;
 use crate::deferred::Deferred;
 use crate::queue::{Key, Line};
 
-/// `A`: what the future of a finished entry is told.
+/// `A` is what the future of a finished entry is told.
 pub(crate) struct SendQueue<A> {
     line: Line<QueuedBuffer<A>>,
-    /// Bytes behind all entries that are not an entry yet: more may be added.
+    /// Written bytes behind all entries. They are no entry yet, so that more can be added.
     written: Vec<u8>,
     totals: Totals,
 }
 
 struct QueuedBuffer<A> {
-    /// `None` while it is being sent.
+    /// `None` while an op has it.
     payload: Option<Outgoing>,
     len: usize,
     sent: usize,
@@ -39,11 +40,11 @@ struct QueuedBuffer<A> {
 }
 
 enum BufferState<A> {
-    /// Its future lives, or was forgotten.
+    /// Its future is alive, or was forgotten.
     Live(Option<Waker>),
     /// No future will collect it: it was dropped, or there never was one.
     Detached,
-    /// Out of line, until its future collects it.
+    /// It is out of line, until its future collects it.
     Finished(A),
 }
 
@@ -52,11 +53,12 @@ enum BufferState<A> {
 struct Totals {
     /// How many have not gone out.
     unsent: usize,
-    /// How many of these are of no future, and are not being sent.
+    /// How many of these have no future and are not in flight.
     detached: usize,
 }
 
-/// What is to be sent next: payloads of the first entries in line, of the first one from `offset` on.
+/// The payloads to send next: those of the first entries in line. Of the first payload, only the
+/// bytes from `offset` on.
 pub(crate) enum NextPayload {
     One { payload: Outgoing, offset: usize },
     Batch { payloads: Vec<Outgoing>, offset: usize },
@@ -66,15 +68,15 @@ pub(crate) enum NextPayload {
 pub(crate) struct Collected<A> {
     pub(crate) sent: usize,
     pub(crate) answer: A,
-    /// `None` if it is lost: the engine has failed, and the kernel may still read it.
+    /// `None`: it is lost, because the engine has failed and the kernel may still read it.
     pub(crate) payload: Option<Outgoing>,
 }
 
-/// What became of an entry whose future is gone.
+/// What has happened to an entry whose future is gone.
 pub(crate) enum Abandoned<A> {
-    /// A part of it may have gone out: the rest follows.
+    /// A part of it may have gone out, so the rest follows.
     Committed,
-    /// It never happened, or was finished.
+    /// No byte of it went out, or it was finished.
     Removed(Option<A>),
 }
 
@@ -127,20 +129,20 @@ impl<A: Copy> SendQueue<A> {
         self.written.len() + self.totals.unsent
     }
 
-    /// How many bytes of no future wait behind what is being sent.
+    /// How many bytes without a future wait behind the send in flight.
     #[inline]
     pub(crate) fn detached(&self) -> usize {
         self.written.len() + self.totals.detached
     }
 
-    /// Whether a part of the first buffer is out, or it belongs to no future that could be told of
-    /// a failure.
+    /// Whether the first buffer must go out: a part of it is out, or it has no future that could be
+    /// told of a failure.
     pub(crate) fn is_first_committed(&self) -> bool {
         let first = self.line.front().and_then(|key| self.line.get(key));
         first.is_some_and(|first| first.sent > 0 || matches!(first.state, BufferState::Detached))
     }
 
-    /// Changes an entry, and the totals with it.
+    /// Changes an entry, and updates the totals.
     #[inline]
     fn change<T>(&mut self, key: Key, change: impl FnOnce(&mut QueuedBuffer<A>) -> T) -> Option<T> {
         let entry = self.line.get_mut(key)?;
@@ -162,7 +164,7 @@ impl<A: Copy> SendQueue<A> {
         key
     }
 
-    /// Queues a buffer that is being sent already: its payload is with the op.
+    /// Queues a buffer that is in flight already. The op has its payload.
     #[inline]
     pub(crate) fn push_in_flight(&mut self, len: usize, waker: Option<Waker>) -> Key {
         debug_assert!(!self.has_written(), "what was written comes first");
@@ -189,7 +191,7 @@ impl<A: Copy> SendQueue<A> {
         self.totals.detached += len;
     }
 
-    /// Queues a buffer that went out already: its future will collect it.
+    /// Queues a buffer that is out already. Its future will collect it.
     pub(crate) fn push_finished(&mut self, len: usize, payload: Outgoing, answer: A) -> Key {
         let (key, entry) = self.line.push_default();
         (entry.payload, entry.len, entry.sent) = (Some(payload), len, len);
@@ -198,7 +200,8 @@ impl<A: Copy> SendQueue<A> {
         key
     }
 
-    /// Copies bytes behind everything that is queued, until `max` bytes of no future wait; how many.
+    /// Copies bytes behind everything that is queued, until `max` bytes without a future wait.
+    /// Gives how many were copied.
     pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], max: usize) -> usize {
         let room = max.saturating_sub(self.detached());
         let total = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
@@ -213,7 +216,7 @@ impl<A: Copy> SendQueue<A> {
         taken
     }
 
-    /// Makes an entry of what was written.
+    /// Makes an entry of the written bytes.
     #[inline]
     pub(crate) fn queue_written(&mut self) {
         if !self.written.is_empty() {
@@ -224,7 +227,7 @@ impl<A: Copy> SendQueue<A> {
 
     // ---- out --------------------------------------------------------------------------------
 
-    /// Takes the payload of the first entry in line, and says from which offset on it is to be sent.
+    /// Takes the payload of the first entry in line, and gives the offset of its first unsent byte.
     #[inline]
     pub(crate) fn take_first(&mut self) -> Option<(Outgoing, usize)> {
         let key = self.line.front()?;
@@ -248,7 +251,7 @@ impl<A: Copy> SendQueue<A> {
         Some(NextPayload::Batch { payloads, offset })
     }
 
-    /// Puts payloads back into the first entries in line: the op that sent them has ended.
+    /// Puts payloads back into the first entries in line, because their op has ended.
     pub(crate) fn give_back(&mut self, payloads: impl IntoIterator<Item = Outgoing>) {
         let mut next = self.line.front();
         for payload in payloads {
@@ -260,8 +263,8 @@ impl<A: Copy> SendQueue<A> {
     }
 
     /// The usual case of [`give_back`](Self::give_back) and [`advance`](Self::advance) in one step:
-    /// one buffer with a future is in line, and the `len` bytes that went out are its last. Gives the
-    /// place that its payload goes back to. `None`: it is another case, and nothing was done.
+    /// one buffer with a future is in line, and its last `len` bytes went out. Gives the place for
+    /// its payload. `None`: it is another case, and nothing was done.
     #[inline]
     pub(crate) fn complete_if_alone(
         &mut self,
@@ -282,7 +285,8 @@ impl<A: Copy> SendQueue<A> {
         Some(&mut entry.payload)
     }
 
-    /// `len` bytes of the first `entries` in line went out. Entries that are out whole are finished.
+    /// `len` bytes of the first `entries` in line went out. Entries that are out completely are
+    /// finished.
     #[inline]
     pub(crate) fn advance(
         &mut self,
@@ -326,7 +330,7 @@ impl<A: Copy> SendQueue<A> {
         self.finish_first(usize::MAX, deferred, answer);
     }
 
-    /// Ends one entry: its future is woken. One without a future is removed.
+    /// Ends one entry and wakes its future. An entry without a future is removed.
     #[inline]
     fn finish(&mut self, key: Key, answer: A, deferred: &mut Deferred) {
         let waker = self.change(key, |entry| match &mut entry.state {
@@ -369,7 +373,7 @@ impl<A: Copy> SendQueue<A> {
 
     // ---- a future and its entry -------------------------------------------------------------
 
-    /// Whether the entry's future has to [`set_waker`](Self::set_waker) to be woken by `waker`.
+    /// Whether the entry's future must call [`set_waker`](Self::set_waker) to be woken by `waker`.
     pub(crate) fn wants(&self, key: Key, waker: &Waker) -> bool {
         match self.line.get(key).map(|entry| &entry.state) {
             Some(BufferState::Live(registered)) => {
@@ -379,7 +383,7 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
-    /// Lets the end of the entry wake `waker`.
+    /// The end of the entry will wake `waker`.
     pub(crate) fn set_waker(&mut self, key: Key, waker: Waker, deferred: &mut Deferred) {
         let entry = self.line.get_mut(key).expect("an entry stays until it is collected");
         let unneeded = match &mut entry.state {
@@ -397,7 +401,7 @@ impl<A: Copy> SendQueue<A> {
         first.is_some_and(|first| matches!(first.state, BufferState::Live(_)))
     }
 
-    /// Takes the waker of the first entry in line: something else will wake its future.
+    /// Takes the waker of the first entry in line, because something else will wake its future.
     pub(crate) fn take_first_waker(&mut self) -> Option<Waker> {
         let key = self.line.front()?;
         match &mut self.line.get_mut(key)?.state {
@@ -465,8 +469,8 @@ impl<A: Copy> SendQueue<A> {
         self.line.get(key).is_some_and(|entry| entry.payload.is_none())
     }
 
-    /// Gives the payload of an entry back that is not finished and not being sent: its future gives
-    /// up. If a part of it went out, a copy of the rest follows.
+    /// Gives back the payload of an entry that is not in flight, because its future gives up. If a
+    /// part of it went out, a copy of the rest follows.
     pub(crate) fn take_back(&mut self, key: Key, deferred: &mut Deferred) -> Option<Outgoing> {
         let entry = self.line.get(key)?;
         if entry.sent == 0 || matches!(entry.state, BufferState::Finished(_)) {
@@ -489,7 +493,7 @@ impl<A: Copy> SendQueue<A> {
         payload.flatten()
     }
 
-    /// Shows what has not gone out, piece by piece, as long as `send` says so. Nothing is being sent.
+    /// Gives `send` the unsent bytes piece by piece, until it answers false. Nothing is in flight.
     pub(crate) fn for_each_piece(&mut self, mut send: impl FnMut(&[u8]) -> bool) {
         self.queue_written();
         for entry in self.line.iter() {
