@@ -4,7 +4,8 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Runs foreign code. If it panics, the panic hook reports that, and this returns.
+/// Runs code of the user's, such as a waker or a destructor. A panic in it is reported by the panic
+/// hook, and caught here.
 pub(crate) fn contain(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
         drop_payload(payload);

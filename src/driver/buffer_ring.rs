@@ -107,7 +107,7 @@ impl BufferPool {
         usize::from(self.count) - self.free.get()
     }
 
-    /// Whether a buffer is free.
+    /// Whether a buffer of the pool is not lent out, so that a receive can use it.
     pub(crate) fn has_free(&self) -> bool {
         self.free.get() > 0
     }

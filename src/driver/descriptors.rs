@@ -70,7 +70,8 @@ impl Driver {
         }
     }
 
-    /// Changes a list of waiting futures, and then wakes and drops what that left over.
+    /// Runs `change` on a list of waiting futures, under its borrow. What `change` puts into the
+    /// `Deferred` is woken and dropped when the borrow has ended, since it may call back.
     fn change_waiters(
         &self,
         waiters: &RefCell<Waiters>,

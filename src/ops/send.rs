@@ -19,8 +19,9 @@ use crate::sys::{self, TRANSFER_LEN_MAX};
 
 const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
-/// All bytes of one piece from `offset` on, at most what one call transfers; `Err` gives a buffer
-/// of several pieces back, which is a [`batch`]. Kernel 5.6, `IORING_OP_SEND`; send(2).
+/// Builds a send of a buffer that is one piece, from `offset` on, and says how many bytes it covers:
+/// one call transfers at most [`TRANSFER_LEN_MAX`]. `Err` gives a buffer of several pieces back:
+/// [`batch`] sends it. Kernel 5.6, `IORING_OP_SEND`; send(2).
 #[inline]
 pub(crate) fn one(
     fd: BorrowedFd<'_>,

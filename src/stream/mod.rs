@@ -89,8 +89,9 @@ impl Connection {
         &self.home
     }
 
-    /// Checks that the runtime of this connection turns on this thread. If not, the error is an
-    /// answer that is ready at once, and consumes a unit of the task's budget.
+    /// `Ready(Ok)` if this thread is running the connection's runtime. If not, takes a unit of the
+    /// task's budget and returns `Ready(Err)`; `Pending` if no unit is left: the task is woken and
+    /// asks again.
     #[inline]
     pub(crate) fn poll_home(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         context::poll_home(&self.home, cx)

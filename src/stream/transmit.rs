@@ -136,7 +136,8 @@ impl Transmit {
 }
 
 impl Connection {
-    /// Changes the sending side, and then does the work that this leaves over.
+    /// Runs `change` on the sending side, under its borrow. What `change` puts into the `Deferred` is woken
+    /// and dropped when the borrow has ended, since it may call back into this object.
     #[inline]
     pub(super) fn sending<T>(&self, change: impl FnOnce(&mut Transmit, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();

@@ -377,7 +377,7 @@ impl Protocol {
         self.partial.capacity()
     }
 
-    /// Whether there is ciphertext to be sent.
+    /// Whether there is ciphertext for [`take_out`](Self::take_out) to take.
     pub(super) fn has_out(&self) -> bool {
         !self.out.is_empty()
     }

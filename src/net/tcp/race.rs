@@ -29,8 +29,9 @@ pub(super) const DELAY_MIN: Duration = Duration::from_millis(10);
 /// waits until one of them has failed.
 const IN_FLIGHT_MAX: usize = 16;
 
-/// The order of section 4: the address families alternate, and the family of the first address
-/// begins. Within a family the order is the resolver's. A repeated address is tried once.
+/// The order of RFC 8305, section 4: the address families alternate, and the family of the first
+/// address begins. When one family has no more, the rest of the other follows. Within a family the order
+/// stays. An address that comes again is left out.
 pub(super) fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let mut seen = HashSet::with_capacity(addrs.len());

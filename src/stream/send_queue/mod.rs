@@ -469,8 +469,9 @@ impl<A: Copy> SendQueue<A> {
         self.line.get(key).is_some_and(|entry| entry.payload.is_none())
     }
 
-    /// Gives back the payload of an entry that is not in flight, because its future gives up. If a
-    /// part of it went out, a copy of the rest follows.
+    /// Returns the payload of an entry whose future gives up; `None` if it is in flight or gone. If a
+    /// part of it went out, the queue keeps a copy of the rest in the same place, and still sends it.
+    /// The future's waker goes into `deferred`.
     pub(crate) fn take_back(&mut self, key: Key, deferred: &mut Deferred) -> Option<Outgoing> {
         let entry = self.line.get(key)?;
         if entry.sent == 0 || matches!(entry.state, BufferState::Finished(_)) {
