@@ -218,8 +218,8 @@ impl Runtime {
         Builder::default()
     }
 
-    /// Runs `future` to its end, and meanwhile every task of this runtime. It is polled where it
-    /// is, on the caller's stack.
+    /// Runs `future` to its end, and every task of this runtime until then. The future is polled
+    /// where it is, on the caller's stack.
     ///
     /// Tasks that have not ended stay, and go on in the next `block_on`.
     ///
@@ -281,12 +281,12 @@ impl Runtime {
     /// Runs timers that are due, parks the driver, and wakes what both have brought.
     fn park(&self, wait: Wait) {
         let Handle { driver, timers, deferred: reused, .. } = &*self.handle;
-        let deferred = &mut *reused.borrow_mut(); // a turn is not turned inside itself
+        let deferred = &mut *reused.borrow_mut(); // turns do not nest
         self.expire(deferred);
         let wait = if deferred.is_empty() { wait } else { Wait::No };
         driver.park(wait, deferred);
         if timers.next_deadline().is_some() && deferred.is_empty() {
-            self.expire(deferred); // slept until the deadline, most likely
+            self.expire(deferred); // the sleep has probably ended at the deadline
         }
         deferred.run(); // no other borrow is held here
     }
@@ -309,8 +309,9 @@ impl Runtime {
     }
 
     /// Makes this the runtime of the thread until the guard is dropped, so that constructors and
-    /// [`spawn`](crate::spawn) find it. Nothing is polled meanwhile: I/O that would have to wait is
-    /// an error, and a sleep that another executor polls is due in the next `block_on`.
+    /// [`spawn`](crate::spawn) find it. Nothing is polled under the guard alone: I/O that would
+    /// have to wait is an error, and a sleep that another executor polls is due in the next
+    /// `block_on`.
     ///
     /// # Examples
     /// ```

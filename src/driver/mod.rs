@@ -239,7 +239,7 @@ impl Driver {
     /// Whether the engine makes an attempt before a request waits. Then a waiting request can be
     /// withdrawn.
     #[inline]
-    pub(crate) fn tries_first(&self) -> bool {
+    pub(crate) fn attempts_first(&self) -> bool {
         self.submissions.is_epoll()
     }
 
@@ -365,7 +365,7 @@ impl Driver {
     #[inline]
     pub(crate) fn run_deferred(&self, deferred: Deferred) {
         if deferred.is_untouched() {
-            mem::forget(deferred); // it holds no memory: the usual case pays for no destructor
+            mem::forget(deferred); // it holds no memory, so no destructor need run
         } else {
             self.run_deferred_slowly(deferred);
         }
@@ -421,13 +421,13 @@ impl Driver {
             if left == 0 || !self.is_in_use() {
                 return;
             }
-            let patience = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
+            let deadline = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
             if !self.submissions.with_engine(Engine::has_answers) {
-                self.enter(left as u32, SleepLimit::Until(patience));
+                self.enter(left as u32, SleepLimit::Until(deadline));
             }
             self.reap(deferred);
             self.submissions.send_cancels();
-            if self.submissions.blocking_sleep() >= left && sys::monotonic_ns() >= patience {
+            if self.submissions.blocking_sleep() >= left && sys::monotonic_ns() >= deadline {
                 return;
             }
         }
@@ -467,7 +467,7 @@ impl Driver {
         let mut each = || self.dispatch_each(deferred, &is_with_owner);
         while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut each)) {
             if !is_with_owner.take() {
-                resume_unwind(payload); // a mistake of ours
+                resume_unwind(payload); // a bug of this crate
             }
             drop_payload(payload);
         }

@@ -11,10 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 /// arrays and vectors of addresses, and text: `"127.0.0.1:80"`, `"[::1]:80"`, `("127.0.0.1", 80)`,
 /// `"example.org:443"`, `("example.org", 443)`.
 ///
-/// A host name is for those who can wait, [`TcpStream::connect`](crate::net::TcpStream::connect)
-/// and [`lookup_host`](crate::net::lookup_host). For the others, such as
-/// [`TcpListener::bind`](crate::net::TcpListener::bind), it is an `InvalidInput` error: looking it
-/// up would block the thread.
+/// Calls that can wait take a host name: [`TcpStream::connect`](crate::net::TcpStream::connect) and
+/// [`lookup_host`](crate::net::lookup_host). For others, such as
+/// [`TcpListener::bind`](crate::net::TcpListener::bind), it is an `InvalidInput` error, because
+/// looking it up would block the thread.
 ///
 /// # Examples
 /// ```

@@ -31,8 +31,8 @@ use crate::stream::{Read, RecvChunk};
 /// and then ends TCP's sending too. Dropping the stream without it tells nothing, and the peer
 /// takes what it got for cut off: it is an error there.
 ///
-/// The other way round, a peer that ends TCP without a `close_notify` gives `UnexpectedEof` here,
-/// and never an end: somebody between may have cut the connection.
+/// In the other direction, a peer that ends TCP without a `close_notify` gives `UnexpectedEof`
+/// here, and never an end: an attacker may have cut the connection.
 ///
 /// # Examples
 /// ```
@@ -234,9 +234,9 @@ impl TlsStream {
         linger::drain(&self.session, usize::MAX).await
     }
 
-    /// Changes the keys by which this end encrypts, and asks the peer to change its own. Done by
-    /// itself before a key has served for as much as is safe; for those who want it sooner. A peer
-    /// takes many of these with no byte sent in between for an attack: rustls, more than 32.
+    /// Changes the keys with which this end encrypts, and asks the peer to change its own. This
+    /// happens by itself before a key has encrypted as much as is safe; call it to change the keys
+    /// sooner. A peer takes many changes without a byte in between for an attack: rustls allows 32.
     ///
     /// # Errors
     /// `Unsupported` with TLS 1.2; else those of [`send`](Self::send).

@@ -54,11 +54,11 @@ impl TcpListener {
     /// are served too, where the system does not say otherwise (ipv6(7)).
     ///
     /// # Errors
-    /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`, also for some
-    /// milliseconds after a process that listened with io_uring was killed (clients still connect
-    /// to that one meanwhile, and are reset): who starts again at once tries again. `InvalidInput`
-    /// if `addr` is no address, or a host name, which only those who can wait look up
-    /// ([`lookup_host`](crate::net::lookup_host)); `Other` outside a runtime.
+    /// Those of bind(2) and listen(2) for the last address, such as `AddrInUse`. That comes also
+    /// for some milliseconds after a process that listened with io_uring was killed; clients that
+    /// connect in that time are reset. A program that starts again at once must try again.
+    /// `InvalidInput` if `addr` is no address, or is a host name
+    /// ([`lookup_host`](crate::net::lookup_host) looks it up); `Other` outside a runtime.
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
         let mut last = None;
         for addr in addr.resolve()? {
@@ -72,7 +72,7 @@ impl TcpListener {
     }
 
     /// Takes over a listening socket, with the connections that wait in it. It is made
-    /// non-blocking, for those who share it.
+    /// non-blocking, also for others that share it.
     ///
     /// # Errors
     /// `Other` outside a runtime; those of fcntl(2).

@@ -181,7 +181,7 @@ impl TcpStream {
     }
 
     /// Takes over a connected socket. What it has received already, or its end, comes first. It is
-    /// made non-blocking, for those who share it.
+    /// made non-blocking, also for others that share it.
     ///
     /// # Errors
     /// `Other` outside a runtime; those of fcntl(2).
