@@ -87,7 +87,7 @@ impl WaitList {
         self.fds.borrow().get(index_of(user_data)).copied()
     }
 
-    /// A request does not wait any more.
+    /// A request has stopped waiting.
     #[inline]
     fn remove_one(&self) {
         self.len.set(self.len.get() - 1);

@@ -460,8 +460,8 @@ impl Driver {
     /// Takes one completion at a time from the queue: an owner may cancel and wait, and so call
     /// this method, before it returns.
     ///
-    /// A panic in an owner must keep no other from its answer: the next completion is dealt with.
-    /// It is caught out here, which costs nothing while there is none.
+    /// A panic in one owner does not stop the answers to the others. It is caught outside the loop,
+    /// which costs nothing without a panic.
     fn dispatch(&self, deferred: &mut Deferred) {
         let is_with_owner = Cell::new(false);
         let mut each = || self.dispatch_each(deferred, &is_with_owner);
