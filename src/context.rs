@@ -48,7 +48,7 @@ fn with_stack<T>(change: impl FnOnce(&mut Vec<(u64, Rc<Handle>)>) -> T) -> T {
     let mut stack = STACK.replace(ManuallyDrop::new(Vec::new()));
     let result = change(&mut stack);
     if stack.is_empty() {
-        drop(ManuallyDrop::into_inner(stack)); // its memory too: threads end without our doing
+        drop(ManuallyDrop::into_inner(stack)); // frees its memory: the thread-local has no destructor
     } else {
         STACK.set(stack);
     }

@@ -319,12 +319,12 @@ impl Runtime {
     /// Runs timers that are due, parks the driver, and wakes what both have brought.
     fn park(&self, wait: Wait) {
         let Handle { driver, timers, deferred: reused, .. } = &*self.handle;
-        let deferred = &mut *reused.borrow_mut(); // a turn is not turned inside itself
+        let deferred = &mut *reused.borrow_mut(); // turns do not nest
         self.expire(deferred);
         let wait = if deferred.is_empty() { wait } else { Wait::No };
         driver.park(wait, deferred);
         if timers.next_deadline().is_some() && deferred.is_empty() {
-            self.expire(deferred); // slept until the deadline, most likely
+            self.expire(deferred); // the sleep has probably ended at the deadline
         }
         deferred.run(); // no other borrow is held here
     }

@@ -96,7 +96,7 @@ impl Driver {
     /// Wakes the future `id` when a descriptor is closed.
     pub(crate) fn wait_for_close(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.descriptors.waiting.borrow().wants(*id, cx.waker()) {
-            let waker = cx.waker().clone(); // foreign code: before the borrow
+            let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
             self.change_waiters(&self.descriptors.waiting, |waiting, deferred| {
                 waiting.register(id, waker, deferred);
             });

@@ -87,7 +87,7 @@ impl WaitList {
         self.fds.borrow().get(index_of(user_data)).copied()
     }
 
-    /// A request does not wait any more.
+    /// A request has stopped waiting.
     #[inline]
     fn remove_one(&self) {
         self.len.set(self.len.get() - 1);
@@ -278,8 +278,8 @@ impl Epoll {
         let fd = self.waiting.fd(user_data)?;
         let mut descriptors = self.descriptors.borrow_mut();
         let Descriptor { read, write, .. } = descriptors.get_mut(fd as usize)?;
-        let is_it = |request: &mut WaitingRequest| request.user_data == user_data;
-        let taken = read.request.take_if(is_it).or_else(|| write.request.take_if(is_it))?;
+        let is_wanted = |request: &mut WaitingRequest| request.user_data == user_data;
+        let taken = read.request.take_if(is_wanted).or_else(|| write.request.take_if(is_wanted))?;
         self.waiting.remove_one();
         Some(taken)
     }
@@ -381,7 +381,7 @@ impl Epoll {
         let mut descriptors = self.descriptors.borrow_mut();
         let descriptor = descriptors.get_mut(key as u32 as usize)?;
         if descriptor.life != (key >> 32) as u32 || !descriptor.is_registered {
-            return None; // of an earlier life
+            return None; // the event is of an earlier descriptor with this number
         }
         let first = self.advance(&mut descriptor.read, flags, READ_READY, READ_STEADY);
         let second = self.advance(&mut descriptor.write, flags, WRITE_READY, WRITE_STEADY);

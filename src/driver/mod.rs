@@ -239,7 +239,7 @@ impl Driver {
     /// Whether the engine makes an attempt before a request waits. Then a waiting request can be
     /// withdrawn.
     #[inline]
-    pub(crate) fn tries_first(&self) -> bool {
+    pub(crate) fn attempts_first(&self) -> bool {
         self.submissions.is_epoll()
     }
 
@@ -365,7 +365,7 @@ impl Driver {
     #[inline]
     pub(crate) fn run_deferred(&self, deferred: Deferred) {
         if deferred.is_untouched() {
-            mem::forget(deferred); // it holds no memory: the usual case pays for no destructor
+            mem::forget(deferred); // it holds no memory, so no destructor need run
         } else {
             self.run_deferred_slowly(deferred);
         }
@@ -421,13 +421,13 @@ impl Driver {
             if left == 0 || !self.is_in_use() {
                 return;
             }
-            let patience = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
+            let deadline = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
             if !self.submissions.with_engine(Engine::has_answers) {
-                self.enter(left as u32, SleepLimit::Until(patience));
+                self.enter(left as u32, SleepLimit::Until(deadline));
             }
             self.reap(deferred);
             self.submissions.send_cancels();
-            if self.submissions.blocking_sleep() >= left && sys::monotonic_ns() >= patience {
+            if self.submissions.blocking_sleep() >= left && sys::monotonic_ns() >= deadline {
                 return;
             }
         }
@@ -460,14 +460,14 @@ impl Driver {
     /// Takes one completion at a time from the queue: an owner may cancel and wait, and so call
     /// this method, before it returns.
     ///
-    /// A panic in an owner must keep no other from its answer: the next completion is dealt with.
-    /// It is caught out here, which costs nothing while there is none.
+    /// A panic in one owner does not stop the answers to the others. It is caught outside the loop,
+    /// which costs nothing without a panic.
     fn dispatch(&self, deferred: &mut Deferred) {
         let is_with_owner = Cell::new(false);
         let mut each = || self.dispatch_each(deferred, &is_with_owner);
         while let Err(payload) = catch_unwind(AssertUnwindSafe(&mut each)) {
             if !is_with_owner.take() {
-                resume_unwind(payload); // a mistake of ours
+                resume_unwind(payload); // a bug of this crate
             }
             drop_payload(payload);
         }

@@ -188,7 +188,7 @@ impl fmt::Display for Backend {
 pub enum SetupError {
     /// The sysctl `kernel.io_uring_disabled` forbids io_uring.
     Disabled {
-        /// Its value: 1, only members of `kernel.io_uring_group` may; 2, nobody.
+        /// Its value. 1: only members of `kernel.io_uring_group` may use it; 2: no process may.
         sysctl: u32,
     },
     /// A seccomp filter or another security module denies the system call.

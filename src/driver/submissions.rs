@@ -121,13 +121,13 @@ impl Submissions {
 
     /// Takes an op back; its owner wants no answer. False: the kernel has it, or it was answered.
     pub(super) fn withdraw(&self, token: Token) -> bool {
-        let taken = self.with_engine(|engine| engine.withdraw(token));
-        if taken {
+        let is_withdrawn = self.with_engine(|engine| engine.withdraw(token));
+        if is_withdrawn {
             let mut payload = Payload::None;
             let found = self.table.borrow_mut().complete(token, false, &mut payload);
             drop((found, payload)); // no borrow is held
         }
-        taken
+        is_withdrawn
     }
 
     /// Asks for an op to end; with `before_sleep`, before the driver sleeps.
@@ -154,7 +154,7 @@ impl Submissions {
             }
         }
         cancels.shrink_to(CANCELS_KEPT);
-        self.cancels.replace(cancels); // none was asked for: telling the engine calls no owner
+        self.cancels.replace(cancels); // the engine calls no owner, so no cancel was added
     }
 
     /// Asks for everything in flight to end.
@@ -219,7 +219,7 @@ impl Submissions {
             count(&self.counters.enters, 1);
             match self.with_engine(Engine::submit) {
                 Ok(taken) if taken > 0 => count(&self.counters.submissions, taken.into()),
-                _ => return, // the next enter that also reaps makes room
+                _ => return, // the next enter reaps, which makes room
             }
         }
     }

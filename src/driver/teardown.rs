@@ -16,7 +16,7 @@ use crate::panics::contain;
 use crate::sys;
 
 /// How long teardown waits without progress before it leaks what is left.
-const DRAIN_PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Driver {
     /// Teardown begins. From now on the driver takes no ops.
@@ -44,7 +44,7 @@ impl Driver {
         } else if let Some(engine) = &engine {
             engine.unregister_pool();
         }
-        drop(engine); // after the table is empty, or leaked (invariant 6)
+        drop(engine); // only now that the table is empty, or leaked (invariant 6)
         deferred.run();
         self.descriptor_closed();
     }
@@ -55,7 +55,7 @@ impl Driver {
             eprintln!(
                 "tamam: {} operations did not end within {} s; their memory is leaked",
                 left.len(),
-                DRAIN_PATIENCE.as_secs()
+                DRAIN_TIMEOUT.as_secs()
             );
         }
         mem::forget((left, self.pool.clone()));
@@ -82,16 +82,16 @@ impl Driver {
                 return true;
             }
             self.submissions.cancel_all();
-            let slice = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
+            let deadline = sys::monotonic_ns() + CANCEL_WAIT_SLICE.as_nanos() as u64;
             let want = self.submissions.with_engine(Engine::completions_max).min(in_flight as u32);
-            self.enter(want, SleepLimit::Until(slice));
+            self.enter(want, SleepLimit::Until(deadline));
             self.reap(deferred);
             if matches!(self.state.get(), DriverState::Broken(_)) {
                 return false;
             }
             if self.submissions.in_flight() < in_flight {
                 progress = Instant::now();
-            } else if progress.elapsed() > DRAIN_PATIENCE {
+            } else if progress.elapsed() > DRAIN_TIMEOUT {
                 return false;
             }
         }

@@ -21,8 +21,8 @@ use super::{BUFFER_GROUP, CANCEL};
 use crate::sys;
 
 /// A limit for steps that usually take microseconds, and the pause between two looks.
-const PATIENCE: Duration = Duration::from_secs(1);
-const STEP: Duration = Duration::from_millis(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether a multishot receive reports a reset that comes right after bytes (SEMANTICS RX11).
 ///
@@ -59,8 +59,8 @@ pub(super) fn multishot_recv_is_whole(
 fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     // A firewall may drop the connection or redirect it.
-    let ours = TcpStream::connect_timeout(&listener.local_addr()?, PATIENCE)?;
-    sys::poll_readable(listener.as_fd(), Some(PATIENCE));
+    let ours = TcpStream::connect_timeout(&listener.local_addr()?, TIMEOUT)?;
+    sys::poll_readable(listener.as_fd(), Some(TIMEOUT));
     listener.set_nonblocking(true)?;
     let (theirs, peer) = listener.accept()?;
     // Any process may connect to the listener.
@@ -102,12 +102,12 @@ fn hears_a_reset(
     };
     let fd = types::Fd(ours.as_raw_fd());
     ring.push(&opcode::RecvMulti::new(fd, BUFFER_GROUP).build().user_data(CANCEL));
-    submit(ring)?; // finds nothing, and waits
+    submit(ring)?; // the receive finds nothing and waits
     let mut is_reset = theirs.write_all(&[0]).and(sys::set_zero_linger(theirs.as_fd())).is_ok();
     drop(theirs);
-    is_reset &= sys::poll_hang_up(ours.as_fd(), PATIENCE);
+    is_reset &= sys::poll_hang_up(ours.as_fd(), TIMEOUT);
     if is_reset {
-        retry_until_timeout(|| reap().map(|()| came.get() > 0))?; // both are there
+        retry_until_timeout(|| reap().map(|()| came.get() > 0))?; // the byte and the reset have arrived
     }
     let has_heard = is_over.get();
     if !has_heard {
@@ -140,10 +140,10 @@ fn is_transient(error: &io::Error) -> bool {
 fn retry_until_timeout(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let start = Instant::now();
     while !step()? {
-        if start.elapsed() >= PATIENCE {
+        if start.elapsed() >= TIMEOUT {
             return Err(io::Error::from_raw_os_error(libc::ETIMEDOUT));
         }
-        thread::sleep(STEP);
+        thread::sleep(PAUSE);
     }
     Ok(())
 }

@@ -54,12 +54,15 @@ impl<T> Line<T> {
         matches!(self, Line::Empty)
     }
 
-    /// Takes the only element out of the line, if `is_it` accepts it. This is the usual case, and
+    /// Takes the only element out of the line, if `is_wanted` accepts it. This is the usual case, and
     /// needs no search.
     #[inline]
-    pub(crate) fn step_out_if_alone(&mut self, is_it: impl FnOnce(&T) -> bool) -> Option<&mut T> {
+    pub(crate) fn step_out_if_alone(
+        &mut self,
+        is_wanted: impl FnOnce(&T) -> bool,
+    ) -> Option<&mut T> {
         match self {
-            Line::One { value, in_line } if *in_line && is_it(value) => {
+            Line::One { value, in_line } if *in_line && is_wanted(value) => {
                 *in_line = false;
                 Some(value)
             }
@@ -203,7 +206,7 @@ impl<T> Line<T> {
         many.unlink(key);
         let element = many.elements.try_remove(key.0 as usize)?;
         if many.elements.is_empty() {
-            *self = Line::Empty; // its memory too: most connections need none
+            *self = Line::Empty; // frees the memory: most connections need none
         }
         Some(element.value)
     }

@@ -80,7 +80,7 @@ impl Waiters {
         let waker = match id {
             Some(WaiterId::Future { key, round }) if round == self.round => self.line.remove(key),
             Some(WaiterId::Poller) => self.poller.take(),
-            _ => None, // an arrival has taken it
+            _ => None, // an arrival has woken it
         };
         if let Some(waker) = waker {
             deferred.discard(waker);

@@ -344,7 +344,7 @@ impl AcceptNext<'_> {
     /// Registers for the next arrival.
     fn wait(&mut self, cx: &mut Context<'_>) {
         if self.listener.accept.borrow().waiters.wants(self.id, cx.waker()) {
-            let waker = cx.waker().clone(); // foreign code: before the borrow
+            let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
             let id = &mut self.id;
             self.listener
                 .accepting(|accept, deferred| accept.waiters.register(id, waker, deferred));
@@ -391,7 +391,7 @@ impl Future for AcceptNext<'_> {
             }
             self.wait(cx);
             if self.has_answer(waited) {
-                cx.waker().wake_by_ref(); // it came while foreign code cloned the waker
+                cx.waker().wake_by_ref(); // the clone of the waker ran foreign code, which has accepted
                 return Poll::Pending;
             }
             ready!(self.poll_pause(cx));

@@ -59,7 +59,7 @@ mod tests {
 
     #[derive(Clone, Copy)]
     enum Step {
-        /// So many receives of so many bytes each.
+        /// The number of receives, and the bytes of each.
         Pooled(u32, usize),
         Large(usize),
     }

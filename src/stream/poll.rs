@@ -26,7 +26,7 @@ fn poll_unread_as_poller<S: Source>(source: &Rc<S>, cx: &mut Context<'_>) -> Pol
     poll_unread(source, &mut Some(WaiterId::Poller), cx)
 }
 
-/// Receiving by polls, for every source.
+/// Polls for received bytes, for every [`Source`].
 pub(crate) trait PollReceive: Source + Sized {
     /// Gives `put` the unread bytes, piece by piece, at most `room` of them, and none at EOF. `put`
     /// calls no foreign code.

@@ -69,7 +69,7 @@ impl Source for Connection {
     }
 
     fn takes_buffers(&self) -> bool {
-        self.home.tries_first() || self.receive.borrow().is_idle()
+        self.home.attempts_first() || self.receive.borrow().is_idle()
     }
 
     #[inline]

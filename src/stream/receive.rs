@@ -240,10 +240,12 @@ impl Connection {
         let mut op = ops::recv::into_heap(self.fd(), BULK_LEN);
         match self.home.attempt(&mut op) {
             // Under epoll there are no bytes yet. The wait for them needs no large buffer.
-            None if self.home.tries_first() => self.arm_usual(match self.home.pool().has_free() {
-                true => Memory::Pooled { reset_checked: true },
-                false => Memory::Heap,
-            }),
+            None if self.home.attempts_first() => {
+                self.arm_usual(match self.home.pool().has_free() {
+                    true => Memory::Pooled { reset_checked: true },
+                    false => Memory::Heap,
+                })
+            }
             answer => self.arm_after_attempt(op, Memory::Bulk, answer),
         }
     }
@@ -454,7 +456,7 @@ impl Connection {
     /// The next arrival will wake the future `id`.
     pub(crate) fn wait_for_arrival(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.receive.borrow().waiters.wants(*id, cx.waker()) {
-            let waker = cx.waker().clone(); // foreign code: before the borrow
+            let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
             self.receiving(|receive, deferred| receive.waiters.register(id, waker, deferred));
         }
     }

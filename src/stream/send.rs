@@ -67,7 +67,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
             }
             return Poll::Ready(SendReport { sent: 0, error, buf: handed.into_buf() });
         }
-        if home.tries_first() { self.start_at_once(handed, cx) } else { self.submit(handed, cx) }
+        if home.attempts_first() { self.start_at_once(handed, cx) } else { self.submit(handed, cx) }
     }
 
     /// Under epoll, if nothing is queued, the kernel may take all bytes at once. Then the buffer
@@ -237,7 +237,7 @@ impl Connection {
         if !self.transmit.borrow().queue.wants(key, cx.waker()) {
             return;
         }
-        let waker = cx.waker().clone(); // foreign code: before the borrow
+        let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
         let is_late = self.sending(|transmit, deferred| {
             transmit.queue.set_waker(key, waker, deferred);
             transmit.queue.is_finished(key)
@@ -285,13 +285,13 @@ impl Connection {
     /// Registers a caller that waits until bytes have gone out.
     pub(crate) fn wait_for_progress(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.transmit.borrow().waiters.wants(*id, cx.waker()) {
-            let waker = cx.waker().clone(); // foreign code: before the borrow
+            let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
             let is_late = self.sending(|transmit, deferred| {
                 transmit.waiters.register(id, waker, deferred);
                 transmit.flight == Flight::Idle
             });
             if is_late {
-                cx.waker().wake_by_ref(); // foreign code has sent all there was
+                cx.waker().wake_by_ref(); // the clone of the waker ran foreign code, which has sent everything
             }
         }
     }

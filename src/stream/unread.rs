@@ -119,7 +119,7 @@ impl<F: EndingError> Unread<F> {
         self.segments.is_empty()
     }
 
-    /// Whether a call that wants `min` bytes has an answer: so many bytes, the end, or an error.
+    /// Whether a call that wants `min` bytes has an answer: `min` bytes, the end, or an error.
     #[inline]
     pub(crate) fn has_answer(&self, min: usize) -> bool {
         match min {

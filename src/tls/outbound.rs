@@ -453,7 +453,7 @@ impl<'a, T> TlsSendBuffer<'a, T> {
         if error.is_some() || payload.len() == 0 {
             return SendStep::Ready(TlsSendReport { sent: 0, error, outgoing: payload });
         }
-        let waker = cx.waker().clone(); // foreign code: before the borrow
+        let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
         let key = session.sending(|outbound, _| outbound.queue.push(payload, Some(waker)));
         if !session.drive() {
             session.start_pump();
@@ -540,7 +540,7 @@ impl Session {
         if !self.outbound.borrow().queue.wants(key, cx.waker()) {
             return;
         }
-        let waker = cx.waker().clone(); // foreign code: before the borrow
+        let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
         let is_late = self.sending(|outbound, deferred| {
             outbound.queue.set_waker(key, waker, deferred);
             outbound.queue.is_finished(key)

@@ -225,7 +225,7 @@ impl Source for Session {
     /// can send endless records without plaintext.
     fn ask(self: &Rc<Self>, _: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked {
         if matches!(*self.protocol.borrow(), ProtocolSlot::AtWork) {
-            cx.waker().wake_by_ref(); // foreign code, called by the protocol, receives
+            cx.waker().wake_by_ref(); // the protocol calls foreign code, and that receives
             return Asked::Yield;
         }
         let connection = self.tcp.connection();

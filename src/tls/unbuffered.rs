@@ -92,7 +92,7 @@ pub(super) fn handle_status<Data>(
         },
         Ok(ConnectionState::EncodeTlsData(encoding)) => encode_into(encoding, out),
         Ok(ConnectionState::TransmitTlsData(transmission)) => {
-            transmission.done(); // it is in `out`, which goes out in order
+            transmission.done(); // the bytes are in `out`, which is sent in order
             Ok(Progress::Again)
         }
         Ok(ConnectionState::PeerClosed) => Ok(Progress::PeerClosed),

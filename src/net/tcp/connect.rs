@@ -102,7 +102,7 @@ impl Future for Connect {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Connecting { socket, home, state } = &*self.connecting;
-        let waker = cx.waker().clone(); // foreign code: before the state is looked at
+        let waker = cx.waker().clone(); // runs foreign code, so the state is read afterwards
         let mut done = match &*state.borrow() {
             ConnectState::Done(done) => Some(*done),
             _ => None,

@@ -140,8 +140,8 @@ struct AllFailed {
 impl AllFailed {
     /// The most useful error: that of the last address that could be reached. "No route" usually
     /// says only that this machine has no IPv6. If no address could be reached, the last error.
-    fn telling(&self) -> Option<&io::Error> {
-        let is_telling = |error: &&io::Error| {
+    fn most_useful(&self) -> Option<&io::Error> {
+        let is_useful = |error: &&io::Error| {
             !matches!(
                 error.kind(),
                 io::ErrorKind::NetworkUnreachable
@@ -150,13 +150,13 @@ impl AllFailed {
             ) && error.raw_os_error() != Some(libc::EAFNOSUPPORT)
         };
         let mut errors = self.failed.iter().rev().map(|(_, error)| error);
-        errors.clone().find(is_telling).or_else(|| errors.next())
+        errors.clone().find(is_useful).or_else(|| errors.next())
     }
 }
 
 impl From<AllFailed> for io::Error {
     fn from(all: AllFailed) -> io::Error {
-        let kind = all.telling().map_or(io::ErrorKind::NotFound, io::Error::kind);
+        let kind = all.most_useful().map_or(io::ErrorKind::NotFound, io::Error::kind);
         io::Error::new(kind, all)
     }
 }
@@ -174,7 +174,7 @@ impl fmt::Display for AllFailed {
 
 impl std::error::Error for AllFailed {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.telling().map(|error| error as &(dyn std::error::Error + 'static))
+        self.most_useful().map(|error| error as &(dyn std::error::Error + 'static))
     }
 }
 

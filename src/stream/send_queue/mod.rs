@@ -420,7 +420,7 @@ impl<A: Copy> SendQueue<A> {
         let entry = self.line.get_mut(key)?;
         let BufferState::Finished(answer) = entry.state else { return None };
         let (sent, payload) = (entry.sent, entry.payload.take());
-        self.line.drop_element(key); // it is out of line, so it counts in no total
+        self.line.drop_element(key); // an entry out of line is in no total
         Some(Collected { sent, answer, payload })
     }
 
