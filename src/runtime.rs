@@ -281,7 +281,7 @@ impl Runtime {
         };
         // The last polls, and the drop of the future, may have submitted, cancelled or closed. That
         // must not wait for another `block_on`.
-        self.park(Wait::No);
+        self.park(false);
         output
     }
 
@@ -305,23 +305,24 @@ impl Runtime {
         main: &MainTask,
         poll_main: &mut dyn FnMut(&mut Context<'_>) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let Handle { executor, timers, turns, .. } = &*self.handle;
+        let Handle { executor, turns, .. } = &*self.handle;
         turns.set(turns.get() + 1);
         executor.run_ready(self.budget, main, poll_main)?; // polls tasks; they push ops
-        let wait = match executor.is_idle() {
-            true => Wait::Until(timers.next_deadline().map(|ns| self.to_clock(ns))),
-            false => Wait::No, // submit, reap, do not sleep
-        };
-        self.park(wait); // one enter: submit, wait, reap, wake
+        self.park(true); // one enter: submit, wait, reap, wake
         ControlFlow::Continue(())
     }
 
-    /// Runs timers that are due, parks the driver, and wakes what both have brought.
-    fn park(&self, wait: Wait) {
-        let Handle { driver, timers, deferred: reused, .. } = &*self.handle;
+    /// Runs timers that are due, parks the driver, and wakes what both have brought. It sleeps only
+    /// if it may, and there is nothing else to do.
+    fn park(&self, may_sleep: bool) {
+        let Handle { executor, driver, timers, deferred: reused, .. } = &*self.handle;
         let deferred = &mut *reused.borrow_mut(); // turns do not nest
         self.expire(deferred);
-        let wait = if deferred.is_empty() { wait } else { Wait::No };
+        driver.prepare_to_park(deferred);
+        let wait = match may_sleep && executor.is_idle() && deferred.is_empty() {
+            true => Wait::Until(timers.next_deadline().map(|ns| self.to_clock(ns))),
+            false => Wait::No, // submit, reap, do not sleep
+        };
         driver.park(wait, deferred);
         if timers.next_deadline().is_some() && deferred.is_empty() {
             self.expire(deferred); // the sleep has probably ended at the deadline

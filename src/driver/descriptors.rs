@@ -6,7 +6,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::task::{Context, Poll};
+use std::task::Context;
+#[cfg(feature = "tls")]
+use std::task::Poll;
 
 use slab::Slab;
 
@@ -121,6 +123,7 @@ impl Driver {
     }
 }
 
+#[cfg(feature = "tls")]
 /// A wait until a call fails for lack of a descriptor.
 pub(crate) struct UntilShortage<'a> {
     driver: &'a Driver,
@@ -129,6 +132,7 @@ pub(crate) struct UntilShortage<'a> {
     id: Option<WaiterId>,
 }
 
+#[cfg(feature = "tls")]
 impl<'a> UntilShortage<'a> {
     pub(crate) fn new(driver: &'a Driver) -> Self {
         UntilShortage { driver, before: driver.descriptors.shortages.get(), id: None }
@@ -149,6 +153,7 @@ impl<'a> UntilShortage<'a> {
     }
 }
 
+#[cfg(feature = "tls")]
 impl Drop for UntilShortage<'_> {
     fn drop(&mut self) {
         let id = self.id;

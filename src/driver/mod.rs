@@ -46,6 +46,7 @@ pub(crate) use buffer_ring::BufferPool;
 pub use buffer_ring::Chunk;
 pub use capabilities::{Capabilities, Feature, Support};
 use descriptors::Descriptors;
+#[cfg(feature = "tls")]
 pub(crate) use descriptors::UntilShortage;
 use engine::Engine;
 pub(crate) use op::{
@@ -373,31 +374,39 @@ impl Driver {
 
     #[cold]
     fn run_deferred_slowly(&self, mut deferred: Deferred) {
+        deferred.drop_values(); // a destructor may drop the runtime
         if self.state.get() == DriverState::Gone {
             deferred.run(); // there is no next turn
         } else {
-            deferred.drop_values();
             self.deferred.borrow_mut().append(&mut deferred);
         }
     }
 
     // ---- the turn ---------------------------------------------------------------------------
 
-    /// One sleep of the turn: submits, sleeps as long as `wait` allows, reaps, and collects the
-    /// work that follows in `deferred`. Before the sleep, it sends cancels and ends the ops of
-    /// objects that are going.
-    pub(crate) fn park(&self, wait: Wait, deferred: &mut Deferred) {
+    /// What has to be done before the turn may sleep: sends cancels, and ends the ops of objects
+    /// that are going. Their destructors run, and may wake tasks: the caller looks after this
+    /// whether there is something to do.
+    pub(crate) fn prepare_to_park(&self, deferred: &mut Deferred) {
         self.assert_not_forked();
-        deferred.append(&mut self.deferred.borrow_mut());
         if let DriverState::Broken(_) = self.state.get() {
-            let wait = if deferred.is_empty() { wait } else { Wait::No };
-            return self.sleeper.sleep_without_engine(wait);
+            return deferred.append(&mut self.deferred.borrow_mut());
         }
         self.sleeper.arm(&self.submissions);
         self.submissions.send_cancels();
         self.end_before_sleep(deferred);
+        // Owners that cancelled and waited, and a failed engine, leave work there.
+        deferred.append(&mut self.deferred.borrow_mut());
+    }
+
+    /// One sleep of the turn, after [`prepare_to_park`](Self::prepare_to_park): submits, sleeps as
+    /// long as `wait` allows, reaps, and collects the work that follows in `deferred`.
+    pub(crate) fn park(&self, wait: Wait, deferred: &mut Deferred) {
+        if let DriverState::Broken(_) = self.state.get() {
+            return self.sleeper.sleep_without_engine(wait);
+        }
         match wait {
-            Wait::Until(deadline) if deferred.is_empty() => {
+            Wait::Until(deadline) => {
                 if self.sleeper.handshake().park() {
                     self.enter(1, deadline.map_or(SleepLimit::Long, SleepLimit::Until));
                 } else {

@@ -75,7 +75,7 @@ impl Connection {
     ) -> io::Result<Key> {
         self.check_sendable()?;
         Ok(self.sending(|transmit, deferred| {
-            let key = transmit.queue.push(Outgoing::one(bytes), waker);
+            let key = transmit.queue.push_committed(Outgoing::one(bytes), waker);
             self.send_next(transmit, deferred);
             key
         }))
@@ -99,10 +99,15 @@ impl Connection {
         self.sending(|transmit, deferred| transmit.queue.detach(key, deferred));
     }
 
-    /// Receives again after [`end_receive`](Self::end_receive). A layer uses this to wait for EOF.
-    pub(crate) fn receive_again(&self) {
+    /// Receives again after [`end_receive`](Self::end_receive), to wait for EOF; false if receiving has
+    /// not ended. Bytes were discarded in between.
+    pub(crate) fn receive_again(&self) -> bool {
+        if !self.receive.borrow().is_closed() {
+            return false;
+        }
         self.cancel_receive_and_wait();
         self.receiving(|receive, _| receive.reopen());
+        true
     }
 
     /// Wakes every future that receives, so that it looks at the layer above.

@@ -120,7 +120,7 @@ impl Receive {
         self.waiters.is_empty() && !self.is_closed()
     }
 
-    fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         matches!(self.op, ReceiveOp::Closed(_))
     }
 

@@ -293,7 +293,7 @@ impl Connection {
             Err(errno) if is_retried(errno) => {}
             // The kernel is short of memory. The entries of this batch fail; later entries may
             // succeed.
-            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !queue.is_first_committed() => {
+            Err(errno @ (libc::ENOMEM | libc::ENOBUFS)) if !queue.is_any_committed(entries) => {
                 queue.finish_first(entries, deferred, || Answer::Failed(errno));
             }
             Err(errno) => {

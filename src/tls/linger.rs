@@ -18,7 +18,7 @@ use std::time::Duration;
 use super::session::Session;
 use crate::context;
 use crate::driver::UntilShortage;
-use crate::stream::RecvChunk;
+use crate::stream::{RecvChunk, Source};
 use crate::time::timeout;
 
 /// How long a dropped stream waits for its peer.
@@ -38,13 +38,21 @@ pub(super) fn release(session: &Rc<Session>) {
         return; // no task can wait
     }
     let Some(handle) = context::handle_of(connection.home()) else { return };
-    connection.receive_again();
-    drop(handle.executor.spawn(linger(session.clone())));
+    // Ciphertext was discarded when the receiving half was dropped: what follows cannot be decrypted.
+    let has_gap = connection.receive_again();
+    drop(handle.executor.spawn(linger(session.clone(), has_gap)));
 }
 
-async fn linger(session: Rc<Session>) {
-    let mut until_short = UntilShortage::new(session.tcp().connection().home());
-    let mut drained = pin!(timeout(TIME, drain(&session, LEN)));
+/// Waits for the peer's `close_notify`, or for TCP's EOF if the ciphertext has a gap.
+async fn linger(session: Rc<Session>, has_gap: bool) {
+    let connection = session.tcp().connection();
+    let mut until_short = UntilShortage::new(connection.home());
+    let mut drained = pin!(timeout(TIME, async {
+        match has_gap {
+            true => drain(connection, LEN).await,
+            false => drain(&session, LEN).await,
+        }
+    }));
     poll_fn(|cx| match until_short.poll(cx) {
         Poll::Ready(()) => Poll::Ready(()),
         Poll::Pending => drained.as_mut().poll(cx).map(|_| ()),
@@ -53,9 +61,9 @@ async fn linger(session: Rc<Session>) {
 }
 
 /// Receives until the peer has finished, and discards the bytes: at most `max`.
-pub(super) async fn drain(session: &Rc<Session>, max: usize) -> io::Result<()> {
+pub(super) async fn drain<S: Source>(source: &Rc<S>, max: usize) -> io::Result<()> {
     let mut len = 0;
-    while let Some(chunk) = RecvChunk::new(session).await? {
+    while let Some(chunk) = RecvChunk::new(source).await? {
         len += chunk.len();
         if len > max {
             break;

@@ -12,6 +12,7 @@ use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, ready};
+use std::thread;
 
 use super::protocol::{BATCH_LEN, Protocol};
 use super::session::Session;
@@ -89,7 +90,7 @@ impl Session {
         self.cannot_encrypt()
     }
 
-    fn cannot_encrypt(&self) -> Option<io::Error> {
+    pub(super) fn cannot_encrypt(&self) -> Option<io::Error> {
         self.tls_failure().or_else(|| self.tcp().connection().check_sendable().err())
     }
 
@@ -130,16 +131,6 @@ impl Session {
         if connection.is_home() {
             let _ = connection.send_detached(self.take_ciphertext());
         }
-    }
-
-    /// Encrypts `bytes` and gives the ciphertext to TCP. False: that was not possible.
-    pub(super) fn encrypt(&self, bytes: &[u8]) -> bool {
-        if self.cannot_encrypt().is_some() {
-            return false;
-        }
-        let is_encrypted = self.with_protocol(|protocol| protocol.write(bytes)) == Some(true);
-        self.flush();
-        is_encrypted
     }
 
     /// Changes the keys for all that is sent from now on.
@@ -189,7 +180,8 @@ impl Session {
     /// Encrypts the next batch of the first buffer in line.
     fn encrypt_batch(&self, payload: Outgoing, offset: usize) {
         let all = payload.len();
-        let taken = Taken { session: self, payload: Some(payload) };
+        let taken =
+            Taken { session: self, payload: Some(payload), was_panicking: thread::panicking() };
         let len = taken.payload.as_ref().and_then(|payload| {
             with_batch(payload, offset, |bytes| {
                 let is_encrypted =
@@ -331,10 +323,13 @@ impl Future for Pump {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(session) = self.session.upgrade() else { return Poll::Ready(()) };
-        while !session.drive() {
-            if ready!(session.poll_room(&mut self.waiter, cx)).is_err() {
-                session.fail_queue();
-                break;
+        if !session.drive() {
+            match ready!(session.poll_room(&mut self.waiter, cx)) {
+                Ok(()) => {
+                    cx.waker().wake_by_ref(); // there is room for more; other tasks come first
+                    return Poll::Pending;
+                }
+                Err(_) => session.fail_queue(),
             }
         }
         session.outbound.borrow_mut().pump = None;
@@ -363,13 +358,15 @@ impl Drop for Session {
 struct Taken<'a> {
     session: &'a Session,
     payload: Option<Outgoing>,
+    /// The thread was unwinding already: what is encrypted in a destructor is encrypted as ever.
+    was_panicking: bool,
 }
 
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let payload = self.payload.take();
         self.session.sending(|outbound, _| outbound.queue.give_back(payload));
-        if std::thread::panicking() {
+        if thread::panicking() && !self.was_panicking {
             self.session.fail_queue();
         }
     }

@@ -60,6 +60,16 @@ impl Session {
         })
     }
 
+    /// Encrypts `bytes` and gives the ciphertext to TCP. False: that was not possible.
+    fn encrypt(&self, bytes: &[u8]) -> bool {
+        if self.cannot_encrypt().is_some() {
+            return false;
+        }
+        let is_encrypted = self.with_protocol(|protocol| protocol.write(bytes)) == Some(true);
+        self.flush();
+        is_encrypted
+    }
+
     /// Waits until the kernel has everything.
     pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_submitted(cx))?;

@@ -17,6 +17,7 @@ mod chunks;
 mod gibibytes;
 mod random_steps;
 mod panicking_buffers;
+mod pooled_buffers;
 
 use std::net::TcpStream as StdStream;
 

@@ -9,7 +9,7 @@ use tamam::tls::rustls::version::{TLS12, TLS13};
 use tamam::tls::{TlsAcceptor, TlsConnector};
 
 use crate::common::shortage::take_all_descriptors;
-use crate::common::{alone, both, build, everywhere, turn, with_both};
+use crate::common::{alone, both, build, everywhere, start, turn, with_both};
 use crate::keys::{NAME, tcp_pair};
 use crate::{client_config, pair, receive_all, server_config};
 
@@ -194,5 +194,42 @@ fn tl22_a_lack_of_descriptors_ends_the_wait() {
             assert!(begin.elapsed() < Duration::from_millis(900), "it was not the second's end");
             drop((accepted, waiting, server, files));
         });
+    });
+}
+
+/// 1 the server's tickets are unread, in a receive that stays armed; 2 the halves are dropped, the one
+/// that receives first; 3 the server sends, and reads slowly: it gets everything.
+#[test]
+fn tl22_halves_that_left_ciphertext_unread_wait_all_the_same() {
+    everywhere(|| async {
+        let (client, server) = pair(&TLS13).await;
+        client.send_all(vec![7; LEN / 2]).await.expect("connected");
+        sleep(Duration::from_millis(10)).await;
+        let (read, write) = client.into_split();
+        drop(read);
+        drop(write);
+        for _ in 0..3 {
+            sleep(Duration::from_millis(10)).await;
+            server.send_all("x").await.expect("the client still receives");
+        }
+        let received = receive_all(&server).await.expect("the client has ended in order");
+        assert_eq!(received.len(), LEN / 2);
+    });
+}
+
+/// TL16. A sending half is dropped while its task panics: what was begun goes out whole, then the end.
+#[test]
+fn tl16_a_half_dropped_while_its_task_panics_ends_in_order() {
+    with_both(Runtime::builder(), || async {
+        let (client, server) = pair(&TLS13).await;
+        let (_read, write) = client.into_split();
+        let task = tamam::spawn(async move {
+            drop(start(write.send_all(vec![7; 2 << 20])).await);
+            let _dropped_while_unwinding = write;
+            panic!("a task panics");
+        });
+        assert!(task.await.expect_err("it panics").is_panic());
+        let received = receive_all(&server).await.expect("an end in order");
+        assert_eq!(received.len(), 2 << 20);
     });
 }

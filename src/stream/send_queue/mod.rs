@@ -36,6 +36,8 @@ struct QueuedBuffer<A> {
     payload: Option<Outgoing>,
     len: usize,
     sent: usize,
+    /// It counts as seen from the start: a layer above cannot send it again, nor leave it out.
+    must_go_out: bool,
     state: BufferState<A>,
 }
 
@@ -89,7 +91,13 @@ impl<A> Default for SendQueue<A> {
 impl<A> Default for QueuedBuffer<A> {
     #[inline]
     fn default() -> QueuedBuffer<A> {
-        QueuedBuffer { payload: None, len: 0, sent: 0, state: BufferState::Live(None) }
+        QueuedBuffer {
+            payload: None,
+            len: 0,
+            sent: 0,
+            state: BufferState::Live(None),
+            must_go_out: false,
+        }
     }
 }
 
@@ -105,7 +113,7 @@ impl<A> QueuedBuffer<A> {
     }
 
     fn is_committed(&self) -> bool {
-        self.sent > 0 || self.payload.is_none()
+        self.sent > 0 || self.payload.is_none() || self.must_go_out
     }
 }
 
@@ -135,11 +143,12 @@ impl<A: Copy> SendQueue<A> {
         self.written.len() + self.totals.detached
     }
 
-    /// Whether the first buffer must go out: a part of it is out, or it has no future that could be
-    /// told of a failure.
-    pub(crate) fn is_first_committed(&self) -> bool {
-        let first = self.line.front().and_then(|key| self.line.get(key));
-        first.is_some_and(|first| first.sent > 0 || matches!(first.state, BufferState::Detached))
+    /// Whether one of the first `entries` must go out: a part of it is out, a layer above counts on
+    /// it, or it has no future that could be told of a failure.
+    pub(crate) fn is_any_committed(&self, entries: usize) -> bool {
+        self.line.iter().take(entries).any(|entry| {
+            entry.sent > 0 || entry.must_go_out || matches!(entry.state, BufferState::Detached)
+        })
     }
 
     /// Changes an entry, and updates the totals.
@@ -161,6 +170,14 @@ impl<A: Copy> SendQueue<A> {
         self.queue_written();
         let key = self.push_in_flight(payload.len(), waker);
         self.change(key, |entry| entry.payload = Some(payload));
+        key
+    }
+
+    /// Queues a buffer that goes out whole, whatever becomes of its future.
+    #[cfg(feature = "tls")]
+    pub(crate) fn push_committed(&mut self, payload: Outgoing, waker: Option<Waker>) -> Key {
+        let key = self.push(payload, waker);
+        self.change(key, |entry| entry.must_go_out = true);
         key
     }
 
