@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tamam::Runtime;
 use tamam::buf::IoBuf;
@@ -61,7 +61,9 @@ fn tx3_a_buffer_that_comes_back_before_the_sleep_wakes_its_task() {
                 Poll::Pending
             }
         });
-        // Without the wake, only the timer ends the sleep.
-        timeout(Duration::from_secs(20), is_back).await.expect("it was woken");
+        // Without the wake, only the timer ends the sleep, and both are ready then.
+        let begin = Instant::now();
+        timeout(Duration::from_secs(20), is_back).await.expect("it is back");
+        assert!(begin.elapsed() < Duration::from_secs(10), "the timer has ended the sleep");
     });
 }
