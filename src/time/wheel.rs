@@ -173,6 +173,7 @@ impl Wheel {
         for (_, _, index) in self.due.drain(..) {
             woken.push(self.entries.remove(index as usize).waker);
         }
+        self.due.shrink_to(1024); // a burst's memory is given back
     }
 
     /// When `expire` has to be called next; `None` if no timer will ever be due.
