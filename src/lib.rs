@@ -26,6 +26,8 @@ mod queue;
 mod deferred;
 mod metrics;
 mod panics;
+#[cfg(test)]
+mod random;
 mod sync;
 mod sys;
 

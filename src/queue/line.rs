@@ -256,18 +256,7 @@ impl<T> Elements<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A small generator of pseudo-random numbers (xorshift64*), so that a seed repeats a run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 >> 12;
-            self.0 ^= self.0 << 25;
-            self.0 ^= self.0 >> 27;
-            (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
-        }
-    }
+    use crate::random::Random;
 
     #[test]
     fn random_steps_agree_with_a_naive_model() {

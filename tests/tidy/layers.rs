@@ -30,6 +30,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("deferred", 2),
     ("buf", 1),
     ("panics", 0),
+    ("random", 0),
     ("sys", 0),
     ("sync", 0),
 ];

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Wake;
 
 use super::*;
+use crate::random::Random;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Told {
@@ -140,18 +141,6 @@ fn buffers_are_dropped_once_and_later() {
     assert_eq!(Rc::strong_count(&buf), 2);
     drop(queue);
     assert_eq!(Rc::strong_count(&buf), 1);
-}
-
-/// A small generator of pseudo-random numbers (xorshift64*), so that a seed repeats a run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % bound
-    }
 }
 
 /// What the queue must agree with: the bytes still to go out, entry by entry, in order.
