@@ -1,6 +1,6 @@
 //! An echo server over TLS, in the shape of `echo`: accept, spawn, handshake, receive, send.
 //!
-//!     cargo run --release --example tls_echo -- --port 7443 --save-cert cert.pem
+//!     cargo run --release -p tamam-ecosystem --example tls_echo -- --port 7443 --save-cert cert.pem
 //!     openssl s_client -connect localhost:7443 -CAfile cert.pem -quiet
 //!
 //! Without `--tls CERT.pem KEY.pem` it signs a certificate for `localhost` itself, and `--save-cert`

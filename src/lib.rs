@@ -1,4 +1,8 @@
-#![doc = include_str!("../README.md")]
+// Its examples are tested with the features that they use: by `cargo test --workspace`.
+#![cfg_attr(
+    any(not(doctest), all(feature = "tls-ring", feature = "native-certs")),
+    doc = include_str!("../README.md")
+)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![deny(missing_docs, unsafe_code)]
 

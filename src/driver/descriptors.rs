@@ -123,8 +123,8 @@ impl Driver {
     }
 }
 
-#[cfg(feature = "tls")]
 /// A wait until a call fails for lack of a descriptor.
+#[cfg(feature = "tls")]
 pub(crate) struct UntilShortage<'a> {
     driver: &'a Driver,
     /// How many calls had failed when the wait began.
@@ -195,6 +195,7 @@ mod tests {
         Driver::new(settings).unwrap_or_else(|error| panic!("epoll does not start: {error}"))
     }
 
+    #[cfg(feature = "tls")]
     #[test]
     fn a_shortage_wakes_each_future_that_can_spare_a_descriptor() {
         let driver = driver();

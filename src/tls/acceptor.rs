@@ -111,9 +111,9 @@ impl TlsAcceptor {
     /// use tamam::tls::{self, TlsAcceptor};
     ///
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// let key = signed.signing_key.serialize_der().try_into()?;
-    /// let config = tls::server_config(vec![signed.cert.der().clone()], key)?;
+    /// let certificates = tls::load_certs("tests/keys/localhost.pem")?;
+    /// let key = tls::load_key("tests/keys/localhost.key")?;
+    /// let config = tls::server_config(certificates, key)?;
     /// let acceptor = TlsAcceptor::from(config);
     ///
     /// tamam::run(async {
@@ -251,17 +251,14 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
 /// # Examples
 /// A client connects, and the server looks at the name that it asks for:
 /// ```
+/// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
 /// # use std::sync::Arc;
 /// # use tamam::net::{TcpListener, TcpStream};
-/// # use tamam::tls::{self, LazyConfigAcceptor, TlsConnector};
+/// # use tamam::tls::{LazyConfigAcceptor, TlsConnector};
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-/// # let certificate = signed.cert.der().clone();
-/// # let key = signed.signing_key.serialize_der().try_into()?;
-/// # let mut roots = tls::rustls::RootCertStore::empty();
-/// # roots.add(certificate.clone())?;
-/// # let config = Arc::new(tls::server_config(vec![certificate], key)?);
-/// # let connector = TlsConnector::from(tls::client_config(roots)?);
+/// # let (server, client) = localhost::configs()?;
+/// # let config = Arc::new(server);
+/// # let connector = TlsConnector::from(client);
 /// tamam::run(async {
 ///     let listener = TcpListener::bind("127.0.0.1:0")?;
 ///     let tcp = TcpStream::connect(listener.local_addr()?).await?;

@@ -90,16 +90,13 @@ impl TlsConnector {
     /// # Examples
     /// A server whose certificate is for another name:
     /// ```
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// # use tamam::net::{TcpListener, TcpStream};
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # use tamam::tls::{TlsAcceptor, TlsConnector};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
+    /// # let (server, client) = localhost::configs()?;
+    /// # let acceptor = TlsAcceptor::from(server);
+    /// # let connector = TlsConnector::from(client);
     /// tamam::run(async {
     ///     let listener = TcpListener::bind("127.0.0.1:0")?; // its certificate is for `localhost`
     ///     let tcp = TcpStream::connect(listener.local_addr()?).await?;

@@ -31,23 +31,12 @@ impl TlsInfo {
     ///
     /// # Examples
     /// ```
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// use tamam::tls::rustls::ProtocolVersion;
     ///
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
     /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-    /// # let client = connector.connect("localhost", tcp).await?;
-    /// # let server = server.await??;
+    /// # let (client, server) = localhost::connect().await?;
     /// assert_eq!(client.info().version(), ProtocolVersion::TLSv1_3);
     /// println!("{:?}", client.info().cipher_suite());
     /// # drop(server);
@@ -75,21 +64,10 @@ impl TlsInfo {
     ///
     /// # Examples
     /// ```
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
     /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-    /// # let client = connector.connect("localhost", tcp).await?;
-    /// # let server = server.await??;
+    /// # let (client, server) = localhost::connect().await?;
     /// assert_eq!(server.info().server_name(), Some("localhost"));
     /// # drop(client);
     /// # std::io::Result::Ok(())
@@ -106,21 +84,10 @@ impl TlsInfo {
     ///
     /// # Examples
     /// ```
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
     /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-    /// # let client = connector.connect("localhost", tcp).await?;
-    /// # let server = server.await??;
+    /// # let (client, server) = localhost::connect().await?;
     /// assert_eq!(client.info().peer_certificates().len(), 1);
     /// assert!(server.info().peer_certificates().is_empty()); // the client showed none
     /// # std::io::Result::Ok(())

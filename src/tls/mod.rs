@@ -33,7 +33,7 @@ mod outbound;
 mod session;
 mod split;
 mod stream;
-#[cfg(test)]
+#[cfg(all(test, feature = "tls-ring"))]
 mod tests;
 
 pub use acceptor::{LazyConfigAcceptor, StartHandshake, TlsAcceptor};

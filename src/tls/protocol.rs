@@ -372,7 +372,7 @@ impl Protocol {
     }
 
     /// How much memory holds a part of a record.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "tls-ring"))]
     pub(super) fn held(&self) -> usize {
         self.partial.capacity()
     }

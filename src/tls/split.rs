@@ -24,21 +24,10 @@ use crate::stream::{Read, RecvChunk};
 /// # Examples
 /// One task receives while another sends:
 /// ```
-/// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+/// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-/// # let certificate = signed.cert.der().clone();
-/// # let key = signed.signing_key.serialize_der().try_into()?;
-/// # let mut roots = tls::rustls::RootCertStore::empty();
-/// # roots.add(certificate.clone())?;
-/// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-/// # let connector = TlsConnector::from(tls::client_config(roots)?);
 /// # tamam::run(async {
-/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-/// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-/// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-/// # let client = connector.connect("localhost", tcp).await?;
-/// # let server = server.await??;
+/// # let (client, server) = localhost::connect().await?;
 /// let (read, write) = client.into_split();
 /// let answer = tamam::spawn(async move { read.read_exact(Vec::with_capacity(4), 4).await });
 /// write.send_all("ping").await?;
@@ -64,21 +53,10 @@ pub struct TlsReadHalf {
 /// # Examples
 /// Dropping it ends one direction; the other goes on:
 /// ```
-/// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+/// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-/// # let certificate = signed.cert.der().clone();
-/// # let key = signed.signing_key.serialize_der().try_into()?;
-/// # let mut roots = tls::rustls::RootCertStore::empty();
-/// # roots.add(certificate.clone())?;
-/// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-/// # let connector = TlsConnector::from(tls::client_config(roots)?);
 /// # tamam::run(async {
-/// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-/// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-/// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-/// # let client = connector.connect("localhost", tcp).await?;
-/// # let server = server.await??;
+/// # let (client, server) = localhost::connect().await?;
 /// let (read, write) = client.into_split();
 /// write.send_all("question").await?;
 /// drop(write);

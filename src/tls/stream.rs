@@ -41,14 +41,12 @@ use crate::stream::{Read, RecvChunk};
 /// use tamam::tls::{self, TlsAcceptor, TlsConnector};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // A certificate for the example; servers load theirs with `load_certs` and `load_key`.
-/// let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-/// let certificate = signed.cert.der().clone();
-/// let key = signed.signing_key.serialize_der().try_into()?;
+/// let certificates = tls::load_certs("tests/keys/localhost.pem")?; // self-signed
+/// let key = tls::load_key("tests/keys/localhost.key")?;
 ///
 /// let mut roots = tls::rustls::RootCertStore::empty();
-/// roots.add(certificate.clone())?;
-/// let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
+/// roots.add(certificates[0].clone())?;
+/// let acceptor = TlsAcceptor::from(tls::server_config(certificates, key)?);
 /// let connector = TlsConnector::from(tls::client_config(roots)?);
 ///
 /// tamam::run(async {
@@ -131,21 +129,10 @@ impl TlsStream {
     ///
     /// # Examples
     /// ```
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
     /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-    /// # let client = connector.connect("localhost", tcp).await?;
-    /// # let server = server.await??;
+    /// # let (client, server) = localhost::connect().await?;
     /// client.tcp().set_nodelay(true)?;
     /// assert!(client.tcp().nodelay()?);
     /// # drop(server);
@@ -174,21 +161,10 @@ impl TlsStream {
     /// # Examples
     /// A connection that is cut off is an error, not an end:
     /// ```
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
     /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-    /// # let client = connector.connect("localhost", tcp).await?;
-    /// # let server = server.await??;
+    /// # let (client, server) = localhost::connect().await?;
     /// client.send_all("hello").await?;
     /// drop(client); // no `close_notify`
     /// assert_eq!(&server.recv().await?.expect("a message")[..], b"hello");
@@ -342,21 +318,10 @@ impl TlsStream {
     /// Dropped after its first poll, the end still follows what is queued.
     /// # Examples
     /// ```
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
     /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-    /// # let client = connector.connect("localhost", tcp).await?;
-    /// # let server = server.await??;
+    /// # let (client, server) = localhost::connect().await?;
     /// client.shutdown().await?;
     /// assert!(server.recv().await?.is_none()); // its `close_notify`
     ///
@@ -404,21 +369,10 @@ impl TlsStream {
     /// `Unsupported` with TLS 1.2; else those of [`send`](Self::send).
     /// # Examples
     /// ```
-    /// # use tamam::tls::{self, TlsAcceptor, TlsConnector};
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
     /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()])?;
-    /// # let certificate = signed.cert.der().clone();
-    /// # let key = signed.signing_key.serialize_der().try_into()?;
-    /// # let mut roots = tls::rustls::RootCertStore::empty();
-    /// # roots.add(certificate.clone())?;
-    /// # let acceptor = TlsAcceptor::from(tls::server_config(vec![certificate], key)?);
-    /// # let connector = TlsConnector::from(tls::client_config(roots)?);
     /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let tcp = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let server = tamam::spawn(async move { acceptor.accept(listener.accept().await?.0).await });
-    /// # let client = connector.connect("localhost", tcp).await?;
-    /// # let server = server.await??;
+    /// # let (client, server) = localhost::connect().await?;
     /// client.send_all("with the first key, ").await?;
     /// client.refresh_keys()?;
     /// client.send_all("with the second").await?;

@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
+use tamam::tls::rustls::pki_types::pem::PemObject;
 use tamam::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tamam::tls::rustls::server::WebPkiClientVerifier;
 use tamam::tls::rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
@@ -19,52 +20,46 @@ pub const NAME: &str = "server.test";
 pub struct Party {
     pub certificate: CertificateDer<'static>,
     pub key: PrivateKeyDer<'static>,
-    pub certificate_pem: String,
-    pub key_pem: String,
+    pub certificate_pem: &'static str,
+    pub key_pem: &'static str,
 }
 
-/// An authority, and those it has signed.
+/// The certificate of an authority, and two that it has signed, from `tests/keys`.
 pub struct Keys {
     pub root: CertificateDer<'static>,
-    pub root_pem: String,
+    pub root_pem: &'static str,
     pub server: Party,
     pub client: Party,
 }
 
 pub static KEYS: LazyLock<Keys> = LazyLock::new(|| {
-    let root_key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    params.distinguished_name.push(rcgen::DnType::CommonName, "the root");
-    let root = params.self_signed(&root_key).expect("a certificate");
-    let issuer = rcgen::Issuer::new(params, root_key);
-    let sign = |name: &str| {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
-        Party {
-            certificate: certificate.der().clone(),
-            key: PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-            certificate_pem: certificate.pem(),
-            key_pem: key.serialize_pem(),
-        }
+    let party = |certificate_pem: &'static str, key_pem: &'static str| Party {
+        certificate: certificate(certificate_pem),
+        key: PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).expect("a key"),
+        certificate_pem,
+        key_pem,
     };
+    let root_pem = include_str!("../keys/root.pem");
     Keys {
-        root: root.der().clone(),
-        root_pem: root.pem(),
-        server: sign(NAME),
-        client: sign("client.test"),
+        root: certificate(root_pem),
+        root_pem,
+        server: party(include_str!("../keys/server.pem"), include_str!("../keys/server.key")),
+        client: party(include_str!("../keys/client.pem"), include_str!("../keys/client.key")),
     }
 });
+
+fn certificate(pem: &'static str) -> CertificateDer<'static> {
+    CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate")
+}
 
 impl Keys {
     /// Writes them down for programs: `root.pem`, `server.pem`, `server.key`, `client.pem`,
     /// `client.key`.
     pub fn write(&self, folder: &Folder) {
-        folder.write("root.pem", &self.root_pem);
+        folder.write("root.pem", self.root_pem);
         for (name, party) in [("server", &self.server), ("client", &self.client)] {
-            folder.write(&format!("{name}.pem"), &party.certificate_pem);
-            folder.write(&format!("{name}.key"), &party.key_pem);
+            folder.write(&format!("{name}.pem"), party.certificate_pem);
+            folder.write(&format!("{name}.key"), party.key_pem);
         }
     }
 }

@@ -13,10 +13,10 @@ fn certificates_and_keys_are_loaded_from_files() {
     let chain = format!("{}{}", KEYS.server.certificate_pem, KEYS.root_pem);
     let chain = tls::load_certs(folder.write("chain.pem", &chain)).expect("two of them");
     assert_eq!(chain, [KEYS.server.certificate.clone(), KEYS.root.clone()]);
-    let key = tls::load_key(folder.write("key.pem", &KEYS.server.key_pem)).expect("a key");
+    let key = tls::load_key(folder.write("key.pem", KEYS.server.key_pem)).expect("a key");
     assert_eq!(key, KEYS.server.key);
     tls::server_config(chain.clone(), key).expect("they belong together");
-    let other = tls::load_key(folder.write("other.pem", &KEYS.client.key_pem)).expect("a key");
+    let other = tls::load_key(folder.write("other.pem", KEYS.client.key_pem)).expect("a key");
     let error = tls::server_config(chain, other).expect_err("another's key");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 

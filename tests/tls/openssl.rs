@@ -120,8 +120,8 @@ fn openssl_serves() {
         return;
     }
     let folder = Folder::new("s_server");
-    folder.write("cert.pem", &KEYS.server.certificate_pem);
-    folder.write("key.pem", &KEYS.server.key_pem);
+    folder.write("cert.pem", KEYS.server.certificate_pem);
+    folder.write("key.pem", KEYS.server.key_pem);
     common::with_both(Runtime::builder(), || async {
         for (version, option) in [(&TLS12, "-tls1_2"), (&TLS13, "-tls1_3")] {
             let addr = StdListener::bind((Ipv4Addr::LOCALHOST, 0))

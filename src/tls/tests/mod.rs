@@ -6,11 +6,13 @@ mod handshake;
 mod hostile;
 mod transfer;
 
+use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use super::config::{load_certs, load_key};
 use super::failure::TlsFailure;
 use super::protocol::Protocol;
 
@@ -40,7 +42,7 @@ impl Random {
     }
 }
 
-/// An authority, and what it has signed.
+/// The certificate of an authority, and two that it has signed, each with its key.
 struct Keys {
     root: CertificateDer<'static>,
     server: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
@@ -48,19 +50,15 @@ struct Keys {
 }
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
-    let root_key = rcgen::KeyPair::generate().expect("a key");
-    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("no names");
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let root = params.self_signed(&root_key).expect("a certificate").der().clone();
-    let issuer = rcgen::Issuer::new(params, root_key);
-    let sign = |name: &str| {
-        let key = rcgen::KeyPair::generate().expect("a key");
-        let params = rcgen::CertificateParams::new([name.to_owned()]).expect("a name");
-        let certificate = params.signed_by(&key, &issuer).expect("a certificate");
-        let der = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-        (vec![certificate.der().clone()], der)
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
+    let load = |name: &str| {
+        let certificates =
+            load_certs(folder.join(name).with_extension("pem")).expect("it is there");
+        let key = load_key(folder.join(name).with_extension("key")).expect("it is there");
+        (certificates, key)
     };
-    Keys { root, server: sign("server.test"), client: sign("client.test") }
+    let root = load_certs(folder.join("root.pem")).expect("it is there").remove(0);
+    Keys { root, server: load("server"), client: load("client") }
 });
 
 fn roots() -> Arc<RootCertStore> {
