@@ -75,7 +75,7 @@ where
 }
 
 /// As `spawn_blocking`, in the lane of lookups. If its handle is dropped before its turn, the
-/// closure does not run.
+/// closure does not run. It is an error if the pool has no thread and none can be started.
 pub(crate) fn lookup<T, F>(closure: F) -> io::Result<BlockingHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -84,6 +84,7 @@ where
     begin(Lane::Lookups, closure)
 }
 
+/// Queues a closure in a lane. On an error the closure is dropped.
 fn begin<T, F>(lane: Lane, closure: F) -> io::Result<BlockingHandle<T>>
 where
     F: FnOnce() -> T + Send + 'static,
@@ -209,10 +210,13 @@ impl<T> SharedJob<T> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the handle was dropped, so that no one will read a result. For the time before the
+    /// closure has run.
     fn is_unwanted(&self) -> bool {
         matches!(*self.lock(), JobStage::Gone)
     }
 
+    /// Stores the result and wakes the task of the handle. If the handle is gone, drops the result.
     fn complete(&self, result: Result<T, JoinError>) {
         let mut stage = self.lock();
         if let JobStage::Pending(waker) = &mut *stage {
@@ -269,7 +273,8 @@ impl ThreadPool {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Queues a job, and starts a thread for it unless there are enough.
+    /// Queues a job, and starts a thread for it unless there are enough. `Err`: there is no thread
+    /// and none can be started, and the job was dropped.
     fn submit(&self, lane: Lane, job: Job) -> io::Result<()> {
         let mut state = self.lock();
         state.forget_parent();
@@ -292,7 +297,8 @@ impl ThreadPool {
         Ok(())
     }
 
-    /// What each thread runs, from its start to its end.
+    /// What each thread runs, from its start to its end: the jobs, until there was none for
+    /// [`IDLE`].
     fn work(&self) {
         let mut state = self.lock();
         loop {
@@ -320,6 +326,7 @@ impl PoolState {
         PoolState { process, lanes, threads: 0 }
     }
 
+    /// In a forked child: begins again without the jobs and threads of the parent.
     fn forget_parent(&mut self) {
         let process = std::process::id();
         if self.process != process {
@@ -334,7 +341,7 @@ impl PoolState {
     }
 
     /// Takes the next job that may run, and counts it as running. Returns the number of its lane
-    /// too.
+    /// too. `None`: no job may run now.
     fn take(&mut self) -> Option<(usize, Job)> {
         let (number, lane) = self.lanes.iter_mut().enumerate().find(|(_, lane)| lane.has_work())?;
         lane.running += 1;

@@ -61,7 +61,7 @@ pub(crate) struct Entered {
     serial: u64,
 }
 
-/// Makes this the current runtime, which `spawn` and others find.
+/// Makes this the current runtime, which `spawn` and others find, until the guard is dropped.
 pub(crate) fn enter_runtime(handle: &Rc<Handle>) -> Entered {
     let serial = ENTERED.get() + 1;
     ENTERED.set(serial);
@@ -87,7 +87,8 @@ pub(crate) struct Turning {
     previous: *const Driver,
 }
 
-/// Starts to turn. `None`: this thread turns a runtime already.
+/// Starts to turn the runtime of `driver`, until the guard is dropped. `None`: this thread turns a
+/// runtime already.
 pub(crate) fn turn(driver: &Rc<Driver>) -> Option<Turning> {
     TURNING.get().is_null().then(|| turn_nested(driver))
 }
@@ -103,7 +104,7 @@ impl Drop for Turning {
     }
 }
 
-/// The runtime entered on this thread.
+/// The runtime entered on this thread, the last if there are several; `None` if there is none.
 #[inline]
 pub(crate) fn current() -> Option<Rc<Handle>> {
     let stack = STACK.replace(ManuallyDrop::new(Vec::new()));
@@ -113,7 +114,7 @@ pub(crate) fn current() -> Option<Rc<Handle>> {
 }
 
 #[cfg(feature = "tls")]
-/// The runtime of `driver`, if it is entered on this thread.
+/// The runtime of `driver`; `None` if it is not entered on this thread.
 pub(crate) fn handle_of(driver: &Rc<Driver>) -> Option<Rc<Handle>> {
     with_stack(|stack| {
         let mut handles = stack.iter().rev().map(|(_, handle)| handle);
@@ -121,7 +122,7 @@ pub(crate) fn handle_of(driver: &Rc<Driver>) -> Option<Rc<Handle>> {
     })
 }
 
-/// As `current`, for calls that have no way to return an error.
+/// As `current`, for calls that have no way to return an error: panics if there is none.
 #[track_caller]
 pub(crate) fn expect_current() -> Rc<Handle> {
     match current() {
@@ -130,7 +131,7 @@ pub(crate) fn expect_current() -> Rc<Handle> {
     }
 }
 
-/// As `current`, for constructors.
+/// As `current`, for constructors: it is an error if there is none.
 pub(crate) fn try_current() -> io::Result<Rc<Handle>> {
     current().ok_or_else(|| io::Error::other(missing()))
 }
@@ -141,19 +142,21 @@ pub(crate) fn missing() -> &'static str {
      Runtime::enter"
 }
 
-/// The timers of the runtime entered on this thread.
+/// The timers of the runtime entered on this thread; `None` if there is none.
 pub(crate) fn timers() -> Option<Rc<Timers>> {
     current().map(|handle| handle.timers.clone())
 }
 
-/// Consumes one unit of the task's budget, for a future that is ready at once. `Pending`: no unit
-/// is left, and the task was woken to be polled again (SEMANTICS G9).
+/// Consumes one unit of the task's budget, for a future that is ready at once. Ready: it may
+/// answer. Pending: no unit is left, the task was woken to be polled again, and the future returns
+/// Pending (SEMANTICS G9).
 #[inline]
 pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
     executor::consume_budget(cx)
 }
 
-/// As [`check_home`], for a future: an error is an answer that is ready at once.
+/// As [`check_home`], for a future. An error is an answer that is ready at once, so it takes a unit
+/// of the budget; Pending if there is none.
 #[inline]
 pub(crate) fn poll_home(driver: &Rc<Driver>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     match check_home(driver) {
@@ -172,6 +175,7 @@ pub(crate) fn check_home(driver: &Rc<Driver>) -> io::Result<()> {
     }
 }
 
+/// The error of an object of `driver` that may not wait here.
 #[cold]
 fn why_not_home(driver: &Driver) -> io::Error {
     if let Err(error) = driver.check() {

@@ -16,6 +16,7 @@ use crate::panics::{contain, wake_all};
 /// back.
 const KEPT: usize = 1024;
 
+/// The wakers and values that one change leaves over.
 #[derive(Default)]
 pub(crate) struct Deferred {
     wakers: Vec<Waker>,
@@ -75,7 +76,7 @@ impl Deferred {
         self.wakers.is_empty() && self.values.is_empty()
     }
 
-    /// Moves what `other` has behind what is here.
+    /// Moves what `other` has behind what is here. `other` is empty then.
     #[inline]
     pub(crate) fn append(&mut self, other: &mut Deferred) {
         if !other.is_empty() {

@@ -4,6 +4,7 @@
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
+    /// The next number, below `bound`. Panics if `bound` is zero.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

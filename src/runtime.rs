@@ -285,6 +285,7 @@ impl Runtime {
         output
     }
 
+    /// Turns until `future` is ready, and gives its output.
     fn turn_until_ready<F: Future>(&self, mut future: Pin<&mut F>) -> F::Output {
         let main = self.handle.executor.main_task();
         let mut output = None;
@@ -299,7 +300,8 @@ impl Runtime {
         output.expect("the loop ends when the future is ready")
     }
 
-    /// One turn. Everything that this thread does happens here, in this order.
+    /// One turn. Everything that this thread does happens here, in this order. Break: `poll_main`
+    /// has returned it, so the main future is ready. Continue: it needs another turn.
     fn turn(
         &self,
         main: &MainTask,
@@ -312,8 +314,8 @@ impl Runtime {
         ControlFlow::Continue(())
     }
 
-    /// Runs timers that are due, parks the driver, and wakes what both have brought. It sleeps only
-    /// if it may, and there is nothing else to do.
+    /// Runs timers that are due, parks the driver, and wakes what both have brought. It sleeps if
+    /// `may_sleep` is true and there is nothing else to do. Otherwise it only submits and reaps.
     fn park(&self, may_sleep: bool) {
         let Handle { executor, driver, timers, deferred: reused, .. } = &*self.handle;
         let deferred = &mut *reused.borrow_mut(); // turns do not nest
@@ -330,6 +332,7 @@ impl Runtime {
         deferred.run(); // no other borrow is held here
     }
 
+    /// Takes out the timers that are due. Their wakers go to `deferred`.
     fn expire(&self, deferred: &mut Deferred) {
         let timers = &self.handle.timers;
         if timers.next_deadline().is_some() {

@@ -274,6 +274,7 @@ impl Signal {
         self.kind
     }
 
+    /// How often the signal has come so far.
     fn count(&self) -> u32 {
         sys::signal::count(self.kind.0)
     }
@@ -370,6 +371,7 @@ struct Waiting {
     waker: Waker,
 }
 
+/// Locks the hub.
 fn hub() -> MutexGuard<'static, Hub> {
     // No foreign code runs under the lock, so it is never poisoned.
     HUB.lock().unwrap_or_else(PoisonError::into_inner)
@@ -397,7 +399,8 @@ impl Hub {
         Ok(())
     }
 
-    /// Stores the waker of a `Signal`. Returns the one that it had before.
+    /// Stores the waker of a `Signal`. Returns the one that it had before, for the caller to drop
+    /// without the lock.
     fn register(&mut self, signal: &Signal, waker: Waker) -> Option<Waker> {
         let before = self.unregister(signal.id);
         let Signal { kind, id, seen } = *signal;
@@ -405,12 +408,13 @@ impl Hub {
         before
     }
 
+    /// Takes out the waker of the `Signal` with this id; `None` if none is stored.
     fn unregister(&mut self, id: u64) -> Option<Waker> {
         let index = self.waiting.iter().position(|waiting| waiting.id == id)?;
         Some(self.waiting.swap_remove(index).waker)
     }
 
-    /// Takes out the wakers whose signal has come.
+    /// Takes out the wakers whose signal has come, for the caller to wake without the lock.
     fn take_woken(&mut self) -> Vec<Waker> {
         let (woken, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()

@@ -20,7 +20,8 @@ pub(crate) struct Batch {
 
 impl Batch {
     /// A batch of the bytes of `outgoing` in order, without the first `offset` bytes of the first
-    /// buffer. Returns it with its length, which is at most what one call transfers.
+    /// buffer. Returns it with its length. That is at most what one call transfers, so bytes may be
+    /// left out at the end.
     pub(crate) fn new(outgoing: Vec<Outgoing>, offset: usize) -> (Batch, usize) {
         let mut len = 0;
         let mut pieces: Box<[libc::iovec]> = (outgoing.iter().enumerate())

@@ -34,6 +34,8 @@ const fn is_inline<T>() -> bool {
         && mem::align_of::<T>() <= mem::align_of::<Words>()
 }
 
+/// Drops the value.
+///
 /// # Safety
 /// `Erased::new` stored a `T` in `words`. The caller does not use that value again.
 unsafe fn drop_words<T>(words: *mut Words) {
@@ -41,6 +43,8 @@ unsafe fn drop_words<T>(words: *mut Words) {
     drop(unsafe { read_words::<T>(words) });
 }
 
+/// Moves the value out.
+///
 /// # Safety
 /// `Erased::new` stored a `T` in `words`. The caller does not use that value again.
 unsafe fn read_words<T>(words: *const Words) -> T {
@@ -54,6 +58,7 @@ unsafe fn read_words<T>(words: *const Words) -> T {
 }
 
 impl Erased {
+    /// Stores a value. [`take`](Self::take) gives it back; otherwise it is dropped with this.
     #[inline]
     pub(crate) fn new<T: 'static>(value: T) -> Erased {
         let mut words = MaybeUninit::<Words>::uninit();

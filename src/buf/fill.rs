@@ -42,7 +42,8 @@ impl<B: IoBufMut> Fill<Option<B>> {
         }
     }
 
-    /// Returns the buffer with the received bytes appended, and the number of those bytes.
+    /// Returns the buffer with the received bytes appended, and the number of those bytes. Panics
+    /// while an op is in flight, and at a second call.
     pub(crate) fn take(&self) -> (B, usize) {
         assert!(!self.in_flight.get(), "the kernel is done with a buffer that is given back");
         self.compact();
@@ -59,7 +60,7 @@ impl<B: IoBufMut> Fill<Option<B>> {
 }
 
 impl<B: ?Sized> Fill<B> {
-    /// The room behind the received bytes, where the next bytes go.
+    /// The room behind the received bytes, where the next bytes go: its address and length.
     pub(crate) fn target(&self) -> (*mut u8, usize) {
         // SAFETY: `end` is at most `room_len`, which `filled` asserts.
         let next = unsafe { self.room.add(self.end.get()) };
@@ -70,13 +71,14 @@ impl<B: ?Sized> Fill<B> {
         self.in_flight.get()
     }
 
-    /// To be called when an op that writes to the room starts, and when it has ended.
+    /// To be called when an op that writes to the room starts, and when it has ended. Panics if two
+    /// ops would overlap.
     pub(crate) fn set_in_flight(&self, in_flight: bool) {
         assert!(in_flight != self.in_flight.get(), "one op fills a buffer at a time");
         self.in_flight.set(in_flight);
     }
 
-    /// Moves the received bytes to the start of the room.
+    /// Moves the received bytes to the start of the room. Panics while an op is in flight.
     pub(crate) fn compact(&self) {
         assert!(!self.in_flight.get(), "the kernel is done with a buffer that is moved in");
         let received = self.end.get() - self.start.get();
@@ -99,7 +101,8 @@ impl<B: ?Sized> Fill<B> {
         self.end.set(end);
     }
 
-    /// Copies as many of `bytes` as fit behind the received ones. Returns their number.
+    /// Copies as many of `bytes` as fit behind the received ones. Returns their number. Panics
+    /// while an op is in flight.
     pub(crate) fn append(&self, bytes: &[u8]) -> usize {
         assert!(!self.in_flight.get(), "the kernel is done with a buffer that is written to");
         let (target, room) = self.target();
@@ -121,7 +124,7 @@ impl<B: ?Sized> Fill<B> {
         unsafe { std::slice::from_raw_parts(self.room.add(self.start.get()), len) }
     }
 
-    /// Removes the first `len` received bytes: a call has taken them.
+    /// Removes the first `len` received bytes: a call has taken them. Panics if there are fewer.
     pub(crate) fn consume(&self, len: usize) {
         assert!(len <= self.end.get() - self.start.get(), "only what was received can be taken");
         self.start.set(self.start.get() + len);

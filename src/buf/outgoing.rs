@@ -35,6 +35,7 @@ impl Outgoing {
         Outgoing { parts: Parts::One(ptr), len, owner: Erased::new(buf) }
     }
 
+    /// All bytes of these buffers, in order.
     pub(crate) fn many<B: super::IoBuf>(bufs: Vec<B>) -> Outgoing {
         let parts: Vec<_> = bufs.iter().map(|buf| (buf.ptr(), buf.len())).collect();
         let len = parts.iter().try_fold(0usize, |sum, (_, len)| sum.checked_add(*len));
@@ -50,13 +51,14 @@ impl Outgoing {
     }
 
     /// Returns what was passed: the `B` of [`one`](Self::one), the `Vec<B>` of
-    /// [`many`](Self::many).
+    /// [`many`](Self::many). Panics if `T` is another type.
     #[inline]
     pub(crate) fn take<T: 'static>(self) -> T {
         self.owner.take()
     }
 
-    /// The bytes from `offset` on, if they are one piece.
+    /// The bytes from `offset` on, if they are one piece; `None` for those of [`many`](Self::many).
+    /// Panics if `offset` is greater than the length.
     #[inline]
     pub(crate) fn as_one(&self, offset: usize) -> Option<&[u8]> {
         match &self.parts {
@@ -114,11 +116,13 @@ pub(crate) trait Handed {
     /// How many bytes there are in all.
     fn len(&self) -> usize;
 
-    /// The bytes, if they are one piece.
+    /// The bytes, if they are one piece; `None` for several buffers.
     fn as_one(&self) -> Option<&[u8]>;
 
+    /// Makes it ready to be queued: with the addresses of its bytes, and its type erased.
     fn into_outgoing(self) -> Outgoing;
 
+    /// Gives back what the caller has passed, unsent.
     fn into_buf(self) -> Self::Buf;
 }
 

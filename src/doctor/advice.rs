@@ -71,7 +71,7 @@ fn calls_to_allow(facts: &Facts) -> Vec<&'static str> {
     if denied.is_empty() { facts.calls.iter().map(|(call, _)| *call).collect() } else { denied }
 }
 
-/// For a seccomp filter that denies these system calls.
+/// For a seccomp filter: what allows these system calls.
 fn allow_calls(calls: &[&str]) -> Places {
     let quoted: Vec<_> = calls.iter().map(|call| format!("\"{call}\"")).collect();
     let rule = format!("{{\"names\": [{}], \"action\": \"SCMP_ACT_ALLOW\"}}", quoted.join(", "));
@@ -104,7 +104,8 @@ fn allow_calls(calls: &[&str]) -> Places {
     ]
 }
 
-/// For `kernel.io_uring_disabled` with this value.
+/// For `kernel.io_uring_disabled` with this value. `group` is `kernel.io_uring_group`, to which the
+/// process may be added; if it is negative or not known, the lines leave its number open.
 fn enable_by_sysctl(value: u32, group: Option<i64>) -> Places {
     let mut places = vec![(
         "sysctl",
@@ -144,7 +145,7 @@ fn lock_more() -> Places {
     ]
 }
 
-/// For RLIMIT_NOFILE.
+/// For RLIMIT_NOFILE. The lines name its hard limit, if the soft one can be raised to that.
 fn open_more(limit: Option<Limit>) -> Places {
     // If the hard limit is not above the soft one, root has to raise both.
     let wanted = match limit {

@@ -58,7 +58,7 @@ impl fmt::Display for Report {
     }
 }
 
-/// What the machine adds to the cause of a denial.
+/// What the machine adds to the cause of a denial. Empty if nothing was denied.
 fn remarks(facts: &Facts, trial: &Trial) -> Vec<String> {
     let mut lines = Vec::new();
     let cause = trial.cause();

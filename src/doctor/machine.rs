@@ -52,7 +52,8 @@ impl Facts {
     }
 }
 
-/// The container this process runs in, if it can tell. Needs no descriptor.
+/// The container this process runs in. `None`: there is none, or it cannot be told. Needs no
+/// descriptor.
 fn container() -> Option<String> {
     let is_there = |path| Path::new(path).exists();
     match () {

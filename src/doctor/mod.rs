@@ -259,6 +259,7 @@ impl Report {
 }
 
 impl Limit {
+    /// Asks for a limit of this process. `None`: getrlimit(2) is denied.
     fn of(limited: Limited) -> Option<Limit> {
         let bound = |limit| (limit != libc::RLIM_INFINITY).then_some(limit);
         sys::limits(limited).map(|(soft, hard)| Limit { soft: bound(soft), hard: bound(hard) })

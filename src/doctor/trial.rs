@@ -25,7 +25,9 @@ pub(super) struct Trial {
 }
 
 impl Trial {
-    /// Tries an engine on a thread of its own, so that the caller may be inside a runtime.
+    /// Builds a runtime with `backend` on a thread of its own (so that the caller may be inside a
+    /// runtime) and runs it there. Waits for the outcome: whether the engine works, or why not. If
+    /// no thread can be had, the runtime is only built, and the note says so.
     pub(super) fn of(backend: Backend) -> Trial {
         // The calling thread may already run a runtime, and a thread runs one at most. It may also
         // have used up the sixteen rings that a thread can register.
@@ -43,6 +45,7 @@ impl Trial {
         }
     }
 
+    /// The trial itself, on this thread, which must not run a runtime.
     fn run(backend: Backend) -> Trial {
         let runtime = match build(backend) {
             Ok(runtime) => runtime,
@@ -65,7 +68,8 @@ impl Trial {
         Trial { result, note }
     }
 
-    /// Why the engine does not work, if the cause is one that this crate knows.
+    /// Why the engine does not work. `None`: it works, or the cause is not one that this crate
+    /// knows.
     pub(super) fn cause(&self) -> Option<&SetupError> {
         self.result.as_ref().err().and_then(setup_error)
     }
@@ -75,7 +79,7 @@ fn build(backend: Backend) -> io::Result<Runtime> {
     Runtime::builder().backend(backend).build()
 }
 
-/// The cause inside an error of [`Runtime::new`], if it has one.
+/// The cause inside an error of [`Runtime::new`]; `None` if it has none.
 pub(super) fn setup_error(error: &io::Error) -> Option<&SetupError> {
     error.get_ref()?.downcast_ref()
 }

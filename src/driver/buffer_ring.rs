@@ -44,6 +44,7 @@ enum Picker {
 }
 
 impl Picker {
+    /// A zeroed ring with room for `count` entries. None is filled yet.
     fn kernel(count: u16) -> io::Result<Picker> {
         let ring = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         Ok(Picker::Kernel { ring, tail: Cell::new(0) })
@@ -51,16 +52,18 @@ impl Picker {
 }
 
 impl BufferPool {
-    /// `count` buffers of `buffer_len` bytes for the kernel to pick from, not yet registered.
+    /// Maps `count` buffers of `buffer_len` bytes for the kernel to pick from, not yet registered.
     pub(super) fn for_kernel(buffer_len: usize, count: u16) -> io::Result<Rc<BufferPool>> {
         BufferPool::new(buffer_len, count, Picker::kernel(count)?)
     }
 
-    /// `count` buffers of `buffer_len` bytes for [`pick`](Self::pick).
+    /// Maps `count` buffers of `buffer_len` bytes for [`pick`](Self::pick).
     pub(super) fn for_engine(buffer_len: usize, count: u16) -> io::Result<Rc<BufferPool>> {
         BufferPool::new(buffer_len, count, Picker::Engine { free: RefCell::default() })
     }
 
+    /// Maps the buffers and makes all of them free. Panics unless `count` is a power of two and
+    /// `buffer_len` is above zero.
     fn new(buffer_len: usize, count: u16, picker: Picker) -> io::Result<Rc<BufferPool>> {
         assert!(count.is_power_of_two() && buffer_len > 0, "checked by the builder");
         let pool = BufferPool {
@@ -75,7 +78,8 @@ impl BufferPool {
         Ok(Rc::new(pool))
     }
 
-    /// The address of the ring that tells the kernel which buffers are free.
+    /// The address of the ring that tells the kernel which buffers are free. Panics for a pool from
+    /// which the engine picks.
     pub(super) fn ring_addr(&self) -> u64 {
         match &self.picker {
             Picker::Kernel { ring, .. } => ring.start() as u64,
@@ -83,14 +87,17 @@ impl BufferPool {
         }
     }
 
-    /// The buffer that is picked next, and its address.
+    /// The number and the address of the buffer that the engine fills next. It stays free until
+    /// [`pick`](Self::pick). `None`: all are lent out, or the kernel picks.
     pub(crate) fn first_free(&self) -> Option<(u16, *mut u8)> {
         let Picker::Engine { free } = &self.picker else { return None };
         let bid = *free.borrow().last()?;
         Some((bid, self.buffer(bid)))
     }
 
-    /// Bytes were received into the first free buffer, `bid`. The caller lends it next.
+    /// Takes the first free buffer, whose number is `bid`, off the free list: bytes were received
+    /// into it. Whoever gets the answer must [`lend`](Self::lend) it. Does nothing if the kernel
+    /// picks.
     pub(crate) fn pick(&self, bid: u16) {
         if let Picker::Engine { free } = &self.picker {
             let picked = free.borrow_mut().pop();
@@ -117,6 +124,7 @@ impl BufferPool {
         self.buffer_len
     }
 
+    /// The address of a buffer. Panics if there is no buffer `bid`.
     fn buffer(&self, bid: u16) -> *mut u8 {
         assert!(bid < self.count, "the kernel picks from the buffers it was given");
         // SAFETY: `bid < count` was just checked, and the mapping is `count * buffer_len` bytes
@@ -124,9 +132,10 @@ impl BufferPool {
         unsafe { self.memory.start().add(usize::from(bid) * self.buffer_len) }
     }
 
-    /// Lends a buffer with `len` received bytes. If less than a quarter of the buffers is free, the
-    /// bytes are copied out and the buffer is free again at once. So chunks that are kept for long
-    /// pin at most three quarters of the pool.
+    /// Makes the picked buffer `bid`, which holds `len` received bytes, a chunk. If less than a
+    /// quarter of the buffers is free then, the bytes are copied to the heap and the buffer is free
+    /// again at once. So chunks that are kept for long pin at most three quarters of the pool.
+    /// Panics if the buffer is lent already, or is shorter than `len`.
     #[inline]
     pub(crate) fn lend(self: &Rc<Self>, bid: u16, len: usize) -> Chunk {
         assert!(len <= self.buffer_len, "the kernel writes no more than a buffer holds");
@@ -141,12 +150,13 @@ impl BufferPool {
         }
     }
 
+    /// A chunk over the first `len` bytes of a buffer. The caller has counted it in `shares`.
     #[inline]
     fn part(self: &Rc<Self>, bid: u16, len: u32) -> Chunk {
         Chunk { storage: Storage::Pooled { pool: self.clone(), bid: bid.into() }, start: 0, len }
     }
 
-    /// Makes a buffer free.
+    /// Makes a buffer free, so that it can be picked. No chunk may share it any longer.
     #[inline]
     fn recycle(&self, bid: u16) {
         self.free.set(self.free.get() + 1);
@@ -156,6 +166,8 @@ impl BufferPool {
         }
     }
 
+    /// Writes a free buffer into the entry of the ring that `next` counts to, moves `next` on, and
+    /// shows the new tail to the kernel.
     #[inline]
     fn tell_kernel(&self, ring: &Mapping, next: &Cell<u16>, bid: u16) {
         let tail = next.get();
@@ -204,6 +216,7 @@ pub struct Chunk {
 /// the two blocks. It is counted, so that a peer that sends single bytes stays within its credit.
 const HEAP_COST: usize = 128;
 
+/// Where the bytes of a chunk are. All parts of a split chunk share that memory.
 enum Storage {
     /// The number has 32 bits, because halves of words are slow to move.
     Pooled {
@@ -313,7 +326,8 @@ impl Chunk {
         matches!(self.storage, Storage::Pooled { .. })
     }
 
-    /// How many bytes of memory the chunk pins.
+    /// How many bytes of memory the chunk pins: the whole buffer if it is pooled, else its own
+    /// bytes and [`HEAP_COST`].
     pub(crate) fn footprint(&self) -> usize {
         match &self.storage {
             Storage::Pooled { pool, .. } => pool.buffer_len,
@@ -321,6 +335,7 @@ impl Chunk {
         }
     }
 
+    /// The address of the chunk's first byte.
     fn first(&self) -> *mut u8 {
         let memory = match &self.storage {
             Storage::Pooled { pool, bid } => pool.buffer(*bid as u16),

@@ -83,6 +83,7 @@ pub enum Support {
 }
 
 impl Capabilities {
+    /// For a runtime on a ring with the features `found`. `pretended` and `refused` are only shown.
     pub(super) fn of_ring(
         found: RingFeatures,
         pretended: Option<Kernel>,
@@ -102,7 +103,8 @@ impl Capabilities {
         Capabilities::new(Backend::Ring, pretended, refused, support)
     }
 
-    /// `has_exact_waits`: whether there is epoll_pwait2(2).
+    /// For a runtime on epoll. `has_exact_waits`: whether there is epoll_pwait2(2). `refused`: why
+    /// there is no ring, if one was tried.
     pub(super) fn of_epoll(
         has_exact_waits: bool,
         pretended: Option<Kernel>,
@@ -119,6 +121,7 @@ impl Capabilities {
         Capabilities::new(Backend::Epoll, pretended, refused, support)
     }
 
+    /// Asks `support` for each row of the ladder: whether the feature is used, and the note.
     fn new(
         backend: Backend,
         pretended: Option<Kernel>,
@@ -230,15 +233,17 @@ struct Row {
     epoll: OnEpoll,
 }
 
+/// Whether a ring has the feature of a row.
 enum OnRing {
     /// Older than the oldest kernel for the ring, or required by a flag that every ring has.
     Always,
-    /// The reason, if it is not used.
+    /// Native if the function says that it was found, else absent. The text is the reason.
     IfFound(fn(RingFeatures) -> bool, &'static str),
-    /// What replaces it, if it is not used.
+    /// Native if the function says that it was found, else emulated. The text is what replaces it.
     OrEmulated(fn(RingFeatures) -> bool, &'static str),
 }
 
+/// Whether epoll has the feature of a row. The texts are the notes.
 enum OnEpoll {
     Emulated(&'static str),
     Absent(&'static str),

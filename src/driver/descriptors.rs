@@ -16,6 +16,7 @@ use super::{Driver, count};
 use crate::deferred::Deferred;
 use crate::queue::{WaiterId, Waiters};
 
+/// The unclaimed sockets of one runtime, and the futures that a shortage concerns.
 #[derive(Default)]
 pub(super) struct Descriptors {
     /// Sockets that no future has claimed yet. Their futures may have been forgotten, so the
@@ -32,19 +33,21 @@ pub(super) struct Descriptors {
 }
 
 impl Descriptors {
-    /// Takes the sockets that no future has claimed.
+    /// Takes the sockets that no future has claimed. Later claims find none.
     pub(super) fn take_sockets(&self) -> Slab<OwnedFd> {
         self.sockets.take()
     }
 }
 
 impl Driver {
-    /// Keeps a socket until [`claim`](Self::claim), or until the end of the runtime.
+    /// Keeps a socket until [`claim`](Self::claim), or until the end of the runtime, which closes
+    /// it. Returns the key of the socket.
     pub(crate) fn keep_socket(&self, fd: OwnedFd) -> usize {
         self.descriptors.sockets.borrow_mut().insert(fd)
     }
 
-    /// Gives `look` a kept socket. `None`: the runtime has ended.
+    /// Calls `look` with the kept socket of `key`, and gives what it returns. `None`: the socket
+    /// was claimed, or the runtime has ended. A claimed key may soon name another socket.
     pub(crate) fn with_socket<T>(
         &self,
         key: usize,
@@ -53,19 +56,23 @@ impl Driver {
         self.descriptors.sockets.borrow().get(key).map(|fd| look(fd.as_fd()))
     }
 
-    /// Gives a kept socket away. `None`: the runtime has ended.
+    /// Gives the kept socket of `key` to the caller, who closes it. `None`: the socket was claimed
+    /// before, or the runtime has ended. A claimed key may soon name another socket.
     pub(crate) fn claim(&self, key: usize) -> Option<OwnedFd> {
         self.descriptors.sockets.borrow_mut().try_remove(key)
     }
 
-    /// Closes a descriptor that may have had ops.
+    /// Closes a descriptor that may have had ops, and wakes the futures that wait for a close. None
+    /// of its ops may be in flight.
     pub(crate) fn close_descriptor(&self, fd: OwnedFd) {
         self.release(fd.as_fd());
         drop(fd);
         self.descriptor_closed();
     }
 
-    /// This runtime gives up a descriptor that may have had ops.
+    /// Makes the engine forget a descriptor that may have had ops, before the caller closes it or
+    /// gives it away. None of its ops may be in flight. In a forked child it does nothing, because
+    /// the engine is the parent's.
     pub(crate) fn release(&self, fd: BorrowedFd<'_>) {
         if !self.is_forked_copy() {
             self.submissions.forget(fd);
@@ -84,18 +91,21 @@ impl Driver {
         deferred.run();
     }
 
-    /// A descriptor was closed. Futures that waited for that try again.
+    /// Counts a close. Wakes the futures that waited for one, so that they try again.
     pub(crate) fn descriptor_closed(&self) {
         count(&self.descriptors.closed, 1);
         self.change_waiters(&self.descriptors.waiting, Waiters::wake);
     }
 
-    /// How many descriptors this runtime has closed. A future that waits for one compares.
+    /// How many descriptors this runtime has closed. A future whose call found no descriptor
+    /// remembers the number. When it has changed, the future tries again.
     pub(crate) fn closed_descriptors(&self) -> u64 {
         self.descriptors.closed.get()
     }
 
-    /// Wakes the future `id` when a descriptor is closed.
+    /// Registers the waker of `cx`, to be woken when a descriptor is closed. `id` names the future:
+    /// it is `None` at first, and is set here. The caller keeps it for later calls and for
+    /// [`stop_waiting_for_close`](Self::stop_waiting_for_close).
     pub(crate) fn wait_for_close(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.descriptors.waiting.borrow().wants(*id, cx.waker()) {
             let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
@@ -105,6 +115,7 @@ impl Driver {
         }
     }
 
+    /// Drops the waker of the future `id`. No effect if it was woken, or never waited (`None`).
     pub(crate) fn stop_waiting_for_close(&self, id: Option<WaiterId>) {
         if id.is_some() {
             self.change_waiters(&self.descriptors.waiting, |waiting, deferred| {
@@ -113,8 +124,8 @@ impl Driver {
         }
     }
 
-    /// A call has failed with `errno`. If it found no descriptor, futures that can close one are
-    /// woken.
+    /// A call has failed with `errno`. If that is EMFILE or ENFILE, futures that can close a
+    /// descriptor are woken. Any other errno has no effect.
     pub(crate) fn note_shortage(&self, errno: i32) {
         if matches!(errno, libc::EMFILE | libc::ENFILE) {
             count(&self.descriptors.shortages, 1);
@@ -134,10 +145,13 @@ pub(crate) struct UntilShortage<'a> {
 
 #[cfg(feature = "tls")]
 impl<'a> UntilShortage<'a> {
+    /// Begins the wait. Calls that failed before do not count.
     pub(crate) fn new(driver: &'a Driver) -> Self {
         UntilShortage { driver, before: driver.descriptors.shortages.get(), id: None }
     }
 
+    /// Ready: a call has failed for lack of a descriptor since [`new`](Self::new). Pending: the
+    /// next such call wakes the waker of `cx`.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let descriptors = &self.driver.descriptors;
         if descriptors.shortages.get() != self.before {

@@ -33,6 +33,7 @@ use super::{BUFFER_GROUP, CANCEL, Settings, trial};
 const REGISTERING: &str = "registering the receive buffers";
 const MAPPING: &str = "mapping the receive buffers (buffer_size times buffer_count)";
 
+/// The engine of one driver.
 pub(super) enum Engine {
     Ring(Ring),
     Epoll(Epoll),
@@ -46,7 +47,8 @@ pub(super) enum Pushed {
 }
 
 impl Engine {
-    /// A ring, and the pool for its receives.
+    /// Sets up a ring, registers a pool for its receives, and tries the multishot receive. An error
+    /// says why there can be no ring.
     pub(super) fn ring(settings: &Settings) -> Result<(Engine, Rc<BufferPool>), SetupError> {
         let mut ring =
             Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
@@ -76,8 +78,9 @@ impl Engine {
 
     // ---- requests ---------------------------------------------------------------------------
 
-    /// Makes an attempt. Gives the answer, if the request need not wait; else `op` records what was
-    /// done.
+    /// Makes an attempt, if the engine does so and the descriptor may be ready. `Some`: the answer,
+    /// and the request is over. `None`: the request must wait, and the caller passes it to
+    /// [`start`](Self::start). `op` records what was sent.
     #[inline]
     pub(super) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         match self {
@@ -86,7 +89,8 @@ impl Engine {
         }
     }
 
-    /// Takes over a request that must wait. An attempt has sent `sent` bytes of it.
+    /// Takes over a request that must wait. Its answers come with `token`. An attempt has sent
+    /// `sent` bytes of it, which the answer includes. `Full`: the request was not taken.
     #[inline]
     pub(super) fn start<R: Request>(&self, target: &Target, sent: u32, token: Token) -> Pushed {
         match self {
@@ -98,7 +102,8 @@ impl Engine {
         }
     }
 
-    /// Asks for a request to end.
+    /// Asks for the request of `token` to end. Its terminal answer still comes. A request that has
+    /// ended already is not affected. `Full`: the cancel was not taken.
     pub(super) fn cancel(&self, token: Token) -> Pushed {
         match self {
             Engine::Ring(_) => {
@@ -112,7 +117,8 @@ impl Engine {
         }
     }
 
-    /// Removes a request without an answer. False: the kernel has it, or it was answered.
+    /// Removes a waiting request, which then has no answer. False, and nothing has changed: the
+    /// kernel has it, or it was answered.
     pub(super) fn withdraw(&self, token: Token) -> bool {
         match self {
             Engine::Ring(_) => false,
@@ -120,7 +126,7 @@ impl Engine {
         }
     }
 
-    /// Writes a submission to the ring. Epoll has none.
+    /// Writes a submission to the ring. Panics on epoll, which has none.
     #[inline]
     pub(super) fn push(&self, entry: squeue::Entry) -> Pushed {
         match self {
@@ -130,7 +136,8 @@ impl Engine {
         }
     }
 
-    /// Submits and does not reap. Gives how many submissions the kernel took.
+    /// Submits what was pushed, and does not reap. Gives how many submissions the kernel took;
+    /// epoll has none.
     pub(super) fn submit(&self) -> io::Result<u32> {
         match self {
             Engine::Ring(ring) => ring.submit(),
@@ -138,7 +145,7 @@ impl Engine {
         }
     }
 
-    /// A descriptor is about to be closed or given away.
+    /// Forgets a descriptor that is about to be closed or given away. No request may wait for it.
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
         if let Engine::Epoll(epoll) = self {
             epoll.forget(fd);
@@ -165,8 +172,9 @@ impl Engine {
         }
     }
 
-    /// One system call: submits, and waits for `want` completions, or does not wait if `want` is
-    /// zero. Gives how many submissions the kernel took. After an error nothing is lost.
+    /// One system call: submits, and waits until there are `want` completions or `sleep` is over. A
+    /// `want` of zero does not wait. Epoll waits for one event, however large `want` is. Gives how
+    /// many submissions the kernel took. After an error nothing is lost.
     #[inline]
     pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> io::Result<u32> {
         match self {
@@ -175,7 +183,8 @@ impl Engine {
         }
     }
 
-    /// The next completion: the user_data of its op, and the answer.
+    /// Takes the next completion: the user_data of its op, and the answer. `None`: there are no
+    /// more before the next enter.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         match self {
@@ -186,7 +195,7 @@ impl Engine {
         }
     }
 
-    /// Whether completions wait in the kernel because the queue was full.
+    /// Whether completions wait in the kernel because the queue was full. An enter fetches them.
     #[inline]
     pub(super) fn has_overflow(&self) -> bool {
         match self {
@@ -213,14 +222,14 @@ impl Engine {
 
     // ---- the end ----------------------------------------------------------------------------
 
-    /// Nothing is in flight. The kernel gives up the memory of the pool.
+    /// Makes the kernel give up the memory of the pool. Nothing may be in flight.
     pub(super) fn unregister_pool(&self) {
         if let Engine::Ring(ring) = self {
             let _ = ring.unregister_pool(BUFFER_GROUP); // fails only if it never was registered
         }
     }
 
-    /// In a forked child: closes the descriptor, and touches nothing that the parent uses.
+    /// In a forked child: closes the engine's descriptor, and touches nothing that the parent uses.
     pub(super) fn close_in_child(self) {
         if let Engine::Ring(ring) = self {
             ring.close_number();

@@ -46,6 +46,7 @@ const READ_STEADY: u32 =
 const WRITE_READY: u32 = libc::EPOLLOUT as u32 | WRITE_STEADY;
 const WRITE_STEADY: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
+/// The epoll set, what is known of each descriptor, and the requests that wait.
 pub(super) struct Epoll {
     set: OwnedFd,
     pool: Rc<BufferPool>,
@@ -71,6 +72,7 @@ struct WaitList {
 }
 
 impl WaitList {
+    /// Records that this op waits for `fd`.
     #[inline]
     fn add(&self, user_data: u64, fd: RawFd) {
         let index = index_of(user_data);
@@ -82,17 +84,20 @@ impl WaitList {
         self.len.set(self.len.get() + 1);
     }
 
-    /// The descriptor that this op waits for, or waited for last.
+    /// The descriptor that this op waits for. It may be stale: that of an earlier op with this
+    /// index, or -1. So the caller looks whether the request is there. `None`: no op with this
+    /// index ever waited.
     fn fd(&self, user_data: u64) -> Option<RawFd> {
         self.fds.borrow().get(index_of(user_data)).copied()
     }
 
-    /// A request has stopped waiting.
+    /// Counts a request that has stopped waiting.
     #[inline]
     fn remove_one(&self) {
         self.len.set(self.len.get() - 1);
     }
 
+    /// Whether no request waits.
     fn is_empty(&self) -> bool {
         self.len.get() == 0
     }
@@ -110,6 +115,7 @@ struct Descriptor {
 }
 
 impl Descriptor {
+    /// The side that a request with this interest waits for.
     #[inline]
     fn side(&mut self, interest: Interest) -> &mut Side {
         match interest {
@@ -119,6 +125,7 @@ impl Descriptor {
     }
 }
 
+/// One direction of a descriptor, and the request that waits for it.
 struct Side {
     /// The next attempt may succeed.
     ready: bool,
@@ -128,8 +135,8 @@ struct Side {
 }
 
 impl Side {
-    /// Records the flags of an event. False: the event is not about this side. `ready` and `steady`
-    /// are the flags that make the side ready and steady.
+    /// Records the flags of an event. `ready` and `steady` are the flags that make the side ready
+    /// and steady. False, and nothing has changed: the event is not about this side.
     #[inline]
     fn note_edge(&mut self, flags: u32, ready: u32, steady: u32) -> bool {
         if flags & ready == 0 {
@@ -140,8 +147,9 @@ impl Side {
         true
     }
 
-    /// Records what an attempt shows about the descriptor. Gives the answer, if the attempt has
-    /// one; `sent` bytes went out before.
+    /// Records what an attempt shows about the descriptor. Gives the answer of the request; `None`
+    /// if the attempt blocked, so that the request must wait. `sent` bytes went out before those
+    /// that the attempt returned.
     #[inline]
     fn note(&mut self, attempt: Attempt, sent: u32) -> Option<Completion> {
         if attempt.is_blocked() {
@@ -170,6 +178,7 @@ pub(super) struct WaitingRequest {
 }
 
 impl WaitingRequest {
+    /// The answer of a request that ends now: the bytes that went out, else ECANCELED.
     fn cancelled(&self) -> Completion {
         match self.sent {
             0 => Completion::cancelled(),
@@ -178,6 +187,7 @@ impl WaitingRequest {
     }
 }
 
+/// The events that the last wait has fetched.
 struct Events {
     list: Box<[libc::epoll_event]>,
     /// The events from `next` to `end` are not handled yet.
@@ -210,8 +220,9 @@ impl Epoll {
     }
 
     /// Makes an attempt, if the descriptor may be ready, and gives the answer. `None`: the request
-    /// must wait, and its descriptor is registered. The attempt takes the bytes that it has sent
-    /// off `target`; they are added to `sent`.
+    /// must wait, and its descriptor is registered: the caller calls [`wait_for`](Self::wait_for).
+    /// If it could not be registered, the answer says so. The attempt takes the bytes that it has
+    /// sent off `target`; they are added to `sent`.
     #[inline]
     pub(super) fn begin<R: Request>(
         &self,
@@ -235,7 +246,8 @@ impl Epoll {
         if descriptor.is_registered { None } else { self.watch(descriptor, target.fd, *sent) }
     }
 
-    /// Registers a descriptor. If that fails, gives the answer of the request that wanted to wait.
+    /// Registers a descriptor. `None`: it is registered. `Some`: that has failed, and this is the
+    /// answer of the request that wanted to wait, of which `sent` bytes went out.
     #[cold]
     fn watch(&self, descriptor: &mut Descriptor, fd: RawFd, sent: u32) -> Option<Completion> {
         count(&self.calls, 1);
@@ -251,7 +263,8 @@ impl Epoll {
         Some(Completion::only(if sent > 0 { Ok(sent) } else { Err(errno) }))
     }
 
-    /// Keeps a request until its descriptor is ready.
+    /// Keeps a request, which [`begin`](Self::begin) did not answer, until its descriptor is ready.
+    /// Panics if another request waits for the same side of the descriptor.
     #[inline]
     pub(super) fn wait_for<R: Request>(&self, user_data: u64, target: Target, sent: u32) {
         let request = WaitingRequest { user_data, target, attempt: R::attempt, sent };
@@ -262,18 +275,20 @@ impl Epoll {
         self.waiting.add(user_data, target.fd);
     }
 
-    /// Removes a request. Its answer says what it has done so far.
+    /// Removes a waiting request and queues its answer, which says what it has done so far. Nothing
+    /// happens if it was answered already.
     pub(super) fn cancel(&self, user_data: u64) {
         if let Some(request) = self.take(user_data) {
             self.answers.borrow_mut().push_back((user_data, request.cancelled()));
         }
     }
 
-    /// Removes a request without an answer. False: it has one already.
+    /// Removes a waiting request, which then has no answer. False: it was answered already.
     pub(super) fn withdraw(&self, user_data: u64) -> bool {
         self.take(user_data).is_some()
     }
 
+    /// Removes a request from its descriptor. `None`: no request with this user_data waits.
     fn take(&self, user_data: u64) -> Option<WaitingRequest> {
         let fd = self.waiting.fd(user_data)?;
         let mut descriptors = self.descriptors.borrow_mut();
@@ -284,9 +299,9 @@ impl Epoll {
         Some(taken)
     }
 
-    /// Forgets a descriptor that is about to be closed or given away. It must leave the epoll set:
-    /// a duplicate of it would keep it there, and its events would be taken for those of the next
-    /// descriptor with this number (EP1).
+    /// Forgets a descriptor that is about to be closed or given away. No request may wait for it.
+    /// It must leave the epoll set: a duplicate of it would keep it there, and its events would be
+    /// taken for those of the next descriptor with this number (EP1).
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
         let fd = fd.as_raw_fd();
         let mut descriptors = self.descriptors.borrow_mut();
@@ -314,8 +329,8 @@ impl Epoll {
         !self.answers.borrow().is_empty()
     }
 
-    /// Fetches events, and waits as long as `sleep` says. It does not wait while there are answers.
-    /// It fetches none while earlier events are not handled.
+    /// Fetches events, and waits for one as long as `sleep` says; `None` does not wait. It does not
+    /// wait while there are answers. It fetches none while earlier events are not handled.
     pub(super) fn wait(&self, sleep: Option<SleepLimit>) -> io::Result<()> {
         let mut events = self.events.borrow_mut();
         if events.next < events.end {
@@ -327,6 +342,8 @@ impl Epoll {
         Ok(())
     }
 
+    /// Writes events into `list`, and gives their number: zero if the time is over first. `None`
+    /// does not wait.
     fn fetch(
         &self,
         list: &mut [libc::epoll_event],
@@ -353,8 +370,8 @@ impl Epoll {
         sys::epoll_wait(set, list, Some(left))
     }
 
-    /// The next answer. An attempt is made only when its answer is asked for, so each answer is
-    /// handled while its data is in the cache.
+    /// Takes the next answer. An attempt is made only when its answer is asked for, so each answer
+    /// is handled while its data is in the cache. `None`: all events that were fetched are handled.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         if let Some(answer) = self.answers.borrow_mut().pop_front() {
@@ -374,8 +391,9 @@ impl Epoll {
         None
     }
 
-    /// Handles an edge: makes an attempt for each request that waits for it. If both sides have an
-    /// answer, the one of writing goes to `answers`.
+    /// Handles an edge: makes an attempt for each request that waits for it. Gives the answer of
+    /// one that is done. If both sides have an answer, the one of writing goes to `answers`.
+    /// `None`: neither is done.
     #[inline]
     fn handle(&self, key: u64, flags: u32) -> Option<(u64, Completion)> {
         let mut descriptors = self.descriptors.borrow_mut();
@@ -391,8 +409,9 @@ impl Epoll {
         first.or(second)
     }
 
-    /// Makes an attempt for the request of a side, if the edge is about that side. Gives the
-    /// answer, if the request is done.
+    /// Makes an attempt for the request of a side, if the edge is about that side (see
+    /// [`Side::note_edge`]). Gives the answer, if the request is done. `None`: it waits on, or
+    /// there was nothing to do.
     #[inline]
     fn advance(
         &self,
@@ -419,7 +438,7 @@ impl Epoll {
     }
 }
 
-/// What is known of a descriptor. The first time, that is nothing.
+/// What is known of a descriptor. The first time, that is nothing. Panics if `fd` is negative.
 #[inline]
 fn known(descriptors: &mut Vec<Descriptor>, fd: RawFd) -> &mut Descriptor {
     let number = usize::try_from(fd).expect("an open descriptor is not negative");

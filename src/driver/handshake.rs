@@ -25,6 +25,7 @@ const RUNNING: u8 = 0;
 const PARKED: u8 = 1;
 const NOTIFIED: u8 = 2;
 
+/// The word. Home parks and unparks, other threads notify.
 pub(crate) struct Handshake(AtomicU8);
 
 impl Handshake {
@@ -32,7 +33,8 @@ impl Handshake {
         Handshake(AtomicU8::new(RUNNING))
     }
 
-    /// Home is about to sleep. False: it must not, because a waker has notified.
+    /// Home is about to sleep. True: it may sleep. False: it must not, because a waker has
+    /// notified. In both cases it calls [`unpark`](Self::unpark) afterwards.
     pub(crate) fn park(&self) -> bool {
         self.0.swap(PARKED, Ordering::SeqCst) != NOTIFIED
     }
@@ -42,7 +44,8 @@ impl Handshake {
         self.0.swap(RUNNING, Ordering::SeqCst);
     }
 
-    /// For any thread that has pushed work. True: the caller must wake home by a write.
+    /// For any thread that has pushed work. True: home is parked, and the caller must wake it by a
+    /// write. False: home will look by itself, or another thread wakes it.
     pub(crate) fn notify(&self) -> bool {
         self.0.swap(NOTIFIED, Ordering::SeqCst) == PARKED
     }

@@ -157,6 +157,9 @@ struct Setup {
 }
 
 impl Driver {
+    /// Sets up the engine that `settings` ask for. [`Backend::Auto`] means the ring; if that is
+    /// refused, the driver keeps the reason and uses epoll. An error says why no such engine
+    /// starts.
     pub(crate) fn new(settings: Settings) -> Result<Rc<Driver>, SetupError> {
         let eventfd = sys::eventfd().map_err(|error| SetupError::at("eventfd", &error))?;
         let eventfd = Arc::new(eventfd);
@@ -187,7 +190,7 @@ impl Driver {
         }))
     }
 
-    /// Wakes the driver, from any thread.
+    /// A waker that ends the driver's sleep, from any thread.
     pub(crate) fn notifier(&self) -> Waker {
         self.sleeper.notifier()
     }
@@ -232,7 +235,7 @@ impl Driver {
         if self.submissions.is_epoll() { Backend::Epoll } else { Backend::Ring }
     }
 
-    /// Why the ring is not used, if it was tried.
+    /// Why the ring is not used. `None`: it is used, or was not tried.
     pub(crate) fn refused(&self) -> Option<&SetupError> {
         self.setup.refused.as_ref()
     }
@@ -274,7 +277,7 @@ impl Driver {
         self.state.get() == DriverState::Open
     }
 
-    /// Whether ops are taken; if not, why.
+    /// Whether ops are taken; if not, the error says why.
     pub(crate) fn check(&self) -> io::Result<()> {
         match self.state.get() {
             DriverState::Open => Ok(()),
@@ -285,8 +288,9 @@ impl Driver {
 
     // ---- ops --------------------------------------------------------------------------------
 
-    /// Takes an op over until its terminal completion, which goes to `owner`. An attempt may end
-    /// the op at once; then the caller has the answer.
+    /// Takes an op over until its terminal completion. Each answer goes to `owner`, which is told
+    /// `role`. An attempt may end the op at once: then the caller has the answer and the memory,
+    /// and `owner` is not told. The caller has checked that the driver [is open](Self::check).
     #[inline]
     pub(crate) fn submit<R: Request>(
         &self,
@@ -300,8 +304,10 @@ impl Driver {
         }
     }
 
-    /// The first half of [`submit`](Self::submit). Under epoll it makes an attempt, and gives the
-    /// answer if there is one. Without an answer, `op` records what was done.
+    /// The first half of [`submit`](Self::submit). Under epoll it makes an attempt. `Some`: the
+    /// answer, and the op is over. `None`: `op` records what was sent, and the caller may pass it
+    /// to [`submit_after_attempt`](Self::submit_after_attempt), or drop it. On the ring it is
+    /// always `None`.
     #[inline]
     pub(crate) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         debug_assert!(self.check().is_ok(), "callers check before they build an op");
@@ -314,7 +320,7 @@ impl Driver {
     }
 
     /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) that gave
-    /// no answer.
+    /// no answer. Panics if there was no attempt.
     #[inline]
     pub(crate) fn submit_after_attempt<R: Request>(
         &self,
@@ -327,13 +333,15 @@ impl Driver {
         self.submissions.start(op, owner, role)
     }
 
-    /// Takes an op back; its owner wants no answer. False: the kernel has it, or it was answered.
+    /// Ends a waiting op at once: its memory is dropped, and its owner is not told. False, and
+    /// nothing has changed: the kernel has it, or it was answered.
     pub(crate) fn withdraw(&self, token: Token) -> bool {
         self.submissions.withdraw(token)
     }
 
-    /// Asks for an op to end. The cancel is sent when the tasks have been polled, unless
-    /// [`undo_cancel`](Self::undo_cancel) comes first. It is never lost.
+    /// Asks for an op to end. Its owner still gets the terminal completion. The cancel is sent when
+    /// the tasks have been polled, unless [`undo_cancel`](Self::undo_cancel) comes first. It is
+    /// never lost. An op that has ended is not affected.
     pub(crate) fn cancel(&self, token: Token) {
         self.submissions.ask_cancel(token, false);
     }
@@ -343,13 +351,15 @@ impl Driver {
         self.submissions.ask_cancel(token, true);
     }
 
-    /// Undoes a cancel. False: it was sent, or the op has ended.
+    /// Undoes a cancel, so that the op goes on. True: no cancel will be sent. False: it was sent,
+    /// it came from [`cancel_before_sleep`](Self::cancel_before_sleep), or the op has ended.
     pub(crate) fn undo_cancel(&self, token: Token) -> bool {
         self.submissions.undo_cancel(token)
     }
 
-    /// Cancels an op, and handles completions until the op has ended. Other tasks that this wakes
-    /// run in the next turn (SEMANTICS G7). Only for sockets: their ops end in one enter.
+    /// Cancels an op, and handles completions until the op has ended or the engine has failed.
+    /// Other tasks that this wakes run in the next turn (SEMANTICS G7). Only for sockets: their ops
+    /// end in one enter.
     pub(crate) fn cancel_and_wait(&self, token: Token) {
         self.assert_not_forked();
         self.cancel_before_sleep(token);
@@ -384,9 +394,9 @@ impl Driver {
 
     // ---- the turn ---------------------------------------------------------------------------
 
-    /// What has to be done before the turn may sleep: sends cancels, and ends the ops of objects
-    /// that are going. Their destructors run, and may wake tasks: the caller looks after this
-    /// whether there is something to do.
+    /// Prepares for [`park`](Self::park): sends the cancels that were asked for, and ends the ops
+    /// of objects that are going. The work that follows goes to `deferred`. Destructors run here,
+    /// and may wake tasks: so the caller decides only afterwards whether there is something to do.
     pub(crate) fn prepare_to_park(&self, deferred: &mut Deferred) {
         self.assert_not_forked();
         if let DriverState::Broken(_) = self.state.get() {
@@ -400,7 +410,8 @@ impl Driver {
     }
 
     /// One sleep of the turn, after [`prepare_to_park`](Self::prepare_to_park): submits, sleeps as
-    /// long as `wait` allows, reaps, and collects the work that follows in `deferred`.
+    /// long as `wait` allows, reaps, and collects the work that follows in `deferred`, for the
+    /// caller to run. After a failure of the engine it only sleeps.
     pub(crate) fn park(&self, wait: Wait, deferred: &mut Deferred) {
         if let DriverState::Broken(_) = self.state.get() {
             return self.sleeper.sleep_without_engine(wait);
@@ -423,7 +434,8 @@ impl Driver {
     }
 
     /// Enters until every op has ended that must end before a sleep. For sockets one enter is
-    /// enough. An op that takes longer is left to the next turns.
+    /// enough. An op that takes longer than [`CANCEL_WAIT_SLICE`] is left to the next turns. The
+    /// work that follows goes to `deferred`.
     fn end_before_sleep(&self, deferred: &mut Deferred) {
         loop {
             let left = self.submissions.blocking_sleep();
@@ -442,6 +454,8 @@ impl Driver {
         }
     }
 
+    /// Enters the engine, as [`Submissions::enter`] does. If that fails for good, every owner is
+    /// told.
     #[inline]
     fn enter(&self, want: u32, sleep: SleepLimit) {
         if let Err(errno) = self.submissions.enter(want, sleep) {
@@ -449,7 +463,7 @@ impl Driver {
         }
     }
 
-    /// Gives every completion to its owner.
+    /// Gives every completion to its owner. The work that follows goes to `deferred`.
     fn reap(&self, deferred: &mut Deferred) {
         loop {
             self.dispatch(deferred);
@@ -466,8 +480,8 @@ impl Driver {
         }
     }
 
-    /// Takes one completion at a time from the queue: an owner may cancel and wait, and so call
-    /// this method, before it returns.
+    /// Gives the completions in the queue to their owners. It takes one at a time: an owner may
+    /// cancel and wait, and so call this method, before it returns.
     ///
     /// A panic in one owner does not stop the answers to the others. It is caught outside the loop,
     /// which costs nothing without a panic.
@@ -482,6 +496,8 @@ impl Driver {
         }
     }
 
+    /// The loop of [`dispatch`](Self::dispatch). `is_with_owner` is true while an owner runs, so
+    /// that a panic of an owner can be told from one of this crate.
     fn dispatch_each(&self, deferred: &mut Deferred, is_with_owner: &Cell<bool>) {
         while let Some((user_data, done)) = self.submissions.next_completion() {
             match user_data {
@@ -519,6 +535,7 @@ fn gone() -> io::Error {
     io::Error::other("its tamam runtime is gone")
 }
 
+/// The error of an object whose engine has failed for good with `errno`.
 fn broken(errno: i32, backend: Backend) -> io::Error {
     let cause = io::Error::from_raw_os_error(errno);
     let engine = if backend == Backend::Epoll { "epoll" } else { "io_uring" };

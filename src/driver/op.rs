@@ -55,7 +55,7 @@ impl Attempt {
         Attempt(Completion::only(result))
     }
 
-    /// The result of a system call.
+    /// The result of a system call. EAGAIN means that it would block.
     #[inline]
     pub(crate) fn of(result: io::Result<u32>) -> Attempt {
         // EAGAIN is `BLOCKED`.
@@ -92,7 +92,8 @@ impl Attempt {
         self.0.flags & DRAINED != 0
     }
 
-    /// The answer, if `sent` bytes went out before.
+    /// The answer of a request of which earlier attempts have sent `sent` bytes. If there are any,
+    /// they are the answer even when this attempt has failed.
     #[inline]
     pub(super) fn answer(self, sent: u32) -> Completion {
         match sent {
@@ -108,11 +109,11 @@ pub(crate) trait Request {
     /// What it waits for under epoll.
     const INTEREST: Interest;
 
-    /// For the ring: the submission.
+    /// For the ring: the submission. The engine adds the user_data.
     fn entry(target: &Target) -> squeue::Entry;
 
-    /// For epoll: the system call. If it blocks, the part of `target` that it has done is taken off
-    /// `target`.
+    /// For epoll: makes the system call. If it blocks, the part of `target` that it has done is
+    /// taken off `target`. `pool` has the buffers of requests that bring no memory.
     ///
     /// # Safety
     /// The memory of `target` is alive, and no other code uses it during the call.
@@ -133,6 +134,8 @@ pub(crate) struct Op<R, P = Payload> {
 }
 
 impl<R: Request, P> Op<R, P> {
+    /// Joins the arguments of a request with the memory that they point to.
+    ///
     /// # Safety
     /// The pointer in `target` is null, or points into heap memory of `payload` that stays in place
     /// when the payload moves. `R` derives no other pointers from it.
@@ -148,13 +151,14 @@ impl<R: Request, P> Op<R, P> {
         self.sent
     }
 
-    /// The memory of an op that has ended.
+    /// Gives the memory back, of an op that has ended or was never submitted.
     #[inline]
     pub(crate) fn into_payload(self) -> P {
         self.payload
     }
 
-    /// Records an attempt at the same request: `sent` bytes went out, and at most `left` follow.
+    /// Records an attempt that another op has made at the same request: `sent` bytes went out, and
+    /// at most `left` follow. The driver then takes this op as one that must wait.
     pub(crate) fn note_attempt(&mut self, left: usize, sent: u32) {
         self.target.len = self.target.len.min(left);
         (self.sent, self.attempted) = (sent, true);
@@ -189,7 +193,8 @@ pub(crate) enum Payload {
 }
 
 impl Payload {
-    /// Takes the buffer, if this is the payload of a send of one buffer.
+    /// Takes the buffer, if this is the payload of a send of one buffer. Otherwise it gives `None`
+    /// and leaves the payload as it is.
     #[inline]
     pub(crate) fn take_outgoing(&mut self) -> Option<Outgoing> {
         match std::mem::take(self) {
@@ -224,12 +229,13 @@ const FLAG_BUFFER: u32 = 1;
 const BUFFER_SHIFT: u32 = 16;
 
 impl Completion {
+    /// The answer in an entry of the ring's completion queue.
     #[inline]
     pub(super) fn new(entry: &cqueue::Entry) -> Completion {
         Completion { result: entry.result(), flags: entry.flags() }
     }
 
-    /// The only answer to an op.
+    /// The only answer to an op: a value, or a positive errno.
     #[inline]
     pub(super) fn only(result: Result<u32, i32>) -> Completion {
         let result = match result {
@@ -244,19 +250,19 @@ impl Completion {
         Completion::only(Err(libc::ECANCELED))
     }
 
-    /// What the system call would have returned, or the errno.
+    /// What the system call would have returned, or its positive errno.
     #[inline]
     pub(crate) fn result(self) -> Result<u32, i32> {
         u32::try_from(self.result).map_err(|_| -self.result)
     }
 
-    /// More answers to this op will follow, so this one is not terminal.
+    /// Whether more answers to this op will follow, so that this one is not terminal.
     #[inline]
     pub(crate) fn more(self) -> bool {
         cqueue::more(self.flags)
     }
 
-    /// The provided buffer that holds the data.
+    /// The number of the provided buffer that holds the data. `None`: the answer used none.
     #[inline]
     pub(crate) fn buffer(self) -> Option<u16> {
         cqueue::buffer_select(self.flags)
@@ -268,8 +274,9 @@ impl Completion {
 /// The driver calls it and holds no borrow, so it may submit and cancel. It puts the wakers of
 /// waiting futures, and buffers that no future collects, into `deferred` (invariant 3).
 pub(crate) trait Owner {
-    /// One answer. `payload` has the op's memory with the terminal answer, and is `None` before. It
-    /// is a reference, so that the owner moves the memory only once.
+    /// Takes one answer, `done`, to the op that the object has in flight as `role`. `payload` has
+    /// the op's memory with the terminal answer, unless the engine has failed, and is `None`
+    /// before. It is a reference, so that the owner moves the memory only once.
     fn complete(
         self: Rc<Self>,
         role: Role,
@@ -297,8 +304,8 @@ impl Token {
     }
 }
 
-/// Errors that are transient or that we caused. They are never shown, and the op is made again
-/// (SEMANTICS G4).
+/// Whether an errno is transient, or one that we caused. It is never shown: the caller makes the op
+/// again (SEMANTICS G4).
 pub(crate) fn is_retried(errno: i32) -> bool {
     matches!(errno, libc::EINTR | libc::EAGAIN | libc::ECANCELED)
 }

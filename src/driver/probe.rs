@@ -39,7 +39,8 @@ impl Kernel {
     /// The environment variable with the version to pretend.
     const VARIABLE: &str = "TAMAM_PRETEND_KERNEL";
 
-    /// The version to pretend to, if the environment has one.
+    /// The version to pretend, if the environment has one. `None`: the variable is not set, or
+    /// empty. It is an error if it is no version.
     pub(crate) fn from_env() -> io::Result<Option<Kernel>> {
         let value = std::env::var_os(Kernel::VARIABLE).unwrap_or_default();
         let value = value.to_string_lossy();
@@ -56,7 +57,8 @@ impl Kernel {
         Kernel::parse(&value).map(Some).ok_or_else(complaint)
     }
 
-    /// The first two numbers of a release such as `6.12.57+deb13-amd64`.
+    /// The first two numbers of a release such as `6.12.57+deb13-amd64`; `None` if it has no such
+    /// beginning.
     fn parse(release: &str) -> Option<Kernel> {
         let (major, rest) = release.split_once('.')?;
         let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
@@ -99,7 +101,8 @@ impl Backend {
     /// The environment variable that chooses.
     const VARIABLE: &str = "TAMAM_BACKEND";
 
-    /// If the program has chosen, that counts. Otherwise the environment chooses.
+    /// If the program has chosen an engine, that counts. Otherwise the environment chooses; it
+    /// stays `Auto` if the variable is not set. It is an error if the variable names no backend.
     pub(crate) fn or_from_env(self) -> io::Result<Backend> {
         match std::env::var_os(Backend::VARIABLE) {
             Some(value) if self == Backend::Auto && !value.is_empty() => {
@@ -290,7 +293,8 @@ impl From<SetupError> for io::Error {
 }
 
 impl SetupError {
-    /// Makes an error of a failed step and the state of the machine.
+    /// Makes an error of a failed step and the state of the machine. The name `step` is shown only
+    /// if the errno tells no more.
     pub(super) fn at(step: &'static str, error: &io::Error) -> SetupError {
         let errno = error.raw_os_error().unwrap_or(libc::EIO);
         match errno {
@@ -301,7 +305,8 @@ impl SetupError {
     }
 
     /// Makes an error of a failed call about an existing ring. A filter may allow io_uring_setup(2)
-    /// and deny the next call.
+    /// and deny the next call: then the error names `call`. Otherwise it is [`at`](Self::at)
+    /// `step`.
     pub(super) fn of_call(call: &'static str, step: &'static str, error: &io::Error) -> SetupError {
         match error.raw_os_error() {
             Some(errno) if is_denial(errno) => SetupError::Denied { call, errno },
@@ -367,11 +372,12 @@ impl Machine {
     }
 }
 
+/// Whether a release is of this version or a later one; false if it is no version.
 fn is_at_least(release: &str, major: u32, minor: u32) -> bool {
     Kernel::parse(release).is_some_and(|kernel| kernel >= Kernel(major, minor))
 }
 
-/// The sysctl `kernel.io_uring_disabled`; absent below 6.6.
+/// The sysctl `kernel.io_uring_disabled`. `None`: it is absent (below 6.6), or cannot be read.
 pub(crate) fn io_uring_disabled() -> Option<u32> {
     std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").ok()?.trim().parse().ok()
 }
@@ -382,8 +388,8 @@ const DEFERRED: &str = "IORING_SETUP_DEFER_TASKRUN";
 /// The smallest completion queue that set-up falls back to when locked memory is short.
 const COMPLETIONS_FLOOR: u32 = 128;
 
-/// Calls again a few times if locked memory is short: the kernel gives back the memory of a closed
-/// ring a little later.
+/// Makes a call, and up to three more of it, 10 ms apart, while it fails with ENOMEM: the kernel
+/// gives back the memory of a closed ring a little later. Gives the last result.
 pub(super) fn retry_on_enomem<T>(call: impl Fn() -> io::Result<T>) -> io::Result<T> {
     for _ in 0..3 {
         match call() {
@@ -397,7 +403,8 @@ pub(super) fn retry_on_enomem<T>(call: impl Fn() -> io::Result<T>) -> io::Result
 }
 
 /// Sets a ring up with the best flags that this kernel takes, or that the `pretended` kernel would
-/// take.
+/// take. If locked memory is short, the completion queue is smaller than asked. Of the features,
+/// `registered_ring` and `multishot_recv` are not looked for here, and are false.
 pub(super) fn set_up(
     entries: u32,
     completion_entries: u32,
@@ -430,6 +437,7 @@ pub(super) fn set_up(
     }
 }
 
+/// One io_uring_setup(2). EINVAL: the kernel does not know one of the flags.
 fn build(entries: u32, completions: u32, no_sqarray: bool) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder

@@ -25,6 +25,7 @@ pub(super) enum SleepLimit {
     Until(u64),
 }
 
+/// A ring, and how this thread enters it.
 pub(super) struct Ring {
     /// Dropped last by `Driver`: only when nothing is in flight (invariant 6).
     ring: IoUring,
@@ -67,6 +68,8 @@ struct RingRegistration {
 }
 
 impl Ring {
+    /// Sets a ring up and registers its descriptor. One enter shows whether a filter denies that
+    /// call, which is an error as well.
     pub(super) fn new(
         entries: u32,
         completion_entries: u32,
@@ -109,7 +112,8 @@ impl Ring {
         self.found.multishot_recv = is_whole;
     }
 
-    /// Makes a pool's buffers the ones of `group`.
+    /// Makes a pool's buffers the ones of `group`: receives of that group pick from them. The
+    /// caller keeps the pool until [`unregister_pool`](Self::unregister_pool).
     pub(super) fn register_pool(&self, pool: &BufferPool, group: u16) -> io::Result<()> {
         let (addr, count) = (pool.ring_addr(), pool.count());
         // SAFETY: the address is the start of a page-aligned mapping of `count` entries. The driver
@@ -117,11 +121,12 @@ impl Ring {
         unsafe { self.ring.submitter().register_buf_ring_with_flags(addr, count, group, 0) }
     }
 
+    /// Undoes [`register_pool`](Self::register_pool). Nothing of that group may be in flight.
     pub(super) fn unregister_pool(&self, group: u16) -> io::Result<()> {
         self.ring.submitter().unregister_buf_ring(group)
     }
 
-    /// Writes a submission; false if the queue is full.
+    /// Writes a submission. False: the queue is full, and nothing was written.
     #[inline]
     pub(super) fn push(&self, entry: &squeue::Entry) -> bool {
         // SAFETY: the `Ring` belongs to one `Driver`, whose `Rc`s keep it on its thread. No two
@@ -152,14 +157,15 @@ impl Ring {
         unsafe { self.ring.submission_shared() }.cq_overflow()
     }
 
-    /// Submits without asking for completions. How many the kernel took.
+    /// Submits without asking for completions. Gives how many submissions the kernel took.
     pub(super) fn submit(&self) -> io::Result<u32> {
         let flags = self.enter_flags & ENTER_REGISTERED_RING;
         self.system_call(0, flags, ptr::null(), 0)
     }
 
-    /// Submits, and waits until `want` completions are there. How many submissions the kernel took;
-    /// errors are those of io_uring_enter(2), with nothing lost.
+    /// Submits, and waits until `want` completions are there or `sleep` is over. It does not wait
+    /// if the deadline has passed. Gives how many submissions the kernel took. Errors are those of
+    /// io_uring_enter(2), with nothing lost; ETIME means that the deadline came first.
     #[inline]
     pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> io::Result<u32> {
         let SleepLimit::Until(deadline) = sleep else {
@@ -186,6 +192,8 @@ impl Ring {
         self.system_call(want, flags, &raw const arg, size_of::<GetEventsArg>())
     }
 
+    /// io_uring_enter(2) with all submissions that were pushed. Gives how many the kernel took.
+    /// `arg` is null, or the argument that the flag `EXT_ARG` announces.
     #[inline]
     fn system_call(
         &self,
@@ -214,8 +222,8 @@ impl Ring {
         u32::try_from(taken).map_err(|_| io::Error::last_os_error())
     }
 
-    /// The oldest completion. Taking it also tells the kernel that its place is free. Otherwise the
-    /// next wait would end at once.
+    /// Takes the oldest completion; `None` if the queue is empty. Taking it also tells the kernel
+    /// that its place is free. Otherwise the next wait would end at once.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<cqueue::Entry> {
         // SAFETY: as in `push`, for the completion queue.
@@ -241,6 +249,7 @@ impl Drop for Ring {
     }
 }
 
+/// Registers a ring's descriptor with this thread. Gives the index that enter takes in its place.
 fn register_ring(fd: i32) -> io::Result<i32> {
     let mut registration = RingRegistration { offset: u32::MAX, reserved: 0, data: fd as u64 };
     // SAFETY: the kernel reads and writes one registration, and the pointer is to one that lives
@@ -251,6 +260,7 @@ fn register_ring(fd: i32) -> io::Result<i32> {
     if done == 1 { Ok(registration.offset as i32) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Undoes `register_ring`, which gave `index`.
 fn unregister_ring(fd: i32, index: i32) {
     let registration = RingRegistration { offset: index as u32, reserved: 0, data: 0 };
     // SAFETY: the kernel reads one registration, and the pointer is to one that lives during the

@@ -27,6 +27,8 @@ pub(super) struct Sleeper {
 }
 
 impl Sleeper {
+    /// `is_armed`: whether a write to `eventfd` ends a wait of the engine already, as under epoll.
+    /// If not, [`arm`](Self::arm) sees to it.
     pub(super) fn new(eventfd: Arc<OwnedFd>, is_armed: bool) -> Sleeper {
         Sleeper {
             notifier: Notifier::new(eventfd.clone()),
@@ -35,7 +37,7 @@ impl Sleeper {
         }
     }
 
-    /// Wakes the driver, from any thread.
+    /// A waker that ends the driver's sleep, from any thread.
     pub(super) fn notifier(&self) -> Waker {
         Waker::from(self.notifier.clone())
     }
@@ -44,6 +46,7 @@ impl Sleeper {
         self.notifier.handshake()
     }
 
+    /// Calls `call` with the eventfd. Panics after [`close`](Self::close).
     pub(super) fn with_eventfd<T>(&self, call: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
         match &*self.eventfd.borrow() {
             Some(eventfd) => call(eventfd.as_fd()),
@@ -63,12 +66,14 @@ impl Sleeper {
         }
     }
 
-    /// The poll has answered.
+    /// The poll has answered. Without `more` it has ended, and the next [`arm`](Self::arm) renews
+    /// it.
     pub(super) fn notified(&self, more: bool) {
         self.is_armed.set(more);
     }
 
-    /// Sleeps without the engine, which has failed. Timers and wakes from other threads still work.
+    /// Sleeps as long as `wait` allows, without the engine, which has failed. Timers and wakes from
+    /// other threads still work.
     pub(super) fn sleep_without_engine(&self, wait: Wait) {
         let Wait::Until(deadline) = wait else { return };
         if self.handshake().park() {

@@ -72,6 +72,7 @@ impl Submissions {
         self.table.borrow().len()
     }
 
+    /// Whether the op is in flight.
     pub(super) fn is_live(&self, token: Token) -> bool {
         self.table.borrow_mut().is_live(token)
     }
@@ -81,25 +82,27 @@ impl Submissions {
         self.table.borrow().blocking_sleep()
     }
 
+    /// Calls `call` with the engine. Panics after the end of the runtime.
     #[inline]
     pub(super) fn with_engine<T>(&self, call: impl FnOnce(&Engine) -> T) -> T {
         self.try_engine(call).expect(GONE)
     }
 
-    /// As `with_engine`, but the runtime may have been dropped.
+    /// As `with_engine`, but the runtime may have been dropped: then it gives `None`.
     #[inline]
     pub(super) fn try_engine<T>(&self, call: impl FnOnce(&Engine) -> T) -> Option<T> {
         self.engine.borrow().as_ref().map(call)
     }
 
-    /// The engine, at the end of the runtime.
+    /// Takes the engine, at the end of the runtime. `None`: it was taken before.
     pub(super) fn take_engine(&self) -> Option<Engine> {
         self.engine.take()
     }
 
     // ---- ops --------------------------------------------------------------------------------
 
-    /// Makes an attempt, if the engine does so. Gives the answer, if the request need not wait.
+    /// Makes an attempt, if the engine does so. `Some`: the answer, and the request is over.
+    /// `None`: the request must wait, and the caller passes it to [`start`](Self::start).
     #[inline]
     pub(super) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         let done = self.with_engine(|engine| engine.attempt(op))?;
@@ -108,7 +111,8 @@ impl Submissions {
         Some(done)
     }
 
-    /// Takes an op over until its terminal completion.
+    /// Takes an op over until its terminal completion. The table keeps its `owner` and `role` for
+    /// [`complete`](Self::complete), which asks by the token.
     #[inline]
     pub(super) fn start<R: Request>(&self, op: Op<R>, owner: Rc<dyn Owner>, role: Role) -> Token {
         if self.is_epoll {
@@ -119,7 +123,8 @@ impl Submissions {
         token
     }
 
-    /// Takes an op back; its owner wants no answer. False: the kernel has it, or it was answered.
+    /// Ends a waiting op at once: its memory is dropped, and its owner is not told. False, and
+    /// nothing has changed: the kernel has it, or it was answered.
     pub(super) fn withdraw(&self, token: Token) -> bool {
         let is_withdrawn = self.with_engine(|engine| engine.withdraw(token));
         if is_withdrawn {
@@ -131,13 +136,15 @@ impl Submissions {
     }
 
     /// Asks for an op to end; with `before_sleep`, before the driver sleeps.
+    /// [`send_cancels`](Self::send_cancels) sends the cancel. An op that has ended is not affected.
     pub(super) fn ask_cancel(&self, token: Token, before_sleep: bool) {
         if self.table.borrow_mut().ask_cancel(token, before_sleep) {
             self.cancels.borrow_mut().push(token);
         }
     }
 
-    /// Undoes a cancel. False: it was sent, or the op has ended.
+    /// Undoes a cancel, so that the op goes on. False: it was sent, it was asked for with
+    /// `before_sleep`, or the op has ended.
     pub(super) fn undo_cancel(&self, token: Token) -> bool {
         self.table.borrow_mut().undo_cancel(token)
     }
@@ -157,7 +164,8 @@ impl Submissions {
         self.cancels.replace(cancels); // the engine calls no owner, so no cancel was added
     }
 
-    /// Asks for everything in flight to end.
+    /// Asks for everything in flight to end, and sends the cancels. It does not wait for the
+    /// answers.
     pub(super) fn cancel_all(&self) {
         let tokens = self.table.borrow().tokens();
         tokens.into_iter().for_each(|token| self.ask_cancel(token, false));
@@ -176,7 +184,8 @@ impl Submissions {
         self.table.borrow_mut().complete(token, done.more(), payload)
     }
 
-    /// Takes everything in flight out of the table. The engine cannot complete it any longer.
+    /// Takes everything in flight out of the table. The engine must have failed or be gone: it
+    /// cannot complete any of this. If the kernel may still use the memory, the caller leaks it.
     pub(super) fn take_all(&self) -> Vec<Ended> {
         self.backlog.borrow_mut().clear();
         self.table.borrow_mut().take_all()
@@ -189,8 +198,8 @@ impl Submissions {
         self.push_or_queue(|engine| engine.push(entry));
     }
 
-    /// Pushes a submission. If the queue is full, it is submitted first. A submission that still
-    /// does not fit waits in the backlog, in order.
+    /// Pushes a submission by `tell`. If the queue is full, it is submitted first. A submission
+    /// that still does not fit waits in the backlog, in order.
     #[inline]
     fn push_or_queue(&self, tell: impl FnOnce(&Engine) -> Pushed) {
         if !self.backlog.borrow().is_empty() {
@@ -224,8 +233,9 @@ impl Submissions {
         }
     }
 
-    /// One io_uring_enter(2) or epoll_pwait2(2). Only this method handles its errors. `Err`: the
-    /// engine has failed for good.
+    /// One io_uring_enter(2) or epoll_pwait2(2), as [`Engine::enter`]. Only this method handles its
+    /// errors. `Ok`: also after a transient error; the caller reaps, and enters again if it still
+    /// waits. `Err`: the engine has failed for good, with this errno.
     #[inline]
     pub(super) fn enter(&self, want: u32, sleep: SleepLimit) -> Result<(), i32> {
         if !self.backlog.borrow().is_empty() {
@@ -243,6 +253,8 @@ impl Submissions {
         }
     }
 
+    /// Whether a failed enter may be made again (`Ok`), or the engine has failed for good (`Err`).
+    /// After many failures in a row it sleeps a little.
     #[cold]
     fn enter_failed(&self, error: &io::Error) -> Result<(), i32> {
         match error.raw_os_error().unwrap_or(libc::EIO) {
@@ -261,7 +273,8 @@ impl Submissions {
         }
     }
 
-    /// The next answer. `None`: there is none, or the runtime was dropped.
+    /// Takes the next answer, with the user_data of its op. `None`: there is none, or the runtime
+    /// was dropped.
     #[inline]
     pub(super) fn next_completion(&self) -> Option<(u64, Completion)> {
         let next = self.try_engine(Engine::next_completion).flatten()?;
@@ -270,7 +283,8 @@ impl Submissions {
         Some(next)
     }
 
-    /// The runtime gives up a descriptor that may have had ops.
+    /// Makes the engine forget a descriptor, as [`Engine::forget`]. No effect if the runtime was
+    /// dropped.
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
         self.try_engine(|engine| engine.forget(fd));
     }

@@ -55,6 +55,7 @@ enum Cancel {
 }
 
 impl Cancel {
+    /// Whether the driver must not sleep before the op has ended.
     fn blocks_sleep(self) -> bool {
         matches!(self, Cancel::BeforeSleep | Cancel::Sent { before_sleep: true })
     }
@@ -84,7 +85,7 @@ impl Table {
         self.blocking_sleep
     }
 
-    /// 1: an op that is pushed next.
+    /// 1: puts an op, which the caller pushes next, into a vacant slot. Gives its token.
     #[inline]
     pub(super) fn insert(&mut self, owner: Rc<dyn Owner>, role: Role, payload: Payload) -> Token {
         let index = self.vacant;
@@ -101,6 +102,7 @@ impl Table {
         Token { index, generation }
     }
 
+    /// Adds a vacant slot. Panics if there would be nearly 2^32.
     #[cold]
     fn grow(&mut self) {
         // The two highest indexes are the user_data of the driver's own submissions.
@@ -115,6 +117,7 @@ impl Table {
         });
     }
 
+    /// The slot of an op in flight. `None`: the op has ended.
     #[inline]
     fn live(&mut self, token: Token) -> Option<&mut OpSlot> {
         let slot = self.slots.get_mut(token.index as usize)?;
@@ -146,8 +149,9 @@ impl Table {
         Some((owner, role))
     }
 
-    /// 4: the op must end; with `before_sleep`, before the driver sleeps. True: the token must be
-    /// added to the list of cancels.
+    /// 4: the op must end; with `before_sleep`, before the driver sleeps. True: the caller must add
+    /// the token to the list of cancels. False: it is on the list, the cancel was sent, or the op
+    /// has ended.
     pub(super) fn ask_cancel(&mut self, token: Token, before_sleep: bool) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let was = slot.cancel;
@@ -163,7 +167,8 @@ impl Table {
         was == Cancel::No
     }
 
-    /// 5: the op is wanted again. False: the cancel was sent already, or is required.
+    /// 5: the op is wanted again. True: it goes on. False: the cancel was sent already, or is
+    /// required before a sleep, or the op has ended.
     pub(super) fn undo_cancel(&mut self, token: Token) -> bool {
         match self.live(token) {
             Some(slot) if matches!(slot.cancel, Cancel::Sent { .. } | Cancel::BeforeSleep) => false,
@@ -177,7 +182,8 @@ impl Table {
         }
     }
 
-    /// 6: true if the cancel must be sent now. From here on it counts as sent.
+    /// 6: the token was taken off the list of cancels. True: the caller must send the cancel now;
+    /// from here on it counts as sent. False: it was undone, or the op has ended.
     pub(super) fn cancel_sent(&mut self, token: Token) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let before_sleep = match slot.cancel {
@@ -205,7 +211,7 @@ impl Table {
             .collect()
     }
 
-    /// Takes everything out: only for a ring that has failed.
+    /// Takes everything out: only for an engine that has failed or is gone.
     pub(super) fn take_all(&mut self) -> Vec<Ended> {
         let slots = mem::take(&mut self.slots);
         (self.vacant, self.len, self.blocking_sleep) = (0, 0, 0);

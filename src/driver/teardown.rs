@@ -27,7 +27,8 @@ impl Driver {
     }
 
     /// Cancels the ops in flight, waits until they have ended, and closes the engine. The memory of
-    /// ops that do not end within five seconds is leaked.
+    /// ops that do not end within five seconds is leaked. In a forked child nothing is cancelled:
+    /// only the child's own memory and descriptors are given back.
     pub(crate) fn close(&self) {
         if self.is_forked_copy() {
             return self.close_in_child();
@@ -49,6 +50,8 @@ impl Driver {
         self.descriptor_closed();
     }
 
+    /// Leaks the ops that have not ended, and the pool: the kernel may still write to their memory.
+    /// Says so on stderr if there are any.
     fn leak_what_is_left(&self) {
         let left = self.submissions.take_all();
         if !left.is_empty() {
@@ -73,7 +76,8 @@ impl Driver {
         self.sleeper.close();
     }
 
-    /// Waits until everything in flight has ended. False: it gave up.
+    /// Waits until everything in flight has ended. The work that follows goes to `deferred`. False:
+    /// it gave up, because the engine has failed, or nothing ended for [`DRAIN_TIMEOUT`].
     fn drain(&self, deferred: &mut Deferred) -> bool {
         let mut progress = Instant::now();
         loop {
@@ -97,8 +101,8 @@ impl Driver {
         }
     }
 
-    /// The engine has failed for good. Every owner is told. Memory that the kernel may still write
-    /// to is leaked.
+    /// The engine has failed for good with `errno`. Every owner is told; the work that follows is
+    /// left to the next turn. Memory that the kernel may still write to is leaked.
     #[cold]
     pub(super) fn fail(&self, errno: i32) {
         let mut deferred = Deferred::default();

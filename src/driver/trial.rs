@@ -56,6 +56,7 @@ pub(super) fn multishot_recv_is_whole(
     Ok(*IS_WHOLE.get_or_init(|| is_whole))
 }
 
+/// The two ends of a connection over loopback.
 fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     // A firewall may drop the connection or redirect it.
@@ -119,12 +120,13 @@ fn hears_a_reset(
     Ok(is_reset && has_heard)
 }
 
-/// Enters until the kernel has taken the submissions.
+/// Enters until the kernel has taken the submissions. Fails with ETIMEDOUT after a second.
 fn submit(ring: &Ring) -> io::Result<()> {
     retry_until_timeout(|| enter(ring).map(|taken| taken > 0))
 }
 
-/// How many submissions the kernel took: zero after a transient error (SEMANTICS CX13).
+/// Enters and does not wait. Gives how many submissions the kernel took: zero after a transient
+/// error (SEMANTICS CX13).
 fn enter(ring: &Ring) -> io::Result<u32> {
     match ring.enter(0, SleepLimit::Long) {
         Err(error) if is_transient(&error) => Ok(0),
@@ -137,6 +139,8 @@ fn is_transient(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EAGAIN | EBUSY | EINTR | ENOMEM))
 }
 
+/// Repeats `step` until it gives true. Fails with an error of `step`, or with ETIMEDOUT after
+/// [`TIMEOUT`].
 fn retry_until_timeout(mut step: impl FnMut() -> io::Result<bool>) -> io::Result<()> {
     let start = Instant::now();
     while !step()? {

@@ -38,6 +38,7 @@ struct TaskCell<F: Future> {
     stage: UnsafeCell<Stage<F>>,
 }
 
+/// What the cell holds.
 enum Stage<F: Future> {
     Future(F),
     Output(Result<F::Output, JoinError>),
@@ -47,12 +48,14 @@ enum Stage<F: Future> {
 /// The functions that depend on the type of the future. Each takes the header of a cell of that
 /// type.
 pub(super) struct TaskVtable {
-    /// Polls the future. If it is ready or panics, ends the stage: the output is in place, and the
-    /// state is `Ending`. Home, state `Running` or `Woken`.
+    /// Polls the future. Ready: it was ready or has panicked, the stage has ended (the output is in
+    /// place, if there is a handle), and the state is `Ending`: the caller finishes the task. Home,
+    /// state `Running` or `Woken`.
     pub(super) poll: unsafe fn(NonNull<Header>, &mut Context<'_>) -> Poll<()>,
     /// Drops the future and puts a `JoinError` (cancelled) in its place. Home, state `Ending`.
     pub(super) cancel: unsafe fn(NonNull<Header>),
-    /// Moves the output to an `Option<Result<F::Output, JoinError>>`. Home, state `Done`.
+    /// Moves the output to an `Option<Result<F::Output, JoinError>>`, which holds `None` before; it
+    /// stays `None` if the output was taken earlier. Home, state `Done`.
     pub(super) take_output: unsafe fn(NonNull<Header>, *mut ()),
     /// Drops the output, and contains its panics. Home, state `Done`.
     pub(super) drop_output: unsafe fn(NonNull<Header>),
@@ -73,7 +76,8 @@ pub(super) const fn vtable<F: Future>() -> &'static TaskVtable {
     }
 }
 
-/// A new cell on the heap. `header.vtable` has to be `vtable::<F>()`.
+/// A new cell on the heap, which `TaskVtable::free` frees. `header.vtable` has to be
+/// `vtable::<F>()`.
 #[inline]
 pub(super) fn allocate<F: Future>(header: Header, future: F) -> NonNull<Header> {
     let cell = Box::new(TaskCell { header, stage: UnsafeCell::new(Stage::Future(future)) });
@@ -200,6 +204,8 @@ unsafe fn drop_output<F: Future>(header: NonNull<Header>) {
     }
 }
 
+/// Takes the output out of the stage; `None` if there is none any more.
+///
 /// # Safety
 /// The cell is alive, this is its home thread, the state is `Done`.
 #[inline]

@@ -42,6 +42,7 @@ impl Header {
         }
     }
 
+    /// Moves what `home_wakers` counts to `refs`.
     #[cold]
     fn add_home_wakers(&self) {
         let wakers = self.home_wakers.take();
@@ -147,6 +148,8 @@ pub(super) unsafe fn release_home(header: NonNull<Header>) {
     }
 }
 
+/// Frees the task's memory.
+///
 /// # Safety
 /// The caller has the only pointer to the task, and does not use it afterwards.
 unsafe fn free(header: NonNull<Header>) {

@@ -90,7 +90,8 @@ impl<T> Inbox<T> {
         head.is_null() || head == closed()
     }
 
-    /// Home only: takes all items. Returns the oldest; `Link::next` leads to the others.
+    /// Home only: takes all items. Returns the oldest, or null if it is empty or closed;
+    /// `Link::next` leads to the others. `link` gives the link of an item.
     #[inline]
     pub(crate) fn take<'a>(&self, link: impl Fn(*mut T) -> &'a Link<T>) -> *mut T
     where
@@ -102,7 +103,8 @@ impl<T> Inbox<T> {
         oldest_first(self.head.swap(core::ptr::null_mut(), Ordering::Acquire), link)
     }
 
-    /// Home only: refuses pushes from now on, and returns what was left, as `take` does.
+    /// Home only: refuses pushes from now on, and returns what was left, as `take` does. A second
+    /// call returns null.
     pub(crate) fn close<'a>(&self, link: impl Fn(*mut T) -> &'a Link<T>) -> *mut T
     where
         T: 'a,
@@ -112,6 +114,8 @@ impl<T> Inbox<T> {
     }
 }
 
+/// Reverses a stack. Returns the oldest item, or null; `Link::next` of each then leads to the item
+/// that arrived after it.
 fn oldest_first<'a, T: 'a>(newest: *mut T, link: impl Fn(*mut T) -> &'a Link<T>) -> *mut T {
     let (mut rest, mut turned) = (newest, core::ptr::null_mut());
     while !rest.is_null() {

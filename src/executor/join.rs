@@ -128,7 +128,8 @@ impl<T> JoinHandle<T> {
         AbortHandle { task: self.task.clone() }
     }
 
-    /// Stores a waker to be woken at the end. The present one stays if it wakes the same task.
+    /// Stores a waker to be woken at the end, in place of the one before. The present one stays if
+    /// it wakes the same task.
     fn register(&self, waker: &Waker) {
         let before = self.task.join_waker.take();
         match before {
@@ -227,6 +228,7 @@ impl fmt::Debug for AbortHandle {
 pub struct TaskId(u64);
 
 impl TaskId {
+    /// The next id of this thread.
     #[inline]
     pub(crate) fn next() -> Self {
         thread_local! {
@@ -356,7 +358,8 @@ impl JoinError {
         }
     }
 
-    /// Calls `show` with the message of the panic, if it has one.
+    /// Calls `show` with the message of the panic; with `None` if the payload is no string, or the
+    /// task did not panic.
     fn with_message<R>(&self, show: impl FnOnce(Option<&str>) -> R) -> R {
         let Cause::Panic(PanicPayload(Some(payload))) = &self.cause else { return show(None) };
         // No foreign code runs under the lock, only a downcast and our own formatting.

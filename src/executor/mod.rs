@@ -115,8 +115,8 @@ impl TaskExecutor {
     /// A poll that takes its last unit is the last one of the call. Otherwise tasks could take
     /// `budget` times as many units before I/O and timers have their turn.
     ///
-    /// Calls `poll_main` when it is `main`'s turn. If that returns Break, this returns at once, and
-    /// `main` is complete.
+    /// Calls `poll_main` when it is `main`'s turn. If that returns Break, this returns Break at
+    /// once, and `main` is complete. Otherwise it returns Continue.
     ///
     /// # Panics
     /// With a panic of `poll_main`, after which all other tasks are as they were. A task's panic
@@ -209,7 +209,8 @@ impl Drop for MainTask {
 }
 
 impl Home {
-    /// Takes a unit of the poll in progress; false if none is left.
+    /// Takes a unit of the poll in progress; false if none is left. Outside our own polls it is
+    /// always true.
     #[inline]
     fn take_unit(&self) -> bool {
         match self.units.get() {
@@ -220,6 +221,7 @@ impl Home {
         true
     }
 
+    /// Counts a poll, and gives it its units.
     #[inline]
     fn begin_poll(&self) {
         self.units.set(UNITS);

@@ -23,6 +23,7 @@ impl RunQueue {
         Self { head: Cell::new(None), tail: Cell::new(None) }
     }
 
+    /// Adds a task at the back. It must not be in the queue, as `TaskState` makes sure.
     #[inline]
     pub(super) fn push(&self, task: TaskRef) {
         match self.tail.replace(Some(task.as_ptr())) {
@@ -81,6 +82,7 @@ impl Owned {
         self.len.get()
     }
 
+    /// Adds a new task, which was never listed.
     #[inline]
     pub(super) fn push_back(&self, task: TaskRef) {
         self.len.set(self.len.get() + 1);
@@ -97,7 +99,7 @@ impl Owned {
         }
     }
 
-    /// Takes out the oldest task. A later `remove` of it does nothing.
+    /// Takes out the oldest task; `None` if the list is empty. A later `remove` of it does nothing.
     pub(super) fn pop_front(&self) -> Option<TaskRef> {
         let task = self.head.take()?;
         self.head.set(Some(task.clone()));

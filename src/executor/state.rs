@@ -42,6 +42,7 @@ enum Phase {
 /// What to do with a task that was taken from the run queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Start {
+    /// Poll it: it is `Running` now.
     Poll,
     /// Aborted while it was queued: drop the future, do not poll it.
     End,
@@ -52,6 +53,7 @@ pub(super) enum Start {
 /// What to do with a task after a poll that returned Pending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum AfterPoll {
+    /// Nothing: a wake will queue it.
     Idle,
     /// Woken during the poll: push it, at the back.
     Requeue,
@@ -100,7 +102,8 @@ impl TaskState {
         }
     }
 
-    /// Transition 3: the task was taken from the run queue.
+    /// Transition 3: the task was taken from the run queue, so it is no longer in it. The [`Start`]
+    /// says what the caller must do. Panics for a task that cannot have been in the queue.
     #[inline]
     pub(super) fn start(&mut self) -> Start {
         match self.phase {
@@ -120,7 +123,8 @@ impl TaskState {
     }
 
     /// Transition 4: the poll returned Ready or panicked. Ready wins over an abort in the same
-    /// poll.
+    /// poll. The caller drops the future, puts the output in place and calls `finish`. Panics if
+    /// the task is not being polled.
     #[inline]
     pub(super) fn end(&mut self) {
         match self.phase {
@@ -131,8 +135,9 @@ impl TaskState {
         }
     }
 
-    /// Transition 5: the poll returned Pending. An abort wins over a wake: the future is not polled
-    /// again.
+    /// Transition 5: the poll returned Pending. The [`AfterPoll`] says what the caller must do. An
+    /// abort wins over a wake: the future is not polled again. Panics if the task is not being
+    /// polled.
     #[inline]
     pub(super) fn pending(&mut self) -> AfterPoll {
         let (phase, rest) = match self.phase {
@@ -148,6 +153,7 @@ impl TaskState {
     }
 
     /// Transition 6: the future is dropped and the output in place. The handle may take it now.
+    /// Panics if the task is not ending.
     #[inline]
     pub(super) fn finish(&mut self) {
         match self.phase {
@@ -159,8 +165,8 @@ impl TaskState {
     }
 
     /// Transition 7: the executor closes. Returns whether the caller has to drop the future now. If
-    /// the task itself closes the executor, in its poll, it ends when that poll returns Pending, as
-    /// if it were aborted.
+    /// not, the task is over already, or it closes the executor itself, in its poll: then it ends
+    /// when that poll returns Pending, as if it were aborted.
     pub(super) fn close(&mut self) -> bool {
         match self.phase {
             Phase::Idle | Phase::Queued => {

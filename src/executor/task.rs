@@ -83,7 +83,8 @@ impl TaskRef {
         self.header
     }
 
-    /// Polls the task, or drops its future if it was aborted. It was taken from the run queue.
+    /// Does with a task from the run queue what its state demands: polls it, drops its future if it
+    /// was aborted, or nothing if it has ended.
     #[inline]
     pub(super) fn run(self, home: &Home) {
         match self.step(TaskState::start) {
@@ -105,7 +106,8 @@ impl TaskRef {
     }
 
     /// As `run`, for the main task, whose future `poll_main` polls. Break means that it is
-    /// complete. If `poll_main` panics, the main task ends and the panic goes on.
+    /// complete; Continue, that it waits or has ended before. If `poll_main` panics, the main task
+    /// ends and the panic goes on.
     pub(super) fn run_main(
         self,
         home: &Home,
@@ -141,8 +143,9 @@ impl TaskRef {
         }
     }
 
-    /// Asks the task to end. Runs no foreign code, except the notifier if its executor is not the
-    /// one entered on this thread.
+    /// Asks the task to end: its future is dropped in its next turn, or after the poll in progress
+    /// if that returns Pending. Runs no foreign code, except the notifier if its executor is not
+    /// the one entered on this thread.
     pub(super) fn abort(&self) {
         if self.step(TaskState::abort) {
             // SAFETY: `self` keeps the task alive during the call.
@@ -177,7 +180,7 @@ impl TaskRef {
         }
     }
 
-    /// Drops the future; the state is `Ending`.
+    /// Drops the future and finishes the task. The state is `Ending`.
     #[cold]
     fn cancel(&self, home: &Home) {
         // SAFETY: the vtable is the one of this cell's type, `self` keeps the cell alive on its
@@ -199,7 +202,8 @@ impl TaskRef {
 }
 
 impl<T> TypedTask<T> {
-    /// A new task in state `Queued`. The caller puts it into the run queue and the list of tasks.
+    /// A new task in state `Queued`. The caller puts it into the run queue and, unless it is a main
+    /// task, the list of tasks. `attached`: there will be a `JoinHandle`.
     #[inline]
     pub(super) fn new<F>(future: F, home: &Home, attached: bool) -> Self
     where
@@ -222,7 +226,7 @@ impl<T> TypedTask<T> {
         Self { task: TaskRef { header: allocate(header, future) }, output: PhantomData }
     }
 
-    /// Moves the output out; None if it was taken before.
+    /// Moves the output out; `None` if it was taken before. Panics if the task is not done.
     pub(super) fn take_output(&self) -> Option<Result<T, JoinError>> {
         assert!(self.is_done(), "an output is taken from a task that is done");
         let mut output: Option<Result<T, JoinError>> = None;
@@ -276,6 +280,7 @@ impl Drop for TaskRef {
 }
 
 impl Header {
+    /// Makes a transition of the state, and gives its result.
     #[inline]
     pub(super) fn step<R>(&self, transition: impl FnOnce(&mut TaskState) -> R) -> R {
         let mut state = self.state.get();

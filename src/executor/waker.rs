@@ -34,13 +34,14 @@ thread_local! {
     static HOME: Cell<*const Home> = const { Cell::new(ptr::null()) };
 }
 
-/// Enters an executor on this thread, in place of the one before. Wakes of its tasks then go
-/// straight to its run queue. Without this they arrive too, through the inbox, as from another
-/// thread.
+/// Enters an executor on this thread, in place of the one before; `None` enters none. Wakes of its
+/// tasks then go straight to its run queue. Without this they arrive too, through the inbox, as
+/// from another thread.
 pub(crate) fn set_home(executor: Option<&TaskExecutor>) {
     drop(replace_home(executor.map(|executor| executor.home.clone())));
 }
 
+/// As `set_home`. Returns the one before for the caller to drop, which may run foreign code.
 pub(super) fn replace_home(home: Option<Rc<Home>>) -> Option<Rc<Home>> {
     let previous = HOME.replace(home.map_or(ptr::null(), Rc::into_raw));
     // SAFETY: a pointer in HOME comes from the `Rc::into_raw` above, on this thread. HOME owned
@@ -63,8 +64,8 @@ pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
     Poll::Pending
 }
 
-/// Calls `then` with the executor that has this shared part, if it is entered on this thread.
-/// `then` must not run foreign code.
+/// Calls `then` with the executor that has this shared part, if it is entered on this thread, else
+/// with `None`. `then` must not run foreign code.
 #[inline]
 fn at_home<R>(shared: *const Shared, then: impl FnOnce(Option<&Home>) -> R) -> R {
     let home = HOME.get();
@@ -154,6 +155,7 @@ pub(super) fn borrowed(task: &TaskRef) -> ManuallyDrop<Waker> {
     ManuallyDrop::new(unsafe { Waker::from_raw(RawWaker::new(data, &VTABLE)) })
 }
 
+/// The task that a waker's data pointer stands for.
 fn header(data: *const ()) -> NonNull<Header> {
     NonNull::new(data.cast_mut().cast()).expect("a waker points to a task")
 }
@@ -225,7 +227,8 @@ unsafe fn give_back(task: NonNull<Header>) {
     }
 }
 
-/// Makes a task runnable, from any thread.
+/// Makes a task runnable, from any thread. No effect on a task that has ended, or whose executor is
+/// gone.
 ///
 /// # Safety
 /// The caller has a reference of any kind to the task during the whole call.
@@ -248,6 +251,8 @@ pub(super) unsafe fn schedule(task: NonNull<Header>) {
     }
 }
 
+/// Wakes a task at home: puts it on the run queue, if its state demands that.
+///
 /// # Safety
 /// The task is alive during the call, and this is its home thread.
 #[inline]
@@ -262,6 +267,9 @@ unsafe fn schedule_at_home(task: NonNull<Header>, home: &Home) {
     }
 }
 
+/// Wakes a task from elsewhere: puts it on the inbox and calls the notifier, unless another wake
+/// has done so and home has not looked yet.
+///
 /// # Safety
 /// As `schedule`.
 #[cold]

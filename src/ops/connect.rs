@@ -34,7 +34,8 @@ impl Request for ConnectRequest {
         opcode::Connect::new(types::Fd(target.fd), target.memory.cast(), len).build()
     }
 
-    /// A second call for the same socket returns the result of the first one.
+    /// A second call for the same socket returns the result of the first one; until there is one,
+    /// the attempt blocks.
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         let addr = target.memory.cast_const().cast();
         // SAFETY: the caller guarantees that `memory` is an address of `len` bytes.

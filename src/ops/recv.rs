@@ -65,8 +65,8 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
     }
 }
 
-/// What comes next, into a caller's buffer behind what it holds. Kernel 5.6, `IORING_OP_RECV`;
-/// recv(2).
+/// What comes next, into a caller's buffer behind what it holds. Panics if an op fills that buffer
+/// already. Kernel 5.6, `IORING_OP_RECV`; recv(2).
 pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<RecvRequest> {
     let (memory, len) = fill.target();
     fill.set_in_flight(true);
@@ -76,7 +76,8 @@ pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<RecvR
     unsafe { Op::new(target, Payload::Fill(fill)) }
 }
 
-/// Records that an [`into_fill`] has ended and brought `len` bytes.
+/// Records that an [`into_fill`] has ended and brought `len` bytes. The caller does so once for
+/// each, with a `len` of zero after an error.
 pub(crate) fn filled(fill: &Fill<dyn Any>, len: usize) {
     fill.set_in_flight(false);
     // SAFETY: the kernel has written `len` bytes at the address that `Fill::target` gave when the
@@ -94,7 +95,8 @@ pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op<RecvRequest> {
     unsafe { Op::new(target, Payload::Heap(memory)) }
 }
 
-/// The bytes that an [`into_heap`] brought; it has ended.
+/// The bytes that an [`into_heap`] brought, which has ended: `memory` is its payload, and `len` its
+/// answer, zero after an error.
 pub(crate) fn heap_bytes(mut memory: Vec<u8>, len: usize) -> Vec<u8> {
     assert!(len <= memory.capacity(), "the kernel writes no more than it was given");
     // SAFETY: the kernel has written the first `len` bytes, and the assertion above has checked the
@@ -121,6 +123,8 @@ impl Request for RecvRequest {
     }
 }
 
+/// One recv(2) as an attempt. If it brings bytes and leaves room, it has drained the socket.
+///
 /// # Safety
 /// There are `len` bytes at `memory` to write to.
 unsafe fn receive(fd: i32, memory: *mut u8, len: usize) -> Attempt {

@@ -19,9 +19,10 @@ use crate::sys::{self, TRANSFER_LEN_MAX};
 
 const FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 
-/// Builds a send of a buffer that is one piece, from `offset` on, and says how many bytes it covers:
-/// one call transfers at most [`TRANSFER_LEN_MAX`]. `Err` gives a buffer of several pieces back:
-/// [`batch`] sends it. Kernel 5.6, `IORING_OP_SEND`; send(2).
+/// Builds a send of a buffer that is one piece, from `offset` on, and says how many bytes it
+/// covers: one call transfers at most [`TRANSFER_LEN_MAX`]. `Err` gives a buffer of several pieces
+/// back: [`batch`] sends it. Panics if `offset` is greater than the length. Kernel 5.6,
+/// `IORING_OP_SEND`; send(2).
 #[inline]
 pub(crate) fn one(
     fd: BorrowedFd<'_>,
@@ -35,8 +36,8 @@ pub(crate) fn one(
     Ok((unsafe { Op::new(target, Payload::Outgoing(outgoing)) }, len))
 }
 
-/// As many of these bytes as one call takes. They are only for an attempt, and stay the caller's.
-/// Kernel 5.6, `IORING_OP_SEND`; send(2).
+/// As many of these bytes as one call takes. They are only for an attempt, and stay the caller's;
+/// [`rest`] follows if the attempt gives no answer. Kernel 5.6, `IORING_OP_SEND`; send(2).
 #[inline]
 pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<SendRequest, &'a [u8]> {
     let len = bytes.len().min(TRANSFER_LEN_MAX);
@@ -45,9 +46,10 @@ pub(crate) fn borrowed<'a>(fd: BorrowedFd<'_>, bytes: &'a [u8]) -> Op<SendReques
     unsafe { Op::new(target, bytes) }
 }
 
-/// The rest after an attempt with [`borrowed`] bytes, of which `sent` went out. The op owns the
-/// buffer. Also gives how many bytes there are in all, at most what one call transfers. Kernel 5.6,
-/// `IORING_OP_SEND`; send(2).
+/// The rest after an attempt with [`borrowed`] bytes of this buffer, of which `sent` went out. It
+/// is for `Driver::submit_after_attempt`. The op owns the buffer. Also gives how many bytes there
+/// are in all, those included, at most what one call transfers. Panics if the buffer is of several
+/// pieces. Kernel 5.6, `IORING_OP_SEND`; send(2).
 pub(crate) fn rest(fd: BorrowedFd<'_>, outgoing: Outgoing, sent: u32) -> (Op<SendRequest>, usize) {
     let len = outgoing.len().min(TRANSFER_LEN_MAX);
     let Ok((mut op, _)) = one(fd, outgoing, sent as usize) else {

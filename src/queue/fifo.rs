@@ -64,7 +64,8 @@ impl<T> Fifo<T> {
         self.first.iter().chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
-    /// Puts a value in at `index`, at most the length.
+    /// Puts a value in at position `index`, counted from the front; those behind it move back. The
+    /// caller makes sure that `index` is at most the length.
     pub(crate) fn insert(&mut self, index: usize, value: T) {
         match index.checked_sub(1) {
             None => self.push_front(value),
@@ -72,7 +73,8 @@ impl<T> Fifo<T> {
         }
     }
 
-    /// Removes the element at `index`, which exists.
+    /// Removes the element at position `index`, counted from the front; those behind it move up.
+    /// Panics if there is none.
     pub(crate) fn remove(&mut self, index: usize) -> T {
         let removed = match index.checked_sub(1) {
             None => self.pop(),
@@ -82,6 +84,7 @@ impl<T> Fifo<T> {
         removed.expect("the index is in the queue")
     }
 
+    /// Makes the second element the first.
     #[cold]
     fn move_up(&mut self) {
         self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());

@@ -17,6 +17,7 @@ impl Key {
     const ONE: Key = Key(0);
 }
 
+/// A queue whose elements have keys. Its only element is stored in place, more are on the heap.
 pub(crate) enum Line<T> {
     Empty,
     /// One element, with the key [`Key::ONE`].
@@ -54,8 +55,9 @@ impl<T> Line<T> {
         matches!(self, Line::Empty)
     }
 
-    /// Takes the only element out of the line, if `is_wanted` accepts it. This is the usual case, and
-    /// needs no search.
+    /// Takes the only element out of the line, if `is_wanted` accepts it, and gives it. `None`, and
+    /// nothing has changed: it was not accepted, is out of line, or others are or were there with
+    /// it. It is for the usual case, and needs no search.
     #[inline]
     pub(crate) fn step_out_if_alone(
         &mut self,
@@ -70,6 +72,7 @@ impl<T> Line<T> {
         }
     }
 
+    /// Adds an element at the back of the line. Its key finds it until it is removed.
     #[inline]
     pub(crate) fn push(&mut self, value: T) -> Key {
         match self {
@@ -98,6 +101,7 @@ impl<T> Line<T> {
         (key, self.get_mut(key).expect("it was just pushed"))
     }
 
+    /// As `push`, behind an element that is there.
     #[cold]
     fn push_behind(&mut self, value: T) -> Key {
         let many = self.many();
@@ -110,7 +114,7 @@ impl<T> Line<T> {
         key
     }
 
-    /// Makes room for more than one element. The first keeps its key.
+    /// Makes room for more than one element. The first keeps its key. Panics if the line is empty.
     fn many(&mut self) -> &mut Elements<T> {
         if let Line::One { .. } = self {
             let Line::One { value, in_line } = mem::take(self) else {
@@ -128,6 +132,7 @@ impl<T> Line<T> {
         }
     }
 
+    /// The element of `key`, in line or out of it; `None` if it was removed.
     #[inline]
     pub(crate) fn get(&self, key: Key) -> Option<&T> {
         match self {
@@ -137,6 +142,7 @@ impl<T> Line<T> {
         }
     }
 
+    /// As [`get`](Self::get), to be changed.
     #[inline]
     pub(crate) fn get_mut(&mut self, key: Key) -> Option<&mut T> {
         match self {
@@ -148,7 +154,7 @@ impl<T> Line<T> {
         }
     }
 
-    /// The key of the first element in line.
+    /// The key of the first element in line; `None` if none is in line.
     #[inline]
     pub(crate) fn front(&self) -> Option<Key> {
         match self {
@@ -158,7 +164,8 @@ impl<T> Line<T> {
         }
     }
 
-    /// The key of the element behind `key` in line.
+    /// The key of the element behind `key` in line. `None`: `key` is the last, is out of line, or
+    /// was removed.
     #[inline]
     pub(crate) fn behind(&self, key: Key) -> Option<Key> {
         match self {
@@ -177,7 +184,8 @@ impl<T> Line<T> {
         })
     }
 
-    /// Takes the element out of the line. It stays until it is removed.
+    /// Takes the element out of the line. It stays until it is removed. No effect if it is out of
+    /// line, or was removed.
     #[inline]
     pub(crate) fn step_out(&mut self, key: Key) {
         match self {
@@ -187,7 +195,7 @@ impl<T> Line<T> {
         }
     }
 
-    /// Removes the element.
+    /// Removes the element, in line or out of it, and gives it; `None` if it was removed before.
     #[inline]
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         match self {
@@ -211,7 +219,7 @@ impl<T> Line<T> {
         Some(element.value)
     }
 
-    /// Drops the element where it is.
+    /// As [`remove`](Self::remove), but drops the element where it is.
     #[inline]
     pub(crate) fn drop_element(&mut self, key: Key) {
         match self {
@@ -222,7 +230,7 @@ impl<T> Line<T> {
         }
     }
 
-    /// Removes the first element in line.
+    /// Removes the first element in line; `None` if none is in line.
     #[inline]
     pub(crate) fn pop(&mut self) -> Option<T> {
         let key = self.front()?;
@@ -231,10 +239,12 @@ impl<T> Line<T> {
 }
 
 impl<T> Elements<T> {
+    /// The element of `key`. Panics if it was removed.
     fn element(&mut self, key: Key) -> &mut Element<T> {
         &mut self.elements[key.0 as usize]
     }
 
+    /// Takes an element out of the line. No effect if it is out of line, or was removed.
     fn unlink(&mut self, key: Key) {
         let Some(element) = self.elements.get_mut(key.0 as usize).filter(|element| element.in_line)
         else {

@@ -39,7 +39,8 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Whether the future `id` must [`register`](Self::register) to be woken by `waker`.
+    /// Whether the future `id` must [`register`](Self::register) to be woken by `waker`: it is new
+    /// (`None`), was woken, or has registered another waker.
     #[inline]
     pub(crate) fn wants(&self, id: Option<WaiterId>, waker: &Waker) -> bool {
         let registered = match id {
@@ -50,7 +51,8 @@ impl Waiters {
         !registered.is_some_and(|registered| registered.will_wake(waker))
     }
 
-    /// The next arrival will wake `waker`. The future is `id`, or a new one.
+    /// The next arrival will wake `waker`. The future is `id`; one that is new (`None`), or that
+    /// was woken, gets a new id here. The waker that it had before goes to `deferred`.
     pub(crate) fn register(
         &mut self,
         id: &mut Option<WaiterId>,
@@ -74,7 +76,8 @@ impl Waiters {
         }
     }
 
-    /// The future stops waiting.
+    /// The future stops waiting, and its waker goes to `deferred`. No effect if an arrival has
+    /// woken it, or it never waited (`None`).
     #[inline]
     pub(crate) fn remove(&mut self, id: Option<WaiterId>, deferred: &mut Deferred) {
         let waker = match id {
@@ -92,7 +95,8 @@ impl Waiters {
         self.line.is_empty() && self.poller.is_none()
     }
 
-    /// Something has arrived: wakes every waiting future.
+    /// Something has arrived: every waiting future will be woken by `deferred`, and waits no
+    /// longer.
     #[inline]
     pub(crate) fn wake(&mut self, deferred: &mut Deferred) {
         if self.is_empty() {

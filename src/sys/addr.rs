@@ -46,7 +46,8 @@ impl SockAddr {
     }
 
     /// The address that `call` writes. It gets zeroed memory with room for any address, and the
-    /// length of that room, which it may change to the length of the address.
+    /// length of that room, which it may change to the length of the address. An error is that of
+    /// `call`, or says that the address is neither IPv4 nor IPv6.
     pub(crate) fn from_kernel(
         call: impl FnOnce(*mut libc::sockaddr, &mut libc::socklen_t) -> io::Result<()>,
     ) -> io::Result<SocketAddr> {
@@ -57,6 +58,7 @@ impl SockAddr {
         SockAddr { storage, len }.to_std()
     }
 
+    /// It is an error if the address is neither IPv4 nor IPv6.
     fn to_std(&self) -> io::Result<SocketAddr> {
         match i32::from(self.storage.ss_family) {
             libc::AF_INET => {

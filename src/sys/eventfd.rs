@@ -15,7 +15,7 @@ pub(crate) fn eventfd() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Adds one to the count.
+/// Adds one to the count. Fails with EAGAIN if the count has no room.
 pub(crate) fn eventfd_add(fd: BorrowedFd<'_>) -> io::Result<()> {
     let one = 1u64.to_ne_bytes();
     // SAFETY: pointer and length are those of one array that lives through the call.

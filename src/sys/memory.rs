@@ -12,7 +12,8 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// mmap(2) of `len` zeroed bytes. The kernel gives a page when it is first touched.
+    /// mmap(2) of `len` zeroed bytes, which must be more than none. The kernel gives a page when it
+    /// is first touched.
     pub(crate) fn new(len: usize) -> io::Result<Mapping> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;

@@ -62,6 +62,7 @@ pub(crate) fn set_zero_linger(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, linger)
 }
 
+/// setsockopt(2) of any option. `T` is the type that the option has.
 fn set_option<T: Copy>(
     fd: BorrowedFd<'_>,
     level: libc::c_int,

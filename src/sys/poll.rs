@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::time::milliseconds;
 
 /// Waits until `fd` has something to read, the time is over, or a signal comes; without a timeout,
-/// for as long as it takes.
+/// for as long as it takes. It does not tell which: the caller looks.
 pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) {
     poll(fd, libc::POLLIN, timeout.map_or(-1, milliseconds));
 }
@@ -18,7 +18,8 @@ pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     poll(fd, 0, milliseconds(timeout)) & (libc::POLLERR | libc::POLLHUP) != 0
 }
 
-/// Returns the events that came; none if poll(2) failed.
+/// Returns the events that came; none if the time was over or poll(2) failed. A `timeout_ms` of -1
+/// is no limit.
 fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout_ms: libc::c_int) -> libc::c_short {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 };
     // SAFETY: `entry` is the one pollfd that the count of 1 announces, and lives through the call.

@@ -25,7 +25,8 @@ impl Drop for Found {
     }
 }
 
-/// The TCP addresses of `host`, in the order of getaddrinfo(3), each with `port`. Blocks.
+/// The TCP addresses of `host`, in the order of getaddrinfo(3), each with `port`. Addresses that
+/// are neither IPv4 nor IPv6 are left out. Blocks.
 pub(crate) fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let name = CString::new(host).map_err(|_| {
         io::Error::new(io::ErrorKind::InvalidInput, "a host name contains no zero byte")

@@ -54,7 +54,8 @@ extern "C" fn handler(signal: libc::c_int) {
     unsafe { *errno = before };
 }
 
-/// How often `signal` came since its handler was installed.
+/// How often `signal` came since its handler was installed. The count wraps, so only its changes
+/// mean anything. Panics for a number that is negative or above SIGRTMAX.
 pub(crate) fn count(signal: i32) -> u32 {
     COUNTS[signal as usize].load(Ordering::Acquire)
 }
@@ -77,7 +78,8 @@ pub(crate) fn set_eventfd(eventfd: BorrowedFd<'_>) {
     READER_PROCESS.store(std::process::id() as i32, Ordering::Release);
 }
 
-/// Installs the handler for `signal`, in place of the handler or default that was there.
+/// Installs the handler for `signal`, in place of the handler or default that was there. The caller
+/// has checked that the signal [can be handled](can_be_handled), and has called [`set_eventfd`].
 pub(crate) fn install_handler(signal: i32) -> io::Result<()> {
     // SAFETY: sigaction consists of integers, a mask and an optional function pointer, for which
     // all zeroes are valid: no flags, an empty mask.
@@ -109,6 +111,7 @@ pub(crate) fn spawn_without_signals(
     started.map(drop)
 }
 
+/// The set of all signals except those that a fault raises.
 fn all_but_faults() -> libc::sigset_t {
     // SAFETY: sigset_t consists of integers, for which all zeroes are valid.
     let mut set: libc::sigset_t = unsafe { mem::zeroed() };

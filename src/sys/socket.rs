@@ -14,7 +14,7 @@ use super::{check, check_len, retry};
 /// (read(2)).
 pub(crate) const TRANSFER_LEN_MAX: usize = 0x7fff_f000;
 
-/// socket(2): a non-blocking TCP socket that is closed on exec.
+/// socket(2): a non-blocking TCP socket that is closed on exec; of IPv6 if `v6`, else of IPv4.
 pub(crate) fn tcp_socket(v6: bool) -> io::Result<OwnedFd> {
     let domain = if v6 { libc::AF_INET6 } else { libc::AF_INET };
     let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
@@ -51,7 +51,7 @@ pub(crate) fn accept(fd: RawFd, flags: i32) -> io::Result<u32> {
     Ok(accepted as u32)
 }
 
-/// connect(2).
+/// connect(2). A non-blocking socket usually answers EINPROGRESS: the connection is on its way.
 ///
 /// # Safety
 /// `addr` is readable for `len` bytes.
@@ -64,7 +64,7 @@ pub(crate) unsafe fn connect(
     check(unsafe { libc::connect(fd, addr, len) }).map(drop)
 }
 
-/// recv(2) without waiting. Returns how many bytes it received.
+/// recv(2) without waiting. Returns how many bytes it received; 0 is EOF.
 ///
 /// # Safety
 /// `memory` is writable for `len` bytes.
@@ -104,7 +104,8 @@ pub(crate) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     check_len(unsafe { libc::send(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) })
 }
 
-/// recv(2) with MSG_TRUNC: drops up to `len` received bytes without copying them (tcp(7)).
+/// recv(2) with MSG_TRUNC: drops up to `len` received bytes without copying them (tcp(7)). Returns
+/// how many it dropped; 0 is EOF. Without bytes it fails with EAGAIN.
 pub(crate) fn discard_unread(fd: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
     let flags = libc::MSG_TRUNC | libc::MSG_DONTWAIT;
     // SAFETY: for a TCP socket, MSG_TRUNC keeps the kernel from writing to the buffer, so the

@@ -235,6 +235,7 @@ pub enum MissedTickBehavior {
 }
 
 impl MissedTickBehavior {
+    /// When the next tick is due, if the one that was due at `due` is taken now.
     fn next(self, due: Instant, period: Duration) -> Instant {
         match self {
             MissedTickBehavior::Burst => saturating_add(due, period),
@@ -248,6 +249,7 @@ impl MissedTickBehavior {
 /// up. Tokio has the same limit.
 const LATE: Duration = Duration::from_millis(5);
 
+/// A period after `due`; a period after `now` if the tick is late.
 fn next_delayed(due: Instant, period: Duration, now: Instant) -> Instant {
     let late = now.saturating_duration_since(due) >= LATE.min(period);
     saturating_add(if late { now } else { due }, period)

@@ -143,8 +143,9 @@ impl Sleep {
         }
     }
 
-    /// Like `poll`, but takes nothing from the budget of the task. `Ready` tells whether the task
-    /// had to wait.
+    /// Like `poll`, but takes nothing from the budget of the task. Ready: the deadline has passed,
+    /// and [`Waited`] tells whether the task had to wait for it. Pending: the waker of `cx` is
+    /// registered. Panics outside a runtime.
     #[track_caller]
     pub(super) fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<Waited> {
         let Some(current) = context::timers() else { panic!("{}", context::missing()) };
@@ -171,6 +172,7 @@ impl Sleep {
         Poll::Pending
     }
 
+    /// Gives up the place in the wheel, if there is one.
     fn unregister(&mut self) {
         if let Place::Wheel(timers, key) = std::mem::replace(&mut self.place, Place::Nowhere) {
             // The wheel is not borrowed any more when this drops the waker.

@@ -97,6 +97,7 @@ pub struct Timeout<F> {
 }
 
 impl<F> Timeout<F> {
+    /// The fields. The future is pinned.
     fn project(self: Pin<&mut Self>) -> (Pin<&mut F>, &mut Sleep, &mut bool) {
         // SAFETY: nothing is moved out of `this`. `future` is pinned again on the next line, and
         // the other two fields are `Unpin`.

@@ -41,6 +41,7 @@ impl Timers {
         self.serial
     }
 
+    /// The time now, as the wheel counts.
     pub(crate) fn now_ns(&self) -> u64 {
         self.to_ns(Instant::now())
     }
@@ -57,11 +58,14 @@ impl Timers {
         deadline_ns <= self.reached.get()
     }
 
+    /// Registers `waker` for a deadline, as [`to_ns`](Self::to_ns) gives it. A deadline in the past
+    /// is due in the next `expire`.
     pub(crate) fn insert(&self, deadline_ns: u64, waker: Waker) -> TimerKey {
         self.wheel.borrow_mut().insert(deadline_ns, waker)
     }
 
-    /// Makes the timer wake `waker`. Returns false if it fired or was removed.
+    /// Makes the timer wake `waker`. Returns false if it fired or was removed: then `waker` is not
+    /// kept.
     pub(crate) fn update(&self, key: TimerKey, waker: &Waker) -> bool {
         let known = self.wheel.borrow().will_wake(key, waker);
         match known {
@@ -83,6 +87,7 @@ impl Timers {
         self.wheel.borrow_mut().remove(key)
     }
 
+    /// Whether the timer has neither fired nor been removed.
     pub(crate) fn is_pending(&self, key: TimerKey) -> bool {
         self.wheel.borrow().is_pending(key)
     }
@@ -94,7 +99,8 @@ impl Timers {
         self.wheel.borrow_mut().expire(now_ns, woken);
     }
 
-    /// When to call `expire` next; see [`Wheel::next_deadline`]. It may be in the past.
+    /// When to call `expire` next; see [`Wheel::next_deadline`]. It may be in the past. `None`: no
+    /// timer will ever be due.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         self.wheel.borrow().next_deadline()
     }

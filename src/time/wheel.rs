@@ -122,7 +122,7 @@ impl Wheel {
         }
     }
 
-    /// Unregisters a timer; `None` if it fired or was removed.
+    /// Unregisters a timer and returns its waker; `None` if it fired or was removed.
     pub(crate) fn remove(&mut self, key: TimerKey) -> Option<Waker> {
         self.entry(key)?;
         let entry = self.entries.remove(key.index as usize);
@@ -189,7 +189,7 @@ impl Wheel {
         self.entries.len()
     }
 
-    /// Takes out every timer. Their keys stay stale.
+    /// Takes out every timer, and returns the wakers. Their keys stay stale.
     pub(crate) fn clear(&mut self) -> Vec<Waker> {
         let wakers = self.entries.drain().map(|entry| entry.waker).collect();
         self.slots = [WheelSlot { head: None, bound: NEVER }; NEVER_SLOT + 1];
@@ -221,6 +221,7 @@ impl Wheel {
         (above | digit as u64) << shift(level)
     }
 
+    /// The earliest slot in use; `None`: no timer will ever be due.
     fn first_slot(&self) -> Option<usize> {
         if self.levels == 0 {
             return None;
