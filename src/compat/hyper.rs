@@ -197,6 +197,8 @@ struct HyperSleep {
 impl rt::Sleep for HyperSleep {}
 
 impl HyperSleep {
+    /// One poll, with the timers of the runtime on this thread. `Pending`: the timer there will
+    /// wake the task.
     fn poll_with(&mut self, timers: &Timers, cx: &mut Context<'_>) -> Poll<()> {
         match self.place {
             Some((serial, key)) if serial == timers.serial() => {
@@ -301,6 +303,7 @@ impl<T> Upgradeable<T> {
         unsafe { ManuallyDrop::take(&mut this.stream) }
     }
 
+    /// The stream. Panics on another thread than the one it was made on.
     fn stream(self: Pin<&mut Self>) -> Pin<&mut T>
     where
         T: Unpin,

@@ -45,9 +45,12 @@ pub(crate) mod sealed {
     }
 
     pub trait AddrSource {
+        /// What `self` names; nothing is looked up. `InvalidInput` if it is malformed, or an empty
+        /// list.
         fn destination(&self) -> io::Result<Destination>;
 
-        /// The addresses, for callers that cannot wait for a lookup.
+        /// The addresses, for callers that cannot wait for a lookup; `InvalidInput` for a host
+        /// name.
         fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
             match self.destination()? {
                 Destination::Addrs(addrs) => Ok(addrs),

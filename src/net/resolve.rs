@@ -49,7 +49,8 @@ pub async fn lookup_host(host: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>
     }
 }
 
-/// The addresses of a name, all with `port`; at least one.
+/// The addresses of a name, all with `port`; at least one. `resolver`: who is asked; `None` is the
+/// system. The error names the host.
 pub(super) async fn lookup_name(
     resolver: Option<SharedResolver>,
     host: String,
@@ -72,6 +73,7 @@ pub(super) async fn lookup_name(
     Err(NotResolved { host, cause }.into())
 }
 
+/// Asks getaddrinfo(3), on another thread. The list may be empty.
 async fn ask_system(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let host = host.to_owned();
     let lookup = blocking::lookup(move || sys::resolve::lookup(&host, port))?;

@@ -37,6 +37,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(10), Duration::from_m
 /// This many errors of new connections in a row count as a shortage.
 const FAILED_MAX: u32 = 16;
 
+/// A listening socket, its accept, and the connections that no call has taken.
 pub(crate) struct Listener {
     /// Only `into_parts` takes it.
     fd: Option<OwnedFd>,
@@ -118,7 +119,7 @@ impl Listener {
         self.accept.borrow().accepted.len()
     }
 
-    /// Waits for the next connection.
+    /// The future that waits for the next connection.
     pub(crate) fn accept(self: &Rc<Self>) -> AcceptNext<'_> {
         AcceptNext { listener: self, id: None, pause: None }
     }
@@ -132,8 +133,9 @@ impl Listener {
         result
     }
 
-    /// Makes sure that an accept is in flight. The caller is at home, and found no connection.
-    /// True: the accept ended at once, so the caller looks again.
+    /// Makes sure that an accept is in flight; a pause ends with that. The caller is at home, and
+    /// found no connection. True: the accept ended at once, so the caller looks again. False: it is
+    /// in flight, and the caller waits.
     fn arm(self: &Rc<Self>) -> bool {
         self.accepting(|accept, deferred| {
             match &mut accept.op {
@@ -168,7 +170,9 @@ impl Listener {
         })
     }
 
-    /// Handles the answer of an accept. `wanted`: a call waits for it.
+    /// Handles the answer `done` of an accept: keeps the connection (resets it if the handle is
+    /// gone) or records the error, stops the accept if enough connections wait, and wakes the calls
+    /// that wait. `wanted`: a call waits for the answer; without one, a shortage is shown to none.
     fn complete_accept(
         &self,
         accept: &mut Accept,
@@ -202,7 +206,7 @@ impl Listener {
         accept.waiters.wake(deferred);
     }
 
-    /// Ends the accept now. Connections that it still brings wait here.
+    /// Ends the accept before it returns. Connections that it still brings wait here.
     fn end_accept(&self) {
         let op = self.accept.borrow().op;
         if let AcceptOp::Armed { token, .. } = op {
@@ -225,7 +229,9 @@ impl Listener {
         self.home.descriptor_closed();
     }
 
-    /// The socket, and the connections that no call took.
+    /// Ends the accept, and gives the socket and the connections that no call took. `Err`: this is
+    /// a forked copy, or the engine has failed with the accept in flight; the caller has no socket
+    /// then.
     pub(crate) fn into_parts(self: Rc<Self>) -> io::Result<(OwnedFd, VecDeque<OwnedFd>)> {
         if self.home.is_forked_copy() {
             return Err(driver::forked());
@@ -250,6 +256,9 @@ impl Accept {
         fd
     }
 
+    /// Records an errno of accept(2). A shortage, or the 16th error of new connections in a row,
+    /// starts a pause; if the socket itself cannot accept, it counts as refused. `wanted`: a call
+    /// waits and is to be shown the errno. `closed`: how many descriptors the runtime has closed.
     fn note_error(&mut self, errno: i32, wanted: bool, closed: u64) {
         match errno {
             errno if is_retried(errno) => {}
@@ -272,6 +281,8 @@ impl Accept {
         }
     }
 
+    /// Pauses, if no accept is in flight. The next pause will be twice as long. `closed`: how many
+    /// descriptors the runtime has closed; one more ends the pause.
     fn start_pause(&mut self, closed: u64) {
         if self.op == AcceptOp::Idle {
             self.op = AcceptOp::Paused { until: Instant::now() + self.trouble.pause, closed };
@@ -279,7 +290,8 @@ impl Accept {
         self.trouble.pause = (self.trouble.pause * 2).min(PAUSE.1);
     }
 
-    /// `waited`: the call waited when the socket refused. A later call tries again first.
+    /// Whether there is a connection or an error to tell. `waited`: the asking call has waited, or
+    /// has tried to accept. To others a refusal is no answer: a later call tries again first.
     fn has_answer(&self, waited: bool) -> bool {
         !self.accepted.is_empty() || self.shown_once.is_some() || (self.refused.is_some() && waited)
     }
@@ -328,7 +340,7 @@ struct Pause {
 }
 
 impl AcceptNext<'_> {
-    /// The answer, if there is one.
+    /// Takes the answer: the oldest connection, or else the error. `None`: there is neither.
     fn take(&self) -> Option<io::Result<OwnedFd>> {
         let accept = &mut *self.listener.accept.borrow_mut();
         match accept.take() {
@@ -351,7 +363,8 @@ impl AcceptNext<'_> {
         }
     }
 
-    /// Waits until the listener's pause is over. `Ready`: it is over, or there is none.
+    /// Waits until the listener's pause is over. `Ready`: it is over, or there is none. `Pending`:
+    /// its end, or a descriptor that is closed, wakes the task.
     fn poll_pause(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let op = self.listener.accept.borrow().op;
         let AcceptOp::Paused { until, closed } = op else { return Poll::Ready(()) };

@@ -30,7 +30,8 @@ impl Bulk {
         self.filled >= self.needed
     }
 
-    /// A receive has brought `len` bytes. A pooled buffer holds `buffer_len`.
+    /// Counts a receive that has brought `len` bytes. They make the row longer if they would have
+    /// filled a pooled buffer, of `buffer_len` bytes; otherwise they end the row.
     #[inline]
     pub(super) fn received(&mut self, len: usize, buffer_len: usize) {
         let has_filled = len >= buffer_len && buffer_len < BULK_LEN;

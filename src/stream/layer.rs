@@ -15,8 +15,8 @@ use crate::driver::{self, error};
 use crate::queue::{Key, WaiterId};
 
 impl Connection {
-    /// Takes one piece of the unread bytes without waiting; `Ok(None)` at EOF. `None`: nothing is
-    /// unread.
+    /// Takes one piece of the unread bytes without waiting. If there are none: `Some(Ok(None))` at
+    /// EOF, `Some(Err)` after a failure, and `None` if more can still come.
     pub(crate) fn try_take(self: &Rc<Self>) -> Option<Result<Option<Chunk>, Errno>> {
         let taken = self.receiving(|receive, deferred| {
             let unread = &mut receive.unread;
@@ -31,8 +31,9 @@ impl Connection {
         taken
     }
 
-    /// Checks that the runtime of this connection turns on this thread. In a forked copy the answer
-    /// is an error too: destructors call this, and there they must only close (SY2).
+    /// Checks that the runtime of this connection turns on this thread and takes ops; `Err` says
+    /// why not. In a forked copy the answer is an error too: destructors call this, and there they
+    /// must only close (SY2).
     pub(crate) fn check_home(&self) -> io::Result<()> {
         if self.home.is_forked_copy() {
             return Err(driver::forked());
@@ -40,7 +41,7 @@ impl Connection {
         context::check_home(&self.home)
     }
 
-    /// Whether the runtime of this connection turns on this thread.
+    /// Whether [`check_home`](Self::check_home) gives `Ok`.
     pub(crate) fn is_home(&self) -> bool {
         self.check_home().is_ok()
     }
@@ -54,8 +55,9 @@ impl Connection {
         }
     }
 
-    /// Queues bytes that no future waits for. They go out whole and in order. The caller bounds
-    /// them by [`poll_unsent`](Self::poll_unsent).
+    /// Queues bytes that no future waits for. They go out whole and in order. Empty `bytes` do
+    /// nothing. `Err`: nothing was queued, as [`check_sendable`](Self::check_sendable) says. The
+    /// caller bounds the bytes by [`poll_unsent`](Self::poll_unsent).
     pub(crate) fn send_detached(self: &Rc<Self>, bytes: Vec<u8>) -> io::Result<()> {
         self.check_sendable()?;
         self.sending(|transmit, deferred| {
@@ -65,9 +67,9 @@ impl Connection {
         Ok(())
     }
 
-    /// Queues bytes, and wakes `waker` when they are out. They go out whole, even if the future
-    /// that has the key is gone. That future calls [`poll_collect`](Self::poll_collect) or
-    /// [`detach`](Self::detach).
+    /// Queues bytes, and wakes `waker`, if there is one, when they are out or have failed. They go
+    /// out whole, even if the future that has the key is gone. That future ends with
+    /// [`poll_collect`](Self::poll_collect) or [`detach`](Self::detach). `Err`: nothing was queued.
     pub(crate) fn send_awaited(
         self: &Rc<Self>,
         bytes: Vec<u8>,
@@ -81,7 +83,9 @@ impl Connection {
         }))
     }
 
-    /// Waits until the kernel has the bytes of `key`.
+    /// Waits until the kernel has the bytes of `key`. `Ready` uses up the key; `Err`: they have
+    /// failed, or the caller is away from home and they still go out. Panics if the engine has
+    /// failed with these bytes in flight.
     pub(crate) fn poll_collect(&self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(collected) = self.collect(key) {
             return Poll::Ready(self.error_of(collected.answer).map_or(Ok(()), Err));
@@ -94,13 +98,14 @@ impl Connection {
         Poll::Pending
     }
 
-    /// No future waits for these bytes now. They still go out.
+    /// No future waits for the bytes of `key` now. They still go out. If they are out or have
+    /// failed already, the answer is dropped.
     pub(crate) fn detach(&self, key: Key) {
         self.sending(|transmit, deferred| transmit.queue.detach(key, deferred));
     }
 
-    /// Receives again after [`end_receive`](Self::end_receive), to wait for EOF; false if receiving has
-    /// not ended. Bytes were discarded in between.
+    /// Opens receiving again after [`end_receive`](Self::end_receive), to wait for EOF. True: bytes
+    /// that came in between may have been discarded. False, and no change: receiving has not ended.
     pub(crate) fn receive_again(&self) -> bool {
         if !self.receive.borrow().is_closed() {
             return false;
@@ -120,13 +125,16 @@ impl Connection {
         self.sending(|transmit, deferred| transmit.waiters.wake(deferred));
     }
 
-    /// How many queued bytes the kernel has not taken.
+    /// How many queued bytes the kernel has not taken. Those of the op in flight count until it
+    /// ends.
     pub(crate) fn unsent(&self) -> usize {
         self.transmit.borrow().queue.unsent()
     }
 
-    /// Ready when at most `max` bytes are queued, or sending has failed. The caller keeps `id`, and
-    /// gives it to [`stop_waiting_for_progress`](Self::stop_waiting_for_progress) in the end.
+    /// `Ready(Ok)` when at most `max` bytes are unsent; `Ready(Err)` if sending has failed, or away
+    /// from home, where nothing goes out. `Pending`: the task is woken when bytes have gone out.
+    /// The caller keeps `id`, and gives it to
+    /// [`stop_waiting_for_progress`](Self::stop_waiting_for_progress) in the end.
     pub(crate) fn poll_unsent(
         &self,
         max: usize,

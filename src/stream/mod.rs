@@ -55,6 +55,7 @@ use crate::sys;
 /// How many unread bytes a drop discards, so that the close does not reset the connection.
 const DRAIN_LEN: usize = 64 * 1024;
 
+/// A connected stream socket, what is received and not read, and what is to be sent.
 pub(crate) struct Connection {
     /// Only `into_parts` takes it.
     fd: Option<OwnedFd>,
@@ -68,7 +69,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Takes over a connected, non-blocking socket; one handle is the caller's.
+    /// Takes over a connected, non-blocking socket. One handle is the caller's, which ends it with
+    /// `drop_handle`.
     pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>) -> Rc<Connection> {
         Rc::new(Connection {
             fd: Some(fd),
@@ -97,20 +99,23 @@ impl Connection {
         context::poll_home(&self.home, cx)
     }
 
+    /// Makes close(2) reset the connection. Then the drop neither sends the rest of the queue nor
+    /// discards unread bytes first. `Err`: nothing has changed.
     pub(crate) fn set_zero_linger(&self) -> io::Result<()> {
         sys::set_zero_linger(self.fd())?;
         self.zero_linger.set(true);
         Ok(())
     }
 
-    /// Waits for the next bytes and takes one piece of them; `None` at EOF.
+    /// The future that waits for the next bytes and takes one piece of them; `None` at EOF.
     #[inline]
     pub(crate) fn recv(self: &Rc<Self>) -> RecvChunk<'_, Connection> {
         RecvChunk::new(self)
     }
 
-    /// Queues `handed` behind what is queued already, and waits until it is out. `answer` makes the
-    /// caller's result of the report.
+    /// The future that queues `handed`, at its first poll, behind what is queued already, and waits
+    /// until it is out or has failed. `answer` makes the future's output of the report, which has
+    /// the buffer.
     #[inline]
     pub(crate) fn send<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T>(
         self: &Rc<Self>,
@@ -120,13 +125,15 @@ impl Connection {
         SendBuffer::new(self, handed, answer)
     }
 
-    /// Waits until everything queued is out and sending is shut down.
+    /// The future that asks for the shutdown, at its first poll, and waits until everything queued
+    /// is out and sending is shut down. `Err`: a send or shutdown(2) has failed.
     pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_> {
         Shutdown::new(self)
     }
 
-    /// The half that sends is dropped: the end follows what is queued. Not if the user wants a reset
-    /// when both halves are gone: an end before it would make it look clean (SEMANTICS CL6, CL8).
+    /// Drops the handle of the half that sends: the end follows what is queued. Not if the user
+    /// wants a reset when both halves are gone: an end before it would make it look clean
+    /// (SEMANTICS CL6, CL8).
     pub(crate) fn drop_sending_half(self: &Rc<Self>) {
         if !self.zero_linger.get() {
             self.ask_shutdown();
@@ -134,12 +141,14 @@ impl Connection {
         self.drop_handle();
     }
 
-    /// One handle becomes two: a stream its halves.
+    /// Adds a handle: a stream becomes its halves, or another value takes the place of one. The new
+    /// handle needs its own `drop_handle`.
     pub(crate) fn split_handle(&self) {
         self.handles.set(self.handles.get() + 1);
     }
 
-    /// A handle is gone. The last one cancels what is in flight.
+    /// A handle is gone; the caller counts each handle once. The last one cancels what is in flight
+    /// and drops the unread bytes, except in a forked copy.
     pub(crate) fn drop_handle(&self) {
         self.handles.set(self.handles.get() - 1);
         if self.handles.get() == 0 && !self.home.is_forked_copy() {
@@ -148,12 +157,14 @@ impl Connection {
         }
     }
 
+    /// Whether no handle is left.
     fn is_closing(&self) -> bool {
         self.handles.get() == 0
     }
 
-    /// The descriptor, and the unread bytes. `Err` gives the connection back: bytes are on their
-    /// way out, or the ring has failed with an op in flight.
+    /// Takes the connection apart: ends the receive in flight, and gives the descriptor and the
+    /// unread bytes. `Err` gives the connection back, with all it had: bytes are on their way out
+    /// (`WouldBlock`), the engine has failed with an op in flight, or this is a forked copy.
     pub(crate) fn into_parts(self: Rc<Self>) -> Result<(OwnedFd, Vec<u8>), (io::Error, Rc<Self>)> {
         if self.home.is_forked_copy() {
             return Err((driver::forked(), self));

@@ -22,14 +22,17 @@ use crate::queue::WaiterId;
 /// How many written bytes may wait behind the send in flight.
 const WRITTEN_MAX: usize = 64 * 1024;
 
+/// As [`poll_unread`], for a caller without a future. Its waker replaces that of the last such
+/// caller.
 fn poll_unread_as_poller<S: Source>(source: &Rc<S>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     poll_unread(source, &mut Some(WaiterId::Poller), cx)
 }
 
 /// Polls for received bytes, for every [`Source`].
 pub(crate) trait PollReceive: Source + Sized {
-    /// Gives `put` the unread bytes, piece by piece, at most `room` of them, and none at EOF. `put`
-    /// calls no foreign code.
+    /// Waits for unread bytes, and gives them to `put`, piece by piece, at most `room` of them.
+    /// `Ready(Ok)` without a call of `put` is EOF, unless `room` is zero. `put` must call no
+    /// foreign code.
     fn poll_read(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -58,7 +61,8 @@ pub(crate) trait PollReceive: Source + Sized {
         Poll::Ready(result)
     }
 
-    /// The first unread piece, where it is; an empty slice at EOF.
+    /// Waits for unread bytes, and lends the first piece, where it is; an empty slice is EOF.
+    /// [`consume`](Self::consume) takes the bytes.
     ///
     /// # Safety
     /// While the slice lives, no bytes are taken from the stream: no call that receives is made or
@@ -95,7 +99,10 @@ pub(crate) trait PollReceive: Source + Sized {
 impl<S: Source> PollReceive for S {}
 
 impl Connection {
-    /// Copies bytes into the send queue as far as there is room, and gives their number.
+    /// Copies bytes into the send queue as far as there is room, and gives their number, which may
+    /// be less than `bufs` have. `Pending`: there is no room, nothing was copied, and the task is
+    /// woken when bytes have gone out. `Err`: nothing can be sent; a failure of earlier bytes is
+    /// told here too.
     pub(crate) fn poll_write(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -118,7 +125,8 @@ impl Connection {
         })))
     }
 
-    /// Waits until the kernel has everything that was queued and written.
+    /// Waits until the kernel has everything that was queued and written. `Err`: some of it was not
+    /// sent.
     pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (direction, is_idle) = {
             let transmit = self.transmit.borrow();
@@ -137,8 +145,9 @@ impl Connection {
         }
     }
 
-    /// As [`poll_flush`](Self::poll_flush), but it waits only until an op has each byte, and tells
-    /// no failure of that op. The kernel gets the bytes before the thread sleeps.
+    /// As [`poll_flush`](Self::poll_flush), but it waits only until no written bytes are held back:
+    /// an op has them, or they are in line behind the buffer of a future. It tells no failure of an
+    /// op that is still in flight. The kernel gets the bytes of an op before the thread sleeps.
     pub(crate) fn poll_submitted(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let is_submitted = {
             let transmit = self.transmit.borrow();

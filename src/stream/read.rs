@@ -24,7 +24,8 @@ use crate::queue::WaiterId;
 pub(crate) trait Source {
     type Failure: EndingError;
 
-    /// Uses the unread bytes, and then does the work that this leaves over. `run` calls no foreign
+    /// Runs `run` on the unread bytes, under their borrow, and gives its result. The work that
+    /// `run` puts into the `Deferred` is done when the borrow has ended. `run` must call no foreign
     /// code.
     fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Self::Failure>, &mut Deferred) -> T)
     -> T;
@@ -32,14 +33,17 @@ pub(crate) trait Source {
     /// The connection below. Futures wait there for arrivals.
     fn connection(self: &Rc<Self>) -> &Rc<Connection>;
 
-    /// Whether the next receive may write to a caller's buffer.
+    /// Whether the next receive may write to a caller's buffer. If not, [`ask`](Self::ask) is given
+    /// none.
     fn takes_buffers(&self) -> bool;
 
-    /// Makes sure that more bytes can arrive. The caller is at home, and found too few bytes and no
-    /// end. `lend`: a buffer that the next receive may write to.
+    /// Makes sure that more bytes can arrive, and says what the caller does next. The caller is at
+    /// home, and found too few bytes and no end. `lend`: a buffer that the next receive may write
+    /// to; it may be left unused.
     fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked;
 
-    /// Bytes were taken.
+    /// To be called after bytes were taken, outside `with_unread`: receiving goes on if it had
+    /// stopped because of the credit.
     fn bytes_were_taken(self: &Rc<Self>);
 }
 
@@ -83,7 +87,10 @@ impl Source for Connection {
     }
 }
 
-/// Waits until there is a byte, the end or an error, for the future `id`.
+/// `Ready(Ok)` when there is a byte, the end or an error of the stream; it takes none of them, so
+/// the caller does. `Ready(Err)`: the caller is away from home. `Pending`: the task will be woken.
+/// `id` is the caller's name among the waiting futures, `None` at first; the caller ends the wait
+/// with `stop_waiting_for_arrival`.
 #[inline]
 pub(crate) fn poll_unread<S: Source>(
     source: &Rc<S>,
@@ -101,7 +108,8 @@ pub(crate) fn poll_unread<S: Source>(
     context::consume_budget(cx).map(Ok)
 }
 
-/// Registers the future `id`, which found less than `min` bytes and no end.
+/// Registers the future `id`, which found less than `min` bytes and no end. It gives `Pending` in
+/// each case: the next arrival wakes the task, or this does if there is an answer by now.
 fn wait<S: Source, T>(
     source: &Rc<S>,
     id: &mut Option<WaiterId>,
@@ -117,7 +125,8 @@ fn wait<S: Source, T>(
     Poll::Pending
 }
 
-/// Takes one piece of what [`poll_unread`] found; `None` at EOF.
+/// Takes one piece of what [`poll_unread`] found; `None` at EOF, `Err` after a failure. Panics if
+/// there is nothing to take.
 #[inline]
 pub(crate) fn take_chunk<S: Source>(source: &Rc<S>) -> io::Result<Option<Chunk>> {
     let chunk = source.with_unread(|unread, deferred| match unread.take_chunk(deferred) {
@@ -183,10 +192,12 @@ enum Buffer<B: IoBufMut> {
     Here(B),
     /// It is lent to the stream, which may have received into it.
     Lent(Rc<Fill<Option<B>>>),
+    /// The future has ended, or is changing the state.
     Returned,
 }
 
 impl<B: IoBufMut> Buffer<B> {
+    /// Takes the state out. The caller puts another one back, unless the future ends.
     fn take(&mut self) -> Buffer<B> {
         std::mem::replace(self, Buffer::Returned)
     }
@@ -203,7 +214,7 @@ const RETURNED: &str = "a future is not polled after it was ready";
 impl<S: Source, B: IoBufMut> Unpin for Read<'_, S, B> {}
 
 impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
-    /// At least one byte, at most as many as there is room for.
+    /// At least one byte, at most as many as there is room for; 0 bytes at EOF.
     pub(crate) fn some(source: &'a Rc<S>, buf: B) -> Self {
         let max = buf.capacity() - buf.len();
         Read { source, buffer: Buffer::Here(buf), min: 1, max, exact: false, id: None }
@@ -214,7 +225,7 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         Read { source, buffer: Buffer::Here(buf), min: len, max: len, exact: true, id: None }
     }
 
-    /// The error of a buffer with too little room, before the first step.
+    /// `Err` if the buffer has too little room. It looks only as long as the buffer was not lent.
     fn check_room(&self) -> io::Result<()> {
         let Buffer::Here(buf) = &self.buffer else { return Ok(()) };
         let spare = buf.capacity() - buf.len();
@@ -229,7 +240,8 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         Err(io::Error::new(io::ErrorKind::InvalidInput, text))
     }
 
-    /// Gives the buffer back with an error. Unread bytes in it stay in line, as a copy.
+    /// Ends the future: gives the buffer back with `error`. Unread bytes in it stay in line, as a
+    /// copy. No op may be writing to the buffer, or this panics.
     fn fail(&mut self, error: io::Error) -> Poll<ReadReport<B>> {
         let buf = match self.buffer.take() {
             Buffer::Here(buf) => buf,
@@ -243,7 +255,9 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         Poll::Ready(Err(BufError::new(error, buf)))
     }
 
-    /// Takes the bytes that the call wants, and gives the buffer back.
+    /// Ends the future: takes the bytes that the call wants, and gives the buffer back. There must
+    /// be an answer (`min` bytes, the end or an error), and no op may be writing to the buffer;
+    /// this panics otherwise. An error carries the buffer with the bytes that came before it.
     fn finish(&mut self) -> Poll<ReadReport<B>> {
         let fill = match self.buffer.take() {
             Buffer::Here(buf) => Rc::new(Fill::new(buf, self.max)),
@@ -270,8 +284,9 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         })
     }
 
-    /// No op in flight writes to the buffer. Moves unread bytes into it; they stay in line there.
-    /// Gives the buffer if the next receive should write to it directly.
+    /// Moves unread bytes into the buffer; they stay in line there. Gives the buffer if the next
+    /// receive should write to it directly; `None`: that receive uses memory of ours. No op may be
+    /// writing to the buffer.
     fn lend(&mut self) -> Option<Rc<Fill<dyn Any>>> {
         let connection = self.source.connection();
         let pooled_len = connection.home().pool().buffer_len();

@@ -107,6 +107,7 @@ impl Receive {
         matches!(self.op, ReceiveOp::Idle(_))
     }
 
+    /// The op in flight, if there is one, also after `end_receive`.
     fn token(&self) -> Option<Token> {
         match self.op {
             ReceiveOp::Armed { token, .. } => Some(token),
@@ -120,6 +121,7 @@ impl Receive {
         self.waiters.is_empty() && !self.is_closed()
     }
 
+    /// Whether `end_receive` was called, and no `reopen` after it.
     pub(super) fn is_closed(&self) -> bool {
         matches!(self.op, ReceiveOp::Closed(_))
     }
@@ -133,7 +135,8 @@ impl Receive {
         )
     }
 
-    /// Receives again after `end_receive`, once the op in flight has ended.
+    /// Allows receives again after `end_receive`. It arms none, and changes nothing before the op
+    /// in flight has ended.
     #[cfg(feature = "tls")]
     pub(super) fn reopen(&mut self) {
         if self.op == ReceiveOp::Closed(None) {
@@ -141,7 +144,7 @@ impl Receive {
         }
     }
 
-    /// The op in flight has ended.
+    /// Records that the op in flight has ended, and why nothing is in flight now.
     #[inline]
     fn note_op_ended(&mut self) {
         self.op = match self.op {
@@ -166,8 +169,9 @@ impl Connection {
     // ---- the op -----------------------------------------------------------------------------
 
     /// Makes sure that a receive is in flight: arms one, or undoes the cancel of the one in flight.
-    /// The caller is at home, and found no bytes and no end. True: the receive ended at once, so
-    /// the caller looks again.
+    /// The caller is at home, and found no bytes and no end. `lend`: a caller's buffer to write to,
+    /// unless the receive in flight stays. True: the receive ended at once, so the caller looks
+    /// again. False: the caller waits.
     #[inline]
     pub(crate) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let memory = self.memory_to_arm(&mut self.receive.borrow_mut(), lend.is_some());
@@ -181,7 +185,10 @@ impl Connection {
         }
     }
 
-    /// The memory for the next receive. `None`: the receive in flight suits.
+    /// Decides the memory for the next receive, and takes back one in flight that suits less; the
+    /// caller must arm a receive then. `None`: there is none to arm, because the one in flight
+    /// suits or cannot be taken back, or because no handle receives. `lends`: the caller lends a
+    /// buffer.
     fn memory_to_arm(&self, receive: &mut Receive, lends: bool) -> Option<Memory> {
         let is_bulk = receive.bulk.is_bulk();
         let has_free = self.home.pool().has_free();
@@ -220,7 +227,7 @@ impl Connection {
         })
     }
 
-    /// Arms a receive into the pool, or into a heap buffer of that size.
+    /// Arms a receive into the pool, or into a heap buffer of that size. True: it ended at once.
     #[inline]
     fn arm_usual(self: &Rc<Self>, memory: Memory) -> bool {
         match memory {
@@ -235,6 +242,8 @@ impl Connection {
         }
     }
 
+    /// Arms a receive into one large heap buffer; under epoll only if bytes are there already, and
+    /// a usual one otherwise. True: it ended at once.
     #[cold]
     fn arm_bulk(self: &Rc<Self>) -> bool {
         let mut op = ops::recv::into_heap(self.fd(), BULK_LEN);
@@ -250,13 +259,16 @@ impl Connection {
         }
     }
 
+    /// Attempts a receive, and submits it if it has no answer yet. `memory` is where `op` writes
+    /// to. True: it ended at once.
     #[inline]
     fn arm_op<R: Request>(self: &Rc<Self>, mut op: Op<R>, memory: Memory) -> bool {
         let answer = self.home.attempt(&mut op);
         self.arm_after_attempt(op, memory, answer)
     }
 
-    /// Submits a receive after an attempt, unless the attempt gave the answer.
+    /// Submits a receive after an attempt, unless the attempt gave the `answer`, which is handled
+    /// here. True: it did.
     #[inline]
     fn arm_after_attempt<R: Request>(
         self: &Rc<Self>,
@@ -276,7 +288,8 @@ impl Connection {
         false
     }
 
-    /// Asks for the receive in flight to end, if there is one.
+    /// Asks for the receive in flight to end, if there is one. It stays in flight until its
+    /// terminal completion.
     fn stop_receive(&self, receive: &mut Receive, why: Stop) {
         if let ReceiveOp::Armed { token, stopping, .. } = &mut receive.op {
             *stopping = Some(why);
@@ -286,7 +299,9 @@ impl Connection {
 
     // ---- what comes -------------------------------------------------------------------------
 
-    /// One answer to the receive in flight.
+    /// Handles the answer `done` of a receive: puts its bytes in line, or records EOF, a failure,
+    /// or why the op ended. `payload` is the op's memory; it is `None` for pooled buffers. Wakers
+    /// and drops go to `deferred`, which the caller runs when its borrow of `receive` has ended.
     pub(super) fn complete_receive(
         &self,
         receive: &mut Receive,
@@ -330,7 +345,8 @@ impl Connection {
         self.received_no_bytes(receive, done, deferred);
     }
 
-    /// Bytes have arrived.
+    /// Puts `segment`, `len` bytes that have arrived, in line, and wakes all that wait. After
+    /// `end_receive` it drops them.
     #[inline]
     fn received(
         &self,
@@ -377,7 +393,8 @@ impl Connection {
 
     /// A multishot receive has brought its first bytes. If it found bytes and a reset when it was
     /// armed, it gives the bytes and never completes again (docs/kernels.md). So the socket is
-    /// asked once whether there is a reset.
+    /// asked once whether there is a reset. If so, the receive is stopped, and the next one finds
+    /// the reset.
     #[cold]
     fn check_for_reset(&self, receive: &mut Receive) {
         if sys::poll_hang_up(self.fd(), Duration::ZERO) {
@@ -388,7 +405,8 @@ impl Connection {
         }
     }
 
-    /// EOF, an error, or an op that ended for another reason.
+    /// Handles an answer without bytes: records EOF or a failure. After an empty pool, a cancel or
+    /// a signal, there is nothing to record: a future that is woken here arms the next receive.
     fn received_no_bytes(&self, receive: &mut Receive, done: Completion, deferred: &mut Deferred) {
         if !done.more() {
             receive.note_op_ended();
@@ -412,7 +430,8 @@ impl Connection {
         receive.waiters.wake(deferred);
     }
 
-    /// Bytes were taken. Receives again, if receiving had stopped because of the credit.
+    /// Bytes were taken. Receives again, if receiving had stopped because of the credit and half of
+    /// it is free; away from home it does nothing.
     pub(super) fn resume(self: &Rc<Self>) {
         let is_wanted = {
             let receive = self.receive.borrow();
@@ -427,8 +446,9 @@ impl Connection {
 
     // ---- closing ----------------------------------------------------------------------------
 
-    /// The last handle that receives is gone. The driver does not sleep before the receive in
-    /// flight has ended. Unread bytes are discarded.
+    /// The last handle that receives is gone, or the last handle at all. The driver does not sleep
+    /// before the receive in flight has ended. Unread bytes are discarded, and so are those that it
+    /// still brings. In a forked copy nothing happens.
     pub(crate) fn end_receive(&self) {
         if self.home.is_forked_copy() {
             return;
@@ -443,7 +463,8 @@ impl Connection {
         });
     }
 
-    /// Ends the receive in flight now. Bytes that it still brings are unread.
+    /// Cancels the receive in flight, if there is one, and returns when it has ended. Bytes that it
+    /// still brings are unread, or discarded after `end_receive`.
     pub(super) fn cancel_receive_and_wait(&self) {
         let token = self.receive.borrow().token();
         if let Some(token) = token {
@@ -453,7 +474,9 @@ impl Connection {
 
     // ---- waiting ----------------------------------------------------------------------------
 
-    /// The next arrival will wake the future `id`.
+    /// The next arrival will wake the future `id`, which is `None` at first and gets its name here.
+    /// The caller looks again afterwards: bytes may have arrived meanwhile, because cloning a waker
+    /// runs foreign code.
     pub(crate) fn wait_for_arrival(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.receive.borrow().waiters.wants(*id, cx.waker()) {
             let waker = cx.waker().clone(); // runs foreign code, so no borrow is held

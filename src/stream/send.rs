@@ -38,6 +38,7 @@ enum SendState<H> {
     Start(H),
     /// In the connection's queue.
     Queued(Key),
+    /// The report was given.
     Done,
 }
 
@@ -50,6 +51,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         SendBuffer { connection, state: SendState::Start(handed), answer }
     }
 
+    /// The first poll. A refusal, or an empty buffer, is answered at once. Otherwise the buffer is
+    /// attempted, submitted or queued.
     #[inline]
     fn start(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let connection = self.connection;
@@ -71,7 +74,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     }
 
     /// Under epoll, if nothing is queued, the kernel may take all bytes at once. Then the buffer
-    /// stays in the future and does not enter the queue.
+    /// stays in the future and does not enter the queue. Otherwise the rest, or the whole buffer,
+    /// is queued.
     #[inline]
     fn start_at_once(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let (connection, len) = (self.connection, handed.len());
@@ -105,7 +109,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         }
     }
 
-    /// The kernel has taken `sent` bytes in an attempt. An op sends the rest.
+    /// The kernel has taken `sent` bytes in an attempt. An op sends the rest. Nothing else is
+    /// queued.
     #[cold]
     fn send_rest(
         &mut self,
@@ -124,7 +129,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         self.wait(key, cx)
     }
 
-    /// Queues a buffer. `done` is the answer of an attempt, if there was one.
+    /// Queues a buffer, and waits. `done` is the answer of an attempt with it, if there was one; it
+    /// counts as the answer of an op.
     #[cold]
     fn queue(
         &mut self,
@@ -157,7 +163,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         self.wait(key, cx)
     }
 
-    /// Submits the buffer to the ring if nothing is queued, or else queues it.
+    /// Submits the buffer to the ring if nothing is queued, or else queues it. The result is always
+    /// `Pending`.
     #[inline]
     fn submit(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let (connection, len) = (self.connection, handed.len());
@@ -176,7 +183,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         Poll::Pending
     }
 
-    /// The answer of a queued entry. If there is none yet, it will wake the task.
+    /// The report of a queued entry. `Pending`: there is none yet, and the end of the entry will
+    /// wake the task.
     fn wait(&mut self, key: Key, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         if let Some(report) = self.collect(key) {
             return Poll::Ready(report);
@@ -186,6 +194,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         Poll::Pending
     }
 
+    /// Removes the entry `key` and gives its report, if it is finished; `None`, and no change,
+    /// while it is still under way.
     #[inline]
     fn collect(&self, key: Key) -> Option<SendReport<H::Buf>> {
         let collected = self.connection.collect(key)?;
@@ -194,6 +204,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         Some(SendReport { sent: collected.sent, error, buf })
     }
 
+    /// One poll of the future, without its `answer`. Away from home, a buffer that is queued is
+    /// taken back and reported with an error.
     #[inline]
     fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let key = match std::mem::replace(&mut self.state, SendState::Done) {
@@ -232,7 +244,8 @@ impl<H, A> Drop for SendBuffer<'_, H, A> {
 }
 
 impl Connection {
-    /// The end of an entry will wake the task of `cx`. If the entry has just ended, wakes it now.
+    /// The end of an entry that is under way will wake the task of `cx`. If the entry has just
+    /// ended, this wakes it.
     pub(super) fn wait_for_entry(&self, key: Key, cx: &mut Context<'_>) {
         if !self.transmit.borrow().queue.wants(key, cx.waker()) {
             return;
@@ -254,7 +267,9 @@ impl Connection {
         debug_assert!(!has_ended && deferred.is_empty(), "the ring answers later");
     }
 
-    /// Shuts sending down, now or when everything is out. `Pending`: the caller must wait.
+    /// Asks for the shutdown, and gives its result if it is known. `Err`: a send or shutdown(2) has
+    /// failed, or the caller is away from home. `Pending`: the caller waits with
+    /// [`wait_for_progress`](Self::wait_for_progress), and calls this again.
     pub(super) fn try_shutdown(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (direction, is_idle) = {
             let transmit = self.transmit.borrow();
@@ -282,7 +297,9 @@ impl Connection {
         }
     }
 
-    /// Registers a caller that waits until bytes have gone out.
+    /// Registers a caller that waits until bytes have gone out: the next progress wakes it, or this
+    /// does if nothing is in flight. `id` is `None` at first and gets its name here; the caller
+    /// gives it to [`stop_waiting_for_progress`](Self::stop_waiting_for_progress) in the end.
     pub(crate) fn wait_for_progress(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         if self.transmit.borrow().waiters.wants(*id, cx.waker()) {
             let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
@@ -296,6 +313,7 @@ impl Connection {
         }
     }
 
+    /// Ends the wait of the caller `id`. With `None` it does nothing.
     pub(crate) fn stop_waiting_for_progress(&self, id: Option<WaiterId>) {
         if id.is_some() {
             self.sending(|transmit, deferred| transmit.waiters.remove(id, deferred));

@@ -90,7 +90,8 @@ impl Transmit {
         }
     }
 
-    /// The error of a send, if nothing can be sent.
+    /// The error of a send, if nothing can be queued. `None`: it can, or the runtime has ended; a
+    /// check of home tells that.
     #[inline]
     pub(super) fn refusal(&self) -> Option<io::Error> {
         match self.direction {
@@ -100,7 +101,7 @@ impl Transmit {
         }
     }
 
-    /// The errno that ended this direction.
+    /// The errno that ended this direction; `None` if it has not failed. A shutdown is no failure.
     pub(super) fn errno(&self) -> Option<i32> {
         match self.direction {
             Direction::Failed(errno) => Some(errno),
@@ -108,7 +109,8 @@ impl Transmit {
         }
     }
 
-    /// The runtime has ended: ends everything that is queued.
+    /// The runtime has ended, or its engine has failed: ends everything that is queued, and tells
+    /// its futures [`Answer::Lost`].
     fn give_up(&mut self, deferred: &mut Deferred) {
         if !self.queue.is_idle() {
             self.direction = Direction::Lost;
@@ -117,6 +119,8 @@ impl Transmit {
         self.waiters.wake(deferred);
     }
 
+    /// Fails the direction, and everything that is queued, with `errno`. The first errno of a
+    /// direction stays.
     fn fail(&mut self, errno: i32, deferred: &mut Deferred) {
         if self.errno().is_none() {
             self.direction = Direction::Failed(errno);
@@ -125,7 +129,7 @@ impl Transmit {
     }
 
     /// The last attempt, when the connection is closed: sends what the kernel takes without
-    /// waiting.
+    /// waiting, and nothing after a failure. No op may be in flight.
     pub(super) fn flush_now(&mut self, fd: BorrowedFd<'_>) {
         if self.errno().is_none() {
             self.queue.for_each_piece(|piece| {
@@ -148,6 +152,8 @@ impl Connection {
 
     // ---- the op -----------------------------------------------------------------------------
 
+    /// Submits a send of `payload`, from `offset` on. Gives what became of the op, and which part
+    /// of the queue it sends: the number of entries and of bytes.
     #[inline]
     fn submit_one(self: &Rc<Self>, payload: Outgoing, offset: usize) -> (Submitted, u32, u32) {
         match ops::send::one(self.fd(), payload, offset) {
@@ -156,7 +162,8 @@ impl Connection {
         }
     }
 
-    /// As [`submit_one`](Self::submit_one), for the ring, which answers later.
+    /// As [`submit_one`](Self::submit_one), from the first byte on, for the ring, which answers
+    /// later.
     #[inline]
     pub(super) fn submit_to_ring(self: &Rc<Self>, payload: Outgoing) -> Share {
         match ops::send::one(self.fd(), payload, 0) {
@@ -173,6 +180,8 @@ impl Connection {
         }
     }
 
+    /// As [`submit_one`](Self::submit_one), for several entries in one system call. Of the first,
+    /// the bytes from `offset` on are sent.
     fn submit_batch(
         self: &Rc<Self>,
         payloads: Vec<Outgoing>,
@@ -183,8 +192,9 @@ impl Connection {
         (self.home.submit(op, self.clone(), Role::Send), entries, len as u32)
     }
 
-    /// Submits the next entries, and repeats that as long as the answer comes at once. True:
-    /// something went out or failed.
+    /// Submits the next entries, and repeats that as long as the answer comes at once. It does
+    /// nothing while a send is in flight, or if the runtime takes no ops. True: something went out
+    /// or failed.
     #[inline]
     pub(super) fn send_next(
         self: &Rc<Self>,
@@ -213,7 +223,10 @@ impl Connection {
         has_ended
     }
 
-    /// The answer to the send in flight.
+    /// Handles the completion `done` of the send in flight: puts `payload` back into the entries,
+    /// finishes those that are out, and then sends the rest or fails the direction. Wakers and
+    /// drops go to `deferred`, which the caller runs when its borrow of `transmit` has ended.
+    /// Panics if no send is in flight.
     #[inline]
     pub(super) fn complete_send(
         self: &Rc<Self>,
@@ -240,8 +253,9 @@ impl Connection {
         self.continue_sending(transmit, deferred);
     }
 
-    /// The usual answer: one buffer was queued, and all of it went out. False: it is another
-    /// answer, and nothing was done.
+    /// Handles the usual answer: one buffer was queued, and all of it went out. `len`: how many
+    /// bytes the op had to send. True: the entry is finished and has its payload. False: it is
+    /// another answer, and nothing was done.
     #[inline]
     fn complete_whole_send(
         &self,
@@ -262,7 +276,10 @@ impl Connection {
         true
     }
 
-    /// Distributes an answer to the entries that were in flight.
+    /// Applies the answer `done` of an op that had to send `len` bytes of the first `entries` in
+    /// line. Puts `payload` back into them, finishes those that are out, and fails the direction or
+    /// these entries after an error. An op that was interrupted or cancelled leaves its entries in
+    /// line. The caller changes `flight`, and sends what is next.
     pub(super) fn apply_send_result(
         &self,
         transmit: &mut Transmit,
@@ -316,8 +333,9 @@ impl Connection {
         self.receive.borrow().unread.end() == Some(&End::Eof)
     }
 
-    /// An op has ended. Sends what is next. When everything is out, carries out a shutdown that was
-    /// asked for.
+    /// Sends what is next; when everything is out, carries out a shutdown that was asked for. If
+    /// the runtime takes no ops any more, the entries are given up. Without a handle nothing is
+    /// done.
     #[inline]
     fn continue_sending(self: &Rc<Self>, transmit: &mut Transmit, deferred: &mut Deferred) {
         if self.is_closing() {
@@ -349,6 +367,7 @@ impl Connection {
         })
     }
 
+    /// Whether bytes are still to go out. After a failure none are.
     pub(super) fn has_unsent(&self) -> bool {
         let transmit = self.transmit.borrow();
         transmit.errno().is_none() && !transmit.queue.is_idle()
@@ -362,7 +381,9 @@ impl Connection {
         }
     }
 
-    /// Shuts this direction down when everything is out: at once, if it is already.
+    /// Shuts this direction down when everything is out: at once, if it is already. Nothing changes
+    /// if it was asked for before, if sending has failed, or in a forked copy. `direction` has the
+    /// result.
     pub(crate) fn ask_shutdown(self: &Rc<Self>) {
         if self.home.is_forked_copy() {
             return;
@@ -377,7 +398,9 @@ impl Connection {
 
     // ---- a future and its entry -------------------------------------------------------------
 
-    /// The answer for the future of `key`, and its buffer, when they are known.
+    /// Removes the entry `key` and gives its answer and its buffer, if it is finished; `None`, and
+    /// no change, while it is still under way. Panics if the engine has failed with the buffer in
+    /// flight: in what this returns, the payload is there.
     #[inline]
     pub(super) fn collect(&self, key: Key) -> Option<Collected<Answer>> {
         let collected = self.transmit.borrow_mut().queue.collect(key)?;
@@ -389,7 +412,7 @@ impl Connection {
         Some(collected)
     }
 
-    /// The error that an answer stands for.
+    /// The error that an answer stands for; `None` if all was sent.
     #[inline]
     pub(super) fn error_of(&self, answer: Answer) -> Option<io::Error> {
         match answer {
@@ -400,7 +423,9 @@ impl Connection {
     }
 
     /// The future of an entry is polled under another runtime, and wants its buffer back at once.
-    /// If the kernel has seen a part of it, a copy of the rest goes out.
+    /// If the kernel has seen a part of it, a copy of the rest goes out. This cancels the op that
+    /// has the buffer and waits for its end. Panics if the engine has failed with the buffer in
+    /// flight.
     pub(super) fn take_back(self: &Rc<Self>, key: Key) -> Outgoing {
         let in_flight = self.sending(|transmit, _| match transmit.flight {
             Flight::Sending(share) if transmit.queue.is_being_sent(key) => {

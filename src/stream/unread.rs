@@ -43,6 +43,7 @@ impl Segment {
         }
     }
 
+    /// Whether these are the bytes in `fill`.
     fn is_in(&self, fill: &Fill<dyn Any>) -> bool {
         matches!(self, Segment::Filled(other) if std::ptr::addr_eq(Rc::as_ptr(other), fill))
     }
@@ -78,12 +79,14 @@ impl EndingError for Errno {
     }
 }
 
+/// How a stream ends, behind its last byte.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum End<F> {
     Eof,
     Failed(F),
 }
 
+/// The received bytes that no call has taken, and how the stream ends behind them.
 pub(crate) struct Unread<F> {
     segments: Fifo<Segment>,
     /// How many bytes of our memory the segments pin.
@@ -101,7 +104,8 @@ impl<F> Default for Unread<F> {
 }
 
 impl<F: EndingError> Unread<F> {
-    /// How many bytes there are. It stops counting at `enough`.
+    /// How many bytes there are. It stops counting at `enough`: a result of that or more is a lower
+    /// bound.
     pub(crate) fn available(&self, enough: usize) -> usize {
         let mut len = 0;
         for segment in self.segments.iter() {
@@ -134,21 +138,24 @@ impl<F: EndingError> Unread<F> {
         self.pinned
     }
 
-    /// The first piece, where it is.
+    /// The first piece, where it is; `None` if there are no bytes.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         self.segments.front().map(Segment::bytes)
     }
 
     // ---- arrivals ---------------------------------------------------------------------------
 
-    /// Bytes have arrived.
+    /// Puts bytes that have arrived behind those in line. `segment` must not be empty: a call would
+    /// take it for an arrival.
     #[inline]
     pub(crate) fn push(&mut self, segment: Segment) {
         self.pinned += segment.footprint();
         self.segments.push(segment);
     }
 
-    /// Bytes have arrived in the buffer of a `read`. Earlier bytes in it may be in line already.
+    /// Bytes have arrived in the buffer of a `read`: puts the buffer in line. If it is in line
+    /// already, its bytes are the last there and have just become more, so only this reference is
+    /// dropped.
     pub(crate) fn push_filled(&mut self, fill: Rc<Fill<dyn Any>>, deferred: &mut Deferred) {
         let is_in_line = self.segments.iter().any(|segment| segment.is_in(&fill));
         match is_in_line {
@@ -157,7 +164,7 @@ impl<F: EndingError> Unread<F> {
         }
     }
 
-    /// Makes what `fill` holds the first bytes in line.
+    /// Makes what `fill` holds the first bytes in line. It must hold some, and must not be in line.
     pub(crate) fn push_first(&mut self, fill: Rc<Fill<dyn Any>>) {
         self.segments.push_front(Segment::Filled(fill));
     }
@@ -174,16 +181,20 @@ impl<F: EndingError> Unread<F> {
 
     // ---- the end ----------------------------------------------------------------------------
 
+    /// How the stream ends, as soon as that is known, also while bytes are unread; `None` before.
+    /// An errno that is shown once is not among these.
     pub(crate) fn end(&self) -> Option<&End<F>> {
         self.end.as_ref()
     }
 
+    /// Whether [`take_ending`](Self::take_ending) has something to tell.
     #[inline]
     pub(crate) fn has_ending(&self) -> bool {
         self.end.is_some() || self.shown_once.is_some()
     }
 
-    /// What a call is told that finds no bytes: `Ok` at EOF.
+    /// What a call is told that finds no bytes: `Ok` at EOF, `Err` after a failure, `None` if more
+    /// can come. An end stays; an errno that is shown once is gone after this.
     pub(crate) fn take_ending(&mut self) -> Option<io::Result<()>> {
         if let Some(errno) = self.shown_once.take() {
             return Some(Err(errno.to_io()));
@@ -196,13 +207,15 @@ impl<F: EndingError> Unread<F> {
 
     // ---- taking -----------------------------------------------------------------------------
 
+    /// Takes the first segment out of the line.
     fn pop(&mut self) -> Option<Segment> {
         let segment = self.segments.pop()?;
         self.pinned -= segment.footprint();
         Some(segment)
     }
 
-    /// Takes one piece.
+    /// Takes the first piece; `None` if there are no bytes. From a caller's buffer it is a copy, of
+    /// at most 64 KiB.
     #[inline]
     pub(crate) fn take_chunk(&mut self, deferred: &mut Deferred) -> Option<Chunk> {
         match self.pop()? {
@@ -218,7 +231,8 @@ impl<F: EndingError> Unread<F> {
         }
     }
 
-    /// Takes the first `len` bytes in line. It takes fewer if the first piece is shorter.
+    /// Drops the first `len` bytes in line; fewer if the first piece is shorter, none if nothing is
+    /// in line.
     pub(crate) fn consume(&mut self, len: usize, deferred: &mut Deferred) {
         let Some(first) = self.segments.front_mut() else { return };
         let before = first.footprint();
@@ -250,7 +264,7 @@ impl<F: EndingError> Unread<F> {
         }
     }
 
-    /// Drops all bytes.
+    /// Drops all bytes. How the stream ends stays.
     pub(crate) fn clear(&mut self, deferred: &mut Deferred) {
         while let Some(segment) = self.pop() {
             segment.discard(deferred);
@@ -267,7 +281,7 @@ impl<F: EndingError> Unread<F> {
         all
     }
 
-    /// Gives back what [`take_all`](Self::take_all) took.
+    /// Gives back what [`take_all`](Self::take_all) took. Nothing may have arrived in between.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         for piece in bytes.chunks(PIECE_LEN) {
             self.push(Segment::Chunk(Chunk::from(piece.to_vec())));
@@ -276,7 +290,8 @@ impl<F: EndingError> Unread<F> {
 
     // ---- a `read` and its buffer ------------------------------------------------------------
 
-    /// Copies the bytes in line out of `fill`, so that the caller can have the buffer.
+    /// Copies the bytes in line out of `fill`, to their place in line, so that the caller can have
+    /// the buffer. Nothing happens if `fill` is not in line.
     pub(crate) fn move_out_of(&mut self, fill: &Fill<dyn Any>, deferred: &mut Deferred) {
         let Some(mut at) = self.segments.iter().position(|segment| segment.is_in(fill)) else {
             return;
@@ -294,6 +309,7 @@ impl<F: EndingError> Unread<F> {
 
     /// Moves the first bytes in line into `fill`, as many as fit. If bytes of `fill` are first in
     /// line, they stay where they are. If they are further behind, they are copied out first.
+    /// `fill` is out of line afterwards. No op may be writing to it, or this panics.
     pub(crate) fn gather(&mut self, fill: &Fill<dyn Any>, deferred: &mut Deferred) {
         match self.segments.front() {
             Some(first) if first.is_in(fill) => {
@@ -309,7 +325,8 @@ impl<F: EndingError> Unread<F> {
 }
 
 impl Unread<Errno> {
-    /// As [`take_ending`](Self::take_ending), for a layer above.
+    /// As [`take_ending`](Self::take_ending), for a layer above: `Ok(None)` at EOF. It gives no
+    /// chunk.
     #[cfg(feature = "tls")]
     pub(crate) fn take_ending_as_errno(&mut self) -> Option<Result<Option<Chunk>, Errno>> {
         if let Some(errno) = self.shown_once.take() {
@@ -330,7 +347,8 @@ impl Unread<Errno> {
     }
 }
 
-/// Copies the next bytes out of a caller's buffer, and says whether they were the last.
+/// Takes the next bytes out of a caller's buffer as a copy, at most 64 KiB, and says whether they
+/// were the last.
 fn piece_of(fill: &Fill<dyn Any>) -> (Chunk, bool) {
     let received = fill.received();
     let piece = received[..received.len().min(PIECE_LEN)].to_vec();

@@ -186,6 +186,7 @@ impl LazyConfigAcceptor {
         self
     }
 
+    /// Receives the client's first message, within the timeout.
     async fn wait(self) -> io::Result<StartHandshake> {
         let deadline = deadline(self.handshake_timeout);
         let hello = receive_hello(&self.tcp);
@@ -217,8 +218,8 @@ impl fmt::Debug for LazyConfigAcceptor {
     }
 }
 
-/// Receives until the client's first message is complete. Gives all bytes that came, and the
-/// message.
+/// Receives until the client's first message is complete. Gives all bytes that came, which are more
+/// than the message at times, and the message. If rustls refuses it, the client gets an alert.
 async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
     let mut acceptor = Acceptor::default();
     let mut received = Vec::new();

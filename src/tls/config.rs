@@ -61,7 +61,7 @@ pub fn load_key(path: impl AsRef<Path>) -> io::Result<PrivateKeyDer<'static>> {
     PrivateKeyDer::from_pem_file(path).map_err(|error| in_file(path, "private key", error))
 }
 
-/// `wanted` is what the file does not contain.
+/// The error of a PEM file, with its name. `wanted` is what was looked for.
 fn in_file(path: &Path, wanted: &str, error: pem::Error) -> io::Error {
     let path = path.display();
     match error {

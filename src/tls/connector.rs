@@ -124,6 +124,7 @@ impl fmt::Debug for TlsConnector {
     }
 }
 
+/// When a timeout that begins now ends; `None`: never.
 pub(super) fn deadline(timeout: Option<Duration>) -> Option<Instant> {
     timeout.and_then(|timeout| Instant::now().checked_add(timeout))
 }
@@ -132,7 +133,9 @@ pub(super) fn too_slow() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "the peer took too long for the TLS handshake")
 }
 
-/// The handshake, for both sides.
+/// The handshake, for both sides. `protocol`: a failure to make it is only passed on. `first`:
+/// ciphertext that was received before. `deadline`: `None` is no limit. An error closes the
+/// connection.
 pub(super) async fn handshake(
     tcp: TcpStream,
     protocol: Result<Protocol, TlsFailure>,

@@ -26,7 +26,9 @@ const TIME: Duration = Duration::from_secs(1);
 /// How many bytes from its peer it discards.
 const LEN: usize = 64 * 1024;
 
-/// A handle of the session is dropped.
+/// A handle of the session is about to be dropped. If it is the last one, and the stream was shut
+/// down, and the peer has not finished, this spawns the task that waits. Otherwise, or away from
+/// home, it does nothing, and the socket closes with the session.
 pub(super) fn release(session: &Rc<Session>) {
     // The pump has only a weak reference, and futures borrow a handle.
     let is_last = Rc::strong_count(session) == 1;
@@ -60,7 +62,8 @@ async fn linger(session: Rc<Session>, has_gap: bool) {
     .await;
 }
 
-/// Receives until the peer has finished, and discards the bytes: at most `max`.
+/// Receives until the peer has finished, and discards the bytes. `Ok` also if more than `max` bytes
+/// came: then the peer has not finished.
 pub(super) async fn drain<S: Source>(source: &Rc<S>, max: usize) -> io::Result<()> {
     let mut len = 0;
     while let Some(chunk) = RecvChunk::new(source).await? {

@@ -82,7 +82,8 @@ impl Session {
         result
     }
 
-    /// The error of a send, if nothing can be sent.
+    /// The error of a send, if nothing can be queued: after a close was asked for, or as
+    /// [`cannot_encrypt`](Self::cannot_encrypt) says.
     pub(super) fn refusal(&self) -> Option<io::Error> {
         if self.outbound.borrow().close_notify != CloseNotify::Unasked {
             return Some(io::Error::from_raw_os_error(libc::EPIPE));
@@ -90,6 +91,7 @@ impl Session {
         self.cannot_encrypt()
     }
 
+    /// The error of TLS or TCP, if what is queued cannot be sent any more.
     pub(super) fn cannot_encrypt(&self) -> Option<io::Error> {
         self.tls_failure().or_else(|| self.tcp().connection().check_sendable().err())
     }
@@ -105,18 +107,21 @@ impl Session {
         self.tcp().connection().wake_senders();
     }
 
+    /// Whether TCP has so little unsent ciphertext that a batch may be encrypted.
     pub(super) fn has_room(&self) -> bool {
         self.tcp().connection().unsent() <= AHEAD_LEN
     }
 
-    /// Whether `close_notify` was sent.
+    /// Whether the close is done: `close_notify` was sent if that was possible, and TCP was asked
+    /// to shut down.
     pub(super) fn has_closed(&self) -> bool {
         self.outbound.borrow().close_notify == CloseNotify::Sent
     }
 
     // ---- ciphertext -------------------------------------------------------------------------
 
-    /// The ciphertext that the protocol has for the peer.
+    /// Takes the ciphertext that the protocol has for the peer. It is empty if there is none, while
+    /// the protocol is at work, and after a panic. The caller gives it to TCP, or it is lost.
     fn take_ciphertext(&self) -> Vec<u8> {
         self.with_protocol(
             |protocol| if protocol.has_out() { protocol.take_out() } else { Vec::new() },
@@ -133,7 +138,7 @@ impl Session {
         }
     }
 
-    /// Changes the keys for all that is sent from now on.
+    /// Changes the keys for all that is sent from now on. `Err`: that was not possible.
     pub(super) fn refresh_keys(&self) -> io::Result<()> {
         if let Some(error) = self.refusal() {
             return Err(error);
@@ -151,7 +156,8 @@ impl Session {
     // ---- the queue --------------------------------------------------------------------------
 
     /// Encrypts buffers that wait, as far as TCP has room, with a limit so that other tasks get
-    /// their turn. Closes if that was asked for. True: nothing waits.
+    /// their turn. Closes if that was asked for. True: nothing waits. False: something may wait, so
+    /// the caller starts the pump, or goes on later; away from home nothing was done.
     pub(super) fn drive(&self) -> bool {
         if !self.tcp().connection().is_home() {
             return false;
@@ -177,7 +183,9 @@ impl Session {
         false
     }
 
-    /// Encrypts the next batch of the first buffer in line.
+    /// Encrypts one batch of `payload`, from `offset` on, and gives the ciphertext to TCP.
+    /// `payload` was taken from the first entry in line, and is put back there in each case. The
+    /// entry is finished when its last byte is encrypted; if TLS or TCP refuses, it has failed.
     fn encrypt_batch(&self, payload: Outgoing, offset: usize) {
         let all = payload.len();
         let taken =
@@ -200,8 +208,9 @@ impl Session {
         });
     }
 
-    /// Gives TCP ciphertext of the first buffer in line. If it is the last of a buffer with a
-    /// future, gives the key of TCP's entry. That entry now wakes the future.
+    /// Gives TCP ciphertext of the first buffer in line. `is_last`: it is the last of that buffer;
+    /// if a future waits for the buffer, this gives the key of TCP's entry, which now wakes the
+    /// future. `Ok(None)`: TCP has the ciphertext, and no future waits for it. `Err`: TCP refuses.
     fn send_ciphertext(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
         let connection = self.tcp().connection();
         connection.check_sendable()?;
@@ -216,7 +225,8 @@ impl Session {
         }
     }
 
-    /// Waits until TCP has room, and takes a unit of this task's budget.
+    /// Waits until TCP has room, and takes a unit of this task's budget. `Err`: TCP has failed, or
+    /// this is away from home. `waiter`: as in `Connection::wait_for_progress`.
     fn poll_room(
         &self,
         waiter: &mut Option<WaiterId>,
@@ -226,7 +236,9 @@ impl Session {
         context::consume_budget(cx).map(|()| room)
     }
 
-    /// Waits until everything is encrypted.
+    /// Encrypts what TCP has room for, lets the pump do the rest, and waits until all is done.
+    /// Buffers that have failed do not wait, so `Err` says only that the caller is away from home.
+    /// `waiter`: as in `Connection::wait_for_progress`.
     pub(super) fn poll_drive(
         self: &Rc<Self>,
         waiter: &mut Option<WaiterId>,
@@ -262,6 +274,8 @@ impl Session {
         }
     }
 
+    /// If the close was asked for and not done yet: sends `close_notify`, as far as that is
+    /// possible, and asks TCP to shut down. No buffer may wait.
     fn close_if_asked(&self) {
         if self.outbound.borrow().close_notify != CloseNotify::Asked {
             return;
@@ -275,8 +289,10 @@ impl Session {
         connection.ask_shutdown();
     }
 
-    /// Asks for the close, and waits until `close_notify` was sent. The caller then waits for TCP's
-    /// shutdown. If the caller is dropped, `close_notify` is still sent.
+    /// Asks for the close, and waits until `close_notify` was sent. `Ok`: the caller then waits for
+    /// TCP's shutdown, which tells whether TCP has failed. `Err`: TLS has failed, and TCP was asked
+    /// to shut down; or the caller is away from home. If the caller is dropped, `close_notify` is
+    /// still sent.
     pub(super) fn poll_close_notify(
         self: &Rc<Self>,
         waiter: &mut Option<WaiterId>,
@@ -299,7 +315,8 @@ impl Session {
 
     // ---- the pump ---------------------------------------------------------------------------
 
-    /// Starts a task that encrypts what waits.
+    /// Starts the task that encrypts what waits. It does nothing if the task runs already, or away
+    /// from home.
     fn start_pump(self: &Rc<Self>) {
         let home = self.tcp().connection().home();
         if self.outbound.borrow().pump.is_some() || !self.tcp().connection().is_home() {
@@ -372,7 +389,7 @@ impl Drop for Taken<'_> {
     }
 }
 
-/// Gives `run` the next batch of a buffer, from `offset` on, as one slice.
+/// Gives `run` the next batch of a buffer, from `offset` on, as one slice of at most [`BATCH_LEN`].
 fn with_batch<T>(payload: &Outgoing, offset: usize, run: impl FnOnce(&[u8]) -> T) -> T {
     if let Some(bytes) = payload.as_one(offset) {
         return run(&bytes[..bytes.len().min(BATCH_LEN)]);
@@ -421,6 +438,8 @@ impl<'a, T> TlsSendBuffer<'a, T> {
         TlsSendBuffer { session, state: TlsSendState::Start(outgoing), answer }
     }
 
+    /// One poll of the future, without its `answer`: goes from step to step until there is a
+    /// report, or until a step has to wait.
     fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<TlsSendReport> {
         loop {
             let step = match std::mem::replace(&mut self.state, TlsSendState::Done) {
@@ -458,6 +477,8 @@ impl<'a, T> TlsSendBuffer<'a, T> {
         SendStep::GoOn(TlsSendState::Queued(key))
     }
 
+    /// Waits until the entry `key` is encrypted, and goes on to TCP's entry. Away from home, the
+    /// buffer is taken back and reported with an error.
     fn poll_queued(&self, key: Key, cx: &mut Context<'_>) -> SendStep {
         let session = self.session;
         if let Some(collected) = session.sending(|outbound, _| outbound.queue.collect(key)) {
@@ -488,6 +509,7 @@ impl<'a, T> TlsSendBuffer<'a, T> {
         SendStep::Wait(TlsSendState::Queued(key))
     }
 
+    /// Waits until the kernel has the ciphertext of TCP's entry `key`.
     fn poll_sending(&self, payload: Outgoing, key: Key, cx: &mut Context<'_>) -> SendStep {
         match self.session.tcp().connection().poll_collect(key, cx) {
             Poll::Pending => SendStep::Wait(TlsSendState::Sending { payload, key }),
@@ -498,13 +520,17 @@ impl<'a, T> TlsSendBuffer<'a, T> {
 
 /// The result of one step of a [`TlsSendBuffer`].
 enum SendStep {
+    /// The send is over.
     Ready(TlsSendReport),
+    /// The task will be woken. The future stays in this state.
     Wait(TlsSendState),
+    /// This state can be polled now.
     GoOn(TlsSendState),
 }
 
 impl SendStep {
-    /// After a failure, it is unknown how much of the buffer the peer can read.
+    /// The send is over: all of it was sent, or `error` ends it. After a failure, it is unknown how
+    /// much of the buffer the peer can read, so the report says 0 bytes.
     fn ready(outgoing: Outgoing, error: Option<io::Error>) -> SendStep {
         let sent = if error.is_some() { 0 } else { outgoing.len() };
         SendStep::Ready(TlsSendReport { sent, error, outgoing })
@@ -532,7 +558,8 @@ impl<T> Drop for TlsSendBuffer<'_, T> {
 }
 
 impl Session {
-    /// The end of an entry will wake the task of `cx`. If the entry has just ended, wakes it now.
+    /// The end of an entry that is under way will wake the task of `cx`. If the entry has just
+    /// ended, this wakes it.
     fn wait_for_entry(&self, key: Key, cx: &mut Context<'_>) {
         if !self.outbound.borrow().queue.wants(key, cx.waker()) {
             return;
@@ -561,6 +588,7 @@ impl Session {
     }
 }
 
+/// The error when TLS does not encrypt, and neither TLS nor TCP has a failure that says why.
 pub(super) fn not_possible() -> io::Error {
     io::Error::other("TLS cannot send at this point")
 }

@@ -14,7 +14,9 @@ use crate::context;
 use crate::queue::WaiterId;
 
 impl Session {
-    /// Encrypts a copy of at most one batch of bytes, and gives their number.
+    /// Encrypts a copy of at most one batch of bytes, and gives their number, which may be less
+    /// than `bufs` have. `Pending`: buffers wait before them, or TCP has no room, and the task will
+    /// be woken. `Err`: nothing can be sent.
     pub(crate) fn poll_write(
         self: &Rc<Self>,
         cx: &mut Context<'_>,
@@ -37,7 +39,7 @@ impl Session {
         }
     }
 
-    /// Encrypts a copy of as many `bytes` as fit, if no buffer waits before them.
+    /// As [`poll_write`](Self::poll_write), for bytes in one piece.
     fn poll_encrypt(
         self: &Rc<Self>,
         bytes: &[u8],
@@ -60,7 +62,8 @@ impl Session {
         })
     }
 
-    /// Encrypts `bytes` and gives the ciphertext to TCP. False: that was not possible.
+    /// Encrypts `bytes`, at most one batch, and gives the ciphertext to TCP. False: that was not
+    /// possible.
     fn encrypt(&self, bytes: &[u8]) -> bool {
         if self.cannot_encrypt().is_some() {
             return false;
@@ -70,18 +73,20 @@ impl Session {
         is_encrypted
     }
 
-    /// Waits until the kernel has everything.
+    /// Waits until the kernel has everything. `Err`: TCP has failed, or the caller is away from
+    /// home.
     pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_submitted(cx))?;
         self.tcp().connection().poll_flush(cx)
     }
 
-    /// Waits until everything is on its way. The kernel gets it before the thread sleeps.
+    /// Waits until everything is encrypted, and TCP has it in its queue. TCP then sends it without
+    /// another poll. A failure of TLS or TCP is not told here, but in the next write.
     pub(crate) fn poll_submitted(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.poll_drive(&mut Some(WaiterId::Poller), cx)
     }
 
-    /// Sends `close_notify`, then ends TCP's sending.
+    /// Sends `close_notify` after everything else, then ends TCP's sending, and waits for both.
     pub(crate) fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_close_notify(&mut Some(WaiterId::Poller), cx))?;
         self.tcp().connection().poll_close(cx)

@@ -37,6 +37,7 @@ const HEADER_LEN: usize = 5;
 /// How much longer than its plaintext a record may be (RFC 5246, 6.2.3).
 const RECORD_OVERHEAD: usize = 2048;
 
+/// One side of a TLS connection, without I/O.
 pub(super) struct Protocol {
     side: RustlsConnection,
     /// Ciphertext that is not a whole record yet. While there is none, it holds no memory.
@@ -92,8 +93,8 @@ impl Protocol {
         Protocol::server_of(config, Name::Awaited(Box::default()))
     }
 
-    /// The server's side, for a client whose first message was read already. The message must still
-    /// be fed.
+    /// The server's side, for a client whose first message was read already, with the `name` that
+    /// it asks for. The message must still be fed.
     pub(super) fn server_for(
         config: Arc<ServerConfig>,
         name: Option<String>,
@@ -101,6 +102,7 @@ impl Protocol {
         Protocol::server_of(config, Name::Known(name))
     }
 
+    /// A server's side that refuses early data.
     fn server_of(config: Arc<ServerConfig>, name: Name) -> Result<Protocol, TlsFailure> {
         let connection = UnbufferedServerConnection::new(without_early_data(config))
             .map_err(|cause| TlsFailure::Tls { in_handshake: true, cause })?;
@@ -194,7 +196,7 @@ impl Protocol {
         plain
     }
 
-    /// Keeps a record that is not whole, with room for its rest.
+    /// Keeps a record that is not whole, with room for its rest. Empty `bytes` do nothing.
     fn store_partial(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -203,7 +205,8 @@ impl Protocol {
         self.make_room();
     }
 
-    /// Makes room for the rest of the record in `partial`, in one allocation.
+    /// Makes room for the rest of the record in `partial`, in one allocation, if its length is
+    /// known and is one that a record may have.
     fn make_room(&mut self) {
         let most = FRAGMENT_LEN + RECORD_OVERHEAD;
         if let Some(len) = self.missing().filter(|len| *len <= most) {
@@ -211,7 +214,9 @@ impl Protocol {
         }
     }
 
-    /// Processes `partial`, and does a task. True: the task is done.
+    /// Processes `partial`, and does a task. True: the task is done. False: more ciphertext is
+    /// needed first, or the connection has failed; the task is not tried again. [`Task::Receive`]
+    /// gives false.
     fn process(&mut self, mut task: Task<'_>) -> bool {
         let mut at = 0;
         let mut is_done = false;
@@ -242,7 +247,9 @@ impl Protocol {
         is_done
     }
 
-    /// Calls rustls once. Gives how many bytes are processed, and the result. `None`: it failed.
+    /// Calls rustls once. `task` and `sink`: as in `handle_status`. Gives how many bytes of
+    /// `incoming` are processed, and the result. `None`: it failed; `failure` has the cause, and
+    /// `out` the alert.
     fn step(
         &mut self,
         incoming: Incoming<'_>,
@@ -286,6 +293,7 @@ impl Protocol {
         (discard, None)
     }
 
+    /// Ends the connection, in both directions. The first failure stays.
     fn fail(&mut self, cause: rustls::Error) {
         let in_handshake = self.is_handshaking();
         self.failure.get_or_insert(TlsFailure::Tls { in_handshake, cause });
@@ -303,7 +311,8 @@ impl Protocol {
         self.failure.is_none() && !self.peer_closed
     }
 
-    /// Whether nothing can be sent or received.
+    /// Whether nothing can be sent or received. A truncation ends only receiving, so it does not
+    /// count.
     fn has_failed(&self) -> bool {
         matches!(self.failure, Some(TlsFailure::Tls { .. }))
     }
@@ -322,7 +331,8 @@ impl Protocol {
         std::mem::take(&mut self.plain)
     }
 
-    /// Gives the client's first message to rustls' acceptor, which tells the name in it.
+    /// Gives the client's first message to rustls' acceptor, which tells the name in it. Bytes
+    /// after that message, and those of a client's side, are not looked at.
     fn look_for_name(&mut self, bytes: &[u8]) {
         let Name::Awaited(acceptor) = &mut self.name else { return };
         let mut rest = bytes;
@@ -398,11 +408,12 @@ impl Protocol {
         self.peer_closed
     }
 
+    /// Why the connection has failed; `None` if it has not.
     pub(super) fn failure(&self) -> Option<&TlsFailure> {
         self.failure.as_ref()
     }
 
-    /// What the handshake has agreed on.
+    /// What the handshake has agreed on. Complete only when the handshake is over.
     pub(super) fn info(&self) -> TlsInfo {
         let state = self.state();
         let name = match &self.name {

@@ -34,6 +34,7 @@ use crate::deferred::Deferred;
 use crate::net::TcpStream;
 use crate::stream::{Asked, Connection, End, EndingError, Errno, Segment, Source, Unread};
 
+/// A TLS connection: the TCP stream, the protocol, and the plaintext of both directions that waits.
 pub(crate) struct Session {
     tcp: TcpStream,
     protocol: RefCell<ProtocolSlot>,
@@ -88,15 +89,16 @@ impl Session {
         &self.tcp
     }
 
-    /// What the handshake has agreed on. The handshake is over.
+    /// What the handshake has agreed on. Panics before the handshake is over.
     pub(super) fn info(&self) -> &TlsInfo {
         self.info.get().expect("the handshake is over before there is a stream")
     }
 
     // ---- the protocol -------------------------------------------------------------------------
 
-    /// Lets the protocol work, and records what that means for receiving. `None`: the protocol is
-    /// at work already, or a panic has ended it.
+    /// Runs `work` on the protocol, and records what that means for receiving. `work` may run
+    /// foreign code: no borrow is held. `None`, and `work` did not run: the protocol is at work
+    /// already, or a panic has ended it. A panic in `work` ends the connection.
     pub(super) fn with_protocol<T>(&self, work: impl FnOnce(&mut Protocol) -> T) -> Option<T> {
         let ProtocolSlot::Idle(mut protocol) = self.take_if_idle()? else { return None };
         let unwinding = EndOfProtocol(self);
@@ -113,6 +115,8 @@ impl Session {
         Some(result)
     }
 
+    /// Takes the protocol out of its cell, to work; the caller puts a slot back. `None`, and no
+    /// change: it is at work or has panicked.
     fn take_if_idle(&self) -> Option<ProtocolSlot> {
         let mut slot = self.protocol.borrow_mut();
         match &*slot {
@@ -121,7 +125,8 @@ impl Session {
         }
     }
 
-    /// The error of TLS, if nothing can be encrypted. After a truncation bytes can still be sent.
+    /// The error of TLS, if nothing can be encrypted; `None` also while the protocol is at work.
+    /// After a truncation bytes can still be sent.
     pub(super) fn tls_failure(&self) -> Option<io::Error> {
         match &*self.protocol.borrow() {
             ProtocolSlot::AtWork => None,
@@ -135,8 +140,8 @@ impl Session {
 
     // ---- the handshake ----------------------------------------------------------------------
 
-    /// Runs the handshake until both sides may send. It has no timeout. `first` is ciphertext that
-    /// came before.
+    /// Runs the handshake until both sides may send; after `Ok` there is an `info`. It has no
+    /// timeout. `first` is ciphertext that came before.
     pub(super) async fn handshake(self: &Rc<Self>, first: Vec<u8>) -> io::Result<()> {
         if !first.is_empty() {
             self.feed(Chunk::from(first));
@@ -161,7 +166,9 @@ impl Session {
 
     // ---- receiving --------------------------------------------------------------------------
 
-    /// Decrypts. The plaintext of whole records stays in the memory of the ciphertext.
+    /// Decrypts `chunk`, makes its plaintext unread, and gives TCP what the protocol answers. The
+    /// plaintext of whole records stays in the memory of the ciphertext. If the protocol is at work
+    /// or has panicked, the chunk is dropped.
     fn feed(&self, mut chunk: Chunk) {
         let fed = self.with_protocol(|protocol| {
             let range = protocol.feed(&mut chunk);
@@ -181,11 +188,12 @@ impl Session {
         self.flush();
     }
 
+    /// Tells the protocol of TCP's EOF. Without a `close_notify` before it, the stream has failed.
     fn tcp_has_ended(&self) {
         self.with_protocol(Protocol::eof);
     }
 
-    /// No handle receives.
+    /// The last handle that receives is gone: drops the unread plaintext, and ends TCP's receiving.
     pub(super) fn end_receive(&self) {
         self.with_unread(|unread, deferred| unread.clear(deferred));
         self.tcp.connection().end_receive();
@@ -221,8 +229,8 @@ impl Source for Session {
         false
     }
 
-    /// Decrypts TCP's next chunk. Each chunk consumes a unit of the task's budget, because a peer
-    /// can send endless records without plaintext.
+    /// Decrypts TCP's next chunk, or arms TCP's receive if there is none. Each chunk consumes a
+    /// unit of the task's budget, because a peer can send endless records without plaintext.
     fn ask(self: &Rc<Self>, _: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked {
         if matches!(*self.protocol.borrow(), ProtocolSlot::AtWork) {
             cx.waker().wake_by_ref(); // the protocol calls foreign code, and that receives

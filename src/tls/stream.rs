@@ -419,6 +419,7 @@ impl fmt::Debug for TlsStream {
     }
 }
 
+/// An error only if no byte counts as sent. `T` is the type that the send was given.
 pub(super) fn some_sent<T: 'static>(report: TlsSendReport) -> Result<(usize, T), BufError<T>> {
     let value = report.outgoing.take();
     match report.error {
@@ -427,6 +428,7 @@ pub(super) fn some_sent<T: 'static>(report: TlsSendReport) -> Result<(usize, T),
     }
 }
 
+/// An error unless all bytes were sent. `T` is the type that the send was given.
 pub(super) fn all_sent<T: 'static>(report: TlsSendReport) -> Result<T, BufError<T>> {
     let value = report.outgoing.take();
     match report.error {
@@ -435,12 +437,15 @@ pub(super) fn all_sent<T: 'static>(report: TlsSendReport) -> Result<T, BufError<
     }
 }
 
+/// Sends `close_notify` after everything that is queued, then ends TCP's sending, and waits for
+/// both.
 pub(super) async fn shutdown(session: &Rc<Session>) -> io::Result<()> {
     let mut waiting = ProgressWaiter { session, waiter: None };
     poll_fn(|cx| session.poll_close_notify(&mut waiting.waiter, cx)).await?;
     session.tcp().shutdown().await
 }
 
+/// A wait for TCP's progress. Its drop ends the wait.
 struct ProgressWaiter<'a> {
     session: &'a Session,
     waiter: Option<WaiterId>,

@@ -36,6 +36,7 @@ pub(super) enum Sink<'a> {
 }
 
 impl Sink<'_> {
+    /// Appends plaintext. `Err` if a slice has no room for it. Panics for [`Sink::Later`].
     fn put(&mut self, bytes: &[u8]) -> Result<(), rustls::Error> {
         match self {
             Sink::Vec(vec) => vec.extend_from_slice(bytes),
@@ -66,8 +67,9 @@ pub(super) enum Progress {
     Done,
 }
 
-/// Handles one answer of rustls. It is generic over `Data`, so that clients and servers share it.
-/// Gives how many bytes of ciphertext are processed, and the result.
+/// Handles one answer of rustls: plaintext goes to `sink`, and ciphertext for the peer behind what
+/// `out` has. The `task` is done if rustls is ready to encrypt. It is generic over `Data`, so that
+/// clients and servers share it. Gives how many bytes of ciphertext are processed, and the result.
 pub(super) fn handle_status<Data>(
     status: UnbufferedStatus<'_, '_, Data>,
     task: &mut Task<'_>,
@@ -109,6 +111,8 @@ pub(super) fn handle_status<Data>(
     }
 }
 
+/// Does the task, since rustls is ready to encrypt. [`Progress::Blocked`]: the task is to receive,
+/// and there is nothing to do.
 fn perform<Data>(
     mut traffic: WriteTraffic<'_, Data>,
     task: &mut Task<'_>,
@@ -130,7 +134,7 @@ fn perform<Data>(
 }
 
 /// Appends to `out` what `fill` writes. The first room is a guess; if it is too small, rustls says
-/// how much it needs.
+/// how much it needs. After an error, `out` is as before.
 fn append(
     out: &mut Vec<u8>,
     guess: usize,
@@ -152,6 +156,8 @@ fn append(
     }
 }
 
+/// Appends to `out` what rustls has ready for the peer: a handshake message, an alert. `Ok` is
+/// always [`Progress::Again`].
 fn encode_into<Data>(
     mut encoding: EncodeTlsData<'_, Data>,
     out: &mut Vec<u8>,
@@ -184,6 +190,7 @@ pub(super) fn encode_remaining<Data>(
     }
 }
 
+/// An error of rustls' interface that is not to be expected here.
 fn unknown(text: &str) -> rustls::Error {
     rustls::Error::General(text.to_owned())
 }

@@ -30,6 +30,7 @@ struct Connecting {
 }
 
 enum ConnectState {
+    /// Nothing was submitted.
     Ready,
     InFlight(Token, Waker),
     Done(Result<(), i32>),
@@ -78,7 +79,8 @@ impl Connect {
         Connect { connecting, addr }
     }
 
-    /// Submits the op. Gives the answer, if it came at once.
+    /// Submits the op. Gives the answer, if it came at once; `None`: it is in flight, and its end
+    /// wakes `waker`.
     fn start(&self, waker: Waker) -> Option<Result<(), i32>> {
         let Connecting { socket, home, state } = &*self.connecting;
         let op = home.with_socket(*socket, |fd| ops::connect::connect(fd, self.addr));

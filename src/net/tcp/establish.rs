@@ -118,13 +118,14 @@ impl TcpStream {
     }
 }
 
-/// A socket for one attempt. If there is no descriptor left, those that can be spared are closed, for the
-/// next attempt.
+/// A socket for one attempt. If there is no descriptor left, this attempt fails, and those that can
+/// be spared are closed for the next one.
 pub(super) fn new_socket(home: &Driver, addr: SocketAddr) -> io::Result<OwnedFd> {
     let socket = sys::tcp_socket(addr.is_ipv6());
     socket.inspect_err(|error| home.note_shortage(error.raw_os_error().unwrap_or(0)))
 }
 
+/// Looks `host` up, and races its addresses, the families by turns.
 async fn connect_by_name(host: String, port: u16, delay: Duration) -> io::Result<TcpStream> {
     // Not the handle itself: a future that kept it would keep the runtime that keeps the future.
     let (home, resolver) = {
@@ -135,6 +136,8 @@ async fn connect_by_name(host: String, port: u16, delay: Duration) -> io::Result
     race(home, interleave(addrs), delay).await
 }
 
+/// Connects to the first of `addrs` that answers. The next attempt starts after `delay`, or at once
+/// when one has failed.
 async fn race(
     home: Rc<Driver>,
     addrs: VecDeque<SocketAddr>,

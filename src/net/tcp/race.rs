@@ -67,8 +67,8 @@ impl Race {
         Race { home, addrs, attempts, failed, delay, next: sleep(Duration::ZERO) }
     }
 
-    /// Polls the attempts in flight. Gives the socket of one that has succeeded, or else whether
-    /// any has failed.
+    /// Polls the attempts in flight, and drops those that have failed. `Ok` is the socket of one
+    /// that has succeeded. `Err` says whether one has failed in this call; all others go on.
     fn poll_attempts(&mut self, cx: &mut Context<'_>) -> Result<OwnedFd, bool> {
         let failed_before = self.failed.len();
         let mut number = 0;
@@ -85,7 +85,8 @@ impl Race {
         Err(self.failed.len() > failed_before)
     }
 
-    /// Makes the next attempt. The next poll of it submits it.
+    /// Makes the next attempt, and starts the delay of the one after it. The next poll of the
+    /// attempt submits it. Without a socket it counts as failed, and starts no delay.
     fn begin(&mut self, addr: SocketAddr) {
         match new_socket(&self.home, addr) {
             Ok(socket) => {
@@ -139,7 +140,8 @@ struct AllFailed {
 
 impl AllFailed {
     /// The most useful error: that of the last address that could be reached. "No route" usually
-    /// says only that this machine has no IPv6. If no address could be reached, the last error.
+    /// says only that this machine has no IPv6. If no address could be reached, the last error;
+    /// `None` if no address was tried.
     fn most_useful(&self) -> Option<&io::Error> {
         let is_useful = |error: &&io::Error| {
             !matches!(

@@ -70,6 +70,8 @@ pub struct TcpKeepalive {
 }
 
 impl TcpKeepalive {
+    /// Sets SO_KEEPALIVE, and the times that are given. After an error, the options before it are
+    /// set.
     pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let seconds = |time: Duration| {
             i32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(i32::MAX)
@@ -144,6 +146,7 @@ impl TcpSocket {
         TcpSocket::new(addr.is_ipv6())
     }
 
+    /// Sets an option. The first error is kept for `check`.
     fn set(mut self, option: IntOption, value: i32) -> TcpSocket {
         if let Err(error) = sys::set(self.fd.as_fd(), option, value) {
             self.error.get_or_insert(error);
@@ -151,6 +154,7 @@ impl TcpSocket {
         self
     }
 
+    /// The first error of an option, once.
     fn check(&mut self) -> io::Result<()> {
         self.error.take().map_or(Ok(()), Err)
     }

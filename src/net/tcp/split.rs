@@ -83,6 +83,7 @@ fn present(connection: &Option<Rc<Connection>>) -> &Rc<Connection> {
 }
 
 impl OwnedReadHalf {
+    /// Takes over one handle of the connection.
     pub(super) fn new(connection: Rc<Connection>) -> OwnedReadHalf {
         OwnedReadHalf { connection: Some(connection) }
     }
@@ -181,6 +182,7 @@ impl OwnedReadHalf {
 }
 
 impl OwnedWriteHalf {
+    /// Takes over one handle of the connection.
     pub(super) fn new(connection: Rc<Connection>) -> OwnedWriteHalf {
         OwnedWriteHalf { connection: Some(connection) }
     }

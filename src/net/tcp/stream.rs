@@ -66,7 +66,7 @@ impl TcpStream {
         &self.connection
     }
 
-    /// The connection without the handle: for halves and conversions.
+    /// Takes the connection out. The stream's handle is the caller's from here on.
     fn into_connection(self) -> Rc<Connection> {
         let connection = self.connection.clone();
         // The clone takes the handle's place, so its drop must not end the connection.
@@ -555,6 +555,7 @@ impl TcpStream {
     }
 }
 
+/// An error only if no byte went out: the direction stays failed, so the next call tells it.
 #[inline]
 pub(super) fn some_sent<B>(report: SendReport<B>) -> Result<(usize, B), BufError<B>> {
     let SendReport { sent, error, buf } = report;
@@ -564,6 +565,7 @@ pub(super) fn some_sent<B>(report: SendReport<B>) -> Result<(usize, B), BufError
     }
 }
 
+/// An error unless all bytes went out.
 #[inline]
 pub(super) fn all_sent<B>(report: SendReport<B>) -> Result<B, BufError<B>> {
     match report.error {

@@ -74,11 +74,11 @@ pub(crate) struct Collected<A> {
     pub(crate) payload: Option<Outgoing>,
 }
 
-/// What has happened to an entry whose future is gone.
+/// What has become of an entry whose future is gone.
 pub(crate) enum Abandoned<A> {
     /// A part of it may have gone out, so the rest follows.
     Committed,
-    /// No byte of it went out, or it was finished.
+    /// No byte of it went out, or it was finished, and then its answer is here.
     Removed(Option<A>),
 }
 
@@ -102,6 +102,7 @@ impl<A> Default for QueuedBuffer<A> {
 }
 
 impl<A> QueuedBuffer<A> {
+    /// What the entry adds to the totals of the queue. A finished one adds nothing.
     #[inline]
     fn totals(&self) -> Totals {
         let unsent = self.len - self.sent;
@@ -112,6 +113,7 @@ impl<A> QueuedBuffer<A> {
         }
     }
 
+    /// Whether a part of it may have been seen, so that the rest must go out.
     fn is_committed(&self) -> bool {
         self.sent > 0 || self.payload.is_none() || self.must_go_out
     }
@@ -151,7 +153,8 @@ impl<A: Copy> SendQueue<A> {
         })
     }
 
-    /// Changes an entry, and updates the totals.
+    /// Changes an entry, and updates the totals. Gives the result of `change`; `None` if there is
+    /// no entry `key`.
     #[inline]
     fn change<T>(&mut self, key: Key, change: impl FnOnce(&mut QueuedBuffer<A>) -> T) -> Option<T> {
         let entry = self.line.get_mut(key)?;
@@ -165,7 +168,9 @@ impl<A: Copy> SendQueue<A> {
 
     // ---- in ---------------------------------------------------------------------------------
 
-    /// Queues a buffer.
+    /// Queues a buffer behind everything else. `waker`: whom the end of the entry wakes; without
+    /// one, the future registers later. The future gives the key to `collect`, `abandon`, `detach`
+    /// or `take_back` in the end.
     pub(crate) fn push(&mut self, payload: Outgoing, waker: Option<Waker>) -> Key {
         self.queue_written();
         let key = self.push_in_flight(payload.len(), waker);
@@ -181,7 +186,8 @@ impl<A: Copy> SendQueue<A> {
         key
     }
 
-    /// Queues a buffer that is in flight already. The op has its payload.
+    /// Queues a buffer of `len` bytes that is in flight already: the op has its payload, and
+    /// `give_back` puts it into the entry. No written bytes may wait.
     #[inline]
     pub(crate) fn push_in_flight(&mut self, len: usize, waker: Option<Waker>) -> Key {
         debug_assert!(!self.has_written(), "what was written comes first");
@@ -191,7 +197,7 @@ impl<A: Copy> SendQueue<A> {
         key
     }
 
-    /// Queues bytes that no future will collect.
+    /// Queues bytes that no future will collect. Empty `bytes` do nothing.
     pub(crate) fn push_detached(&mut self, bytes: Vec<u8>) {
         self.queue_written();
         if !bytes.is_empty() {
@@ -199,6 +205,7 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
+    /// Puts an entry without a future in line. `bytes` must not be empty.
     fn push_entry(&mut self, bytes: Vec<u8>) {
         let len = bytes.len();
         let (_, entry) = self.line.push_default();
@@ -208,7 +215,8 @@ impl<A: Copy> SendQueue<A> {
         self.totals.detached += len;
     }
 
-    /// Queues a buffer that is out already. Its future will collect it.
+    /// Adds a buffer that is out already, with its answer. It does not come in line; its future
+    /// will collect it.
     pub(crate) fn push_finished(&mut self, len: usize, payload: Outgoing, answer: A) -> Key {
         let (key, entry) = self.line.push_default();
         (entry.payload, entry.len, entry.sent) = (Some(payload), len, len);
@@ -218,7 +226,7 @@ impl<A: Copy> SendQueue<A> {
     }
 
     /// Copies bytes behind everything that is queued, until `max` bytes without a future wait.
-    /// Gives how many were copied.
+    /// Gives how many were copied. They become an entry when the next entry is queued or sent.
     pub(crate) fn write(&mut self, bufs: &[IoSlice<'_>], max: usize) -> usize {
         let room = max.saturating_sub(self.detached());
         let total = bufs.iter().fold(0, |sum: usize, buf| sum.saturating_add(buf.len()));
@@ -233,7 +241,7 @@ impl<A: Copy> SendQueue<A> {
         taken
     }
 
-    /// Makes an entry of the written bytes.
+    /// Makes an entry of the written bytes, if there are any.
     #[inline]
     pub(crate) fn queue_written(&mut self) {
         if !self.written.is_empty() {
@@ -245,13 +253,16 @@ impl<A: Copy> SendQueue<A> {
     // ---- out --------------------------------------------------------------------------------
 
     /// Takes the payload of the first entry in line, and gives the offset of its first unsent byte.
+    /// `None`: nothing is in line, or the payload was taken already. `give_back` ends this.
     #[inline]
     pub(crate) fn take_first(&mut self) -> Option<(Outgoing, usize)> {
         let key = self.line.front()?;
         self.change(key, |entry| Some((entry.payload.take()?, entry.sent)))?
     }
 
-    /// Takes the payloads of the first entries in line, at most `max` of them.
+    /// Takes the payloads of the first entries in line, at most `max` of them, for one op. Written
+    /// bytes become an entry first. `None`: nothing is in line, or the first payload was taken
+    /// already. `give_back` ends this.
     pub(crate) fn take_next(&mut self, max: usize) -> Option<NextPayload> {
         self.queue_written();
         let first = self.line.front()?;
@@ -268,7 +279,8 @@ impl<A: Copy> SendQueue<A> {
         Some(NextPayload::Batch { payloads, offset })
     }
 
-    /// Puts payloads back into the first entries in line, because their op has ended.
+    /// Puts payloads back into the first entries in line, in order, because their op has ended.
+    /// Panics if there are more payloads than entries.
     pub(crate) fn give_back(&mut self, payloads: impl IntoIterator<Item = Outgoing>) {
         let mut next = self.line.front();
         for payload in payloads {
@@ -303,7 +315,7 @@ impl<A: Copy> SendQueue<A> {
     }
 
     /// `len` bytes of the first `entries` in line went out. Entries that are out completely are
-    /// finished.
+    /// finished with an `answer()` each. Their payloads must be back.
     #[inline]
     pub(crate) fn advance(
         &mut self,
@@ -328,7 +340,8 @@ impl<A: Copy> SendQueue<A> {
         debug_assert_eq!(len, 0, "no more goes out than was handed over");
     }
 
-    /// Ends the first `entries` in line.
+    /// Ends the first `entries` in line (all, if there are fewer) with an `answer()` each, whatever
+    /// went out of them.
     pub(crate) fn finish_first(
         &mut self,
         entries: usize,
@@ -341,7 +354,7 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
-    /// Ends everything in line.
+    /// Ends everything in line, and drops written bytes that are no entry yet.
     pub(crate) fn finish_all(&mut self, deferred: &mut Deferred, answer: impl FnMut() -> A) {
         self.written = Vec::new();
         self.finish_first(usize::MAX, deferred, answer);
@@ -369,6 +382,8 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
+    /// Removes the entry `key`, in whatever state, if it is there. Its payload and its waker go
+    /// into `deferred`.
     fn remove(&mut self, key: Key, deferred: &mut Deferred) {
         if let Some(entry) = self.take_entry(key) {
             if let Some(payload) = entry.payload {
@@ -380,6 +395,7 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
+    /// Takes the entry `key` out of the queue and its totals; `None` if it is not there.
     fn take_entry(&mut self, key: Key) -> Option<QueuedBuffer<A>> {
         let entry = self.line.remove(key)?;
         let totals = entry.totals();
@@ -391,6 +407,7 @@ impl<A: Copy> SendQueue<A> {
     // ---- a future and its entry -------------------------------------------------------------
 
     /// Whether the entry's future must call [`set_waker`](Self::set_waker) to be woken by `waker`.
+    /// False also if the entry has no future, is finished, or is not there.
     pub(crate) fn wants(&self, key: Key, waker: &Waker) -> bool {
         match self.line.get(key).map(|entry| &entry.state) {
             Some(BufferState::Live(registered)) => {
@@ -400,7 +417,8 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
-    /// The end of the entry will wake `waker`.
+    /// The end of the entry will wake `waker`. An entry that is finished wakes nothing any more:
+    /// the caller asks `is_finished` afterwards. Panics if the entry is not there.
     pub(crate) fn set_waker(&mut self, key: Key, waker: Waker, deferred: &mut Deferred) {
         let entry = self.line.get_mut(key).expect("an entry stays until it is collected");
         let unneeded = match &mut entry.state {
@@ -419,6 +437,7 @@ impl<A: Copy> SendQueue<A> {
     }
 
     /// Takes the waker of the first entry in line, because something else will wake its future.
+    /// `None`: no waker is registered there.
     pub(crate) fn take_first_waker(&mut self) -> Option<Waker> {
         let key = self.line.front()?;
         match &mut self.line.get_mut(key)?.state {
@@ -427,11 +446,13 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
+    /// Whether `collect` would give an answer.
     pub(crate) fn is_finished(&self, key: Key) -> bool {
         self.line.get(key).is_some_and(|entry| matches!(entry.state, BufferState::Finished(_)))
     }
 
-    /// Removes an entry that is finished.
+    /// Removes the entry `key` and gives its answer and its payload, if it is finished. `None`, and
+    /// no change: it is still under way, or not there.
     #[inline]
     pub(crate) fn collect(&mut self, key: Key) -> Option<Collected<A>> {
         let entry = self.line.get_mut(key)?;
@@ -441,7 +462,8 @@ impl<A: Copy> SendQueue<A> {
         Some(Collected { sent, answer, payload })
     }
 
-    /// The future of an entry is gone before its answer.
+    /// The future of an entry is gone before it took the answer. An entry that is committed stays
+    /// and goes out. Otherwise it is removed: it was finished, or nothing of it will go out.
     pub(crate) fn abandon(&mut self, key: Key, deferred: &mut Deferred) -> Abandoned<A> {
         let Some(entry) = self.line.get(key) else { return Abandoned::Removed(None) };
         if entry.is_committed() && !matches!(entry.state, BufferState::Finished(_)) {
@@ -462,7 +484,7 @@ impl<A: Copy> SendQueue<A> {
         })
     }
 
-    /// The entry goes out, and no future will collect it.
+    /// The entry goes out, and no future will collect it. If it is finished already, it is removed.
     pub(crate) fn detach(&mut self, key: Key, deferred: &mut Deferred) {
         let was = self.change(key, |entry| match entry.state {
             BufferState::Finished(_) => None,
@@ -475,7 +497,7 @@ impl<A: Copy> SendQueue<A> {
         }
     }
 
-    /// Whether the payload of the first entry in line was taken.
+    /// Whether the payload of the first entry in line was taken. False if nothing is in line.
     #[cfg(feature = "tls")]
     pub(crate) fn is_first_being_sent(&self) -> bool {
         self.line.front().is_some_and(|key| self.is_being_sent(key))
@@ -486,8 +508,9 @@ impl<A: Copy> SendQueue<A> {
         self.line.get(key).is_some_and(|entry| entry.payload.is_none())
     }
 
-    /// Returns the payload of an entry whose future gives up; `None` if it is in flight or gone. If a
-    /// part of it went out, the queue keeps a copy of the rest in the same place, and still sends it.
+    /// Removes an entry whose future gives up, and returns its payload; `None` if there is none. If
+    /// a part of it went out, the queue keeps a copy of the rest in the same place, and still sends
+    /// it. No op may have the payload: with nothing sent, the entry would be removed under the op.
     /// The future's waker goes into `deferred`.
     pub(crate) fn take_back(&mut self, key: Key, deferred: &mut Deferred) -> Option<Outgoing> {
         let entry = self.line.get(key)?;
@@ -511,7 +534,8 @@ impl<A: Copy> SendQueue<A> {
         payload.flatten()
     }
 
-    /// Gives `send` the unsent bytes piece by piece, until it answers false. Nothing is in flight.
+    /// Gives `send` the unsent bytes piece by piece, until it answers false. The entries stay as
+    /// they are. No op may be in flight.
     pub(crate) fn for_each_piece(&mut self, mut send: impl FnMut(&[u8]) -> bool) {
         self.queue_written();
         for entry in self.line.iter() {
