@@ -342,7 +342,7 @@ const LADDER: [Row; 14] = [
         since: (6, 1),
         gives: "completions come when the loop asks, in batches",
         ring: OnRing::Always,
-        epoll: OnEpoll::Emulated("events come when the loop asks, up to 512 at once"),
+        epoll: OnEpoll::Emulated("events come when the loop asks, up to 128 at once"),
     },
     Row {
         name: "no sqarray",

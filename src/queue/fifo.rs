@@ -69,6 +69,7 @@ impl<T> Fifo<T> {
     pub(crate) fn insert(&mut self, index: usize, value: T) {
         match index.checked_sub(1) {
             None => self.push_front(value),
+            Some(_) if self.is_empty() => panic!("the index is in the queue, or next to its end"),
             Some(index) => self.rest.get_or_insert_default().insert(index, value),
         }
     }

@@ -84,10 +84,10 @@ impl Connection {
     }
 
     /// Waits until the kernel has the bytes of `key`. `Ready` uses up the key; `Err`: they have
-    /// failed, or the caller is away from home and they still go out. Panics if the engine has
-    /// failed with these bytes in flight.
+    /// failed, or the caller is away from home and they still go out.
     pub(crate) fn poll_collect(&self, key: Key, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(collected) = self.collect(key) {
+        let collected = self.transmit.borrow_mut().queue.collect(key);
+        if let Some(collected) = collected {
             return Poll::Ready(self.error_of(collected.answer).map_or(Ok(()), Err));
         }
         if let Err(error) = context::check_home(self.home()) {

@@ -168,8 +168,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     #[inline]
     fn submit(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let (connection, len) = (self.connection, handed.len());
-        // Both run foreign code, so they come before the borrow.
-        let (waker, payload) = (cx.waker().clone(), handed.into_outgoing());
+        let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
+        let payload = handed.into_outgoing();
         let transmit = &mut *connection.transmit.borrow_mut();
         let key = if transmit.flight == Flight::Idle && transmit.queue.is_idle() {
             transmit.flight = Flight::Sending(connection.submit_to_ring(payload));

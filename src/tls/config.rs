@@ -174,7 +174,8 @@ pub fn client_config(roots: RootCertStore) -> io::Result<ClientConfig> {
 /// many messages do.
 ///
 /// # Errors
-/// `InvalidInput`, if the key is of an unknown kind or not that of the certificate.
+/// `InvalidInput`, if there is no certificate, or if the key is of an unknown kind or not that of the
+/// first certificate.
 /// # Examples
 /// ```
 /// use tamam::tls::{self, TlsAcceptor};
@@ -193,6 +194,10 @@ pub fn server_config(
     certificates: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
 ) -> io::Result<ServerConfig> {
+    if certificates.is_empty() {
+        let text = "a server needs a certificate, and there is none";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
     let builder = ServerConfig::builder_with_provider(provider());
     let builder = builder.with_safe_default_protocol_versions().map_err(invalid)?;
     builder.with_no_client_auth().with_single_cert(certificates, key).map_err(invalid)

@@ -9,6 +9,19 @@
 //! features `tls-ring` and `tls-aws-lc-rs` bring one each, and `client_config` and `server_config`
 //! to build configs with it; `native-certs` and `webpki-roots` bring authorities to trust.
 //!
+//! # A certificate to try it with
+//! rustls takes no certificate of an authority for that of a server, which is what `openssl req -x509`
+//! makes unless it is told otherwise:
+//!
+//! ```text
+//! openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 30 \
+//!     -keyout key.pem -out cert.pem -subj /CN=localhost -addext subjectAltName=DNS:localhost \
+//!     -addext basicConstraints=critical,CA:FALSE
+//! ```
+//!
+//! [`load_certs`] and [`load_key`] read the files. The example of [`TlsStream`] has a client that trusts
+//! such a certificate.
+//!
 //! # Errors
 //! Failures are [`std::io::Error`]s: `InvalidData` for one of TLS, with the [`rustls::Error`] as
 //! [`source`](std::error::Error::source); `UnexpectedEof` for a peer that ends TCP without ending

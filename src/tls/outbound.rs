@@ -45,7 +45,7 @@ enum CloseNotify {
     Unasked,
     /// It will be sent when everything is encrypted.
     Asked,
-    /// It is on its way, and TCP was asked to shut down after it.
+    /// TCP was asked to shut down after it, or without it if it could not be sent.
     Sent,
 }
 

@@ -29,7 +29,11 @@ use crate::stream::{Read, RecvChunk};
 /// # Closing
 /// [`shutdown`](Self::shutdown) tells the peer that nothing more is sent, with a `close_notify`,
 /// and then ends sending on TCP too. If the stream is dropped without it, the peer sees a truncated
-/// stream, and reports an error.
+/// stream and reports an error, and it may miss the last bytes.
+///
+/// Before a program ends, call [`close`](Self::close): `shutdown` and a drop are not enough then,
+/// because the end of the runtime closes the socket, and a peer that still writes meets a reset and
+/// loses what it has not read.
 ///
 /// In the same way, a peer that ends TCP without a `close_notify` is `UnexpectedEof` here, never an
 /// end: an attacker on the path may have cut the connection.
@@ -236,12 +240,12 @@ impl TlsStream {
         Read::exact(&self.session, buf, len).await.map(|(_, buf)| buf)
     }
 
-    /// Sends `buf`, and returns how many of its bytes went out: all of them, unless the connection
-    /// failed on the way; then the next call gives the error.
+    /// Sends `buf`, and returns how many bytes went out: always all of them.
     ///
     /// # Errors
     /// `BrokenPipe` (peer finished, or after [`shutdown`](Self::shutdown)), `ConnectionReset`
-    /// (peer), `InvalidData` (TLS has failed). The error carries `buf`.
+    /// (peer), `InvalidData` (TLS has failed). The error carries `buf`. The peer may have received
+    /// a part of it: how much is not known.
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
@@ -253,7 +257,7 @@ impl TlsStream {
     /// Buffers of concurrent sends go out one after the other, in the order of first polls.
     ///
     /// # Errors
-    /// As [`send`](Self::send), also when a part went out before.
+    /// As [`send`](Self::send).
     /// # Cancel safety
     /// As [`send`](Self::send). To give up for good, drop the stream.
     /// # Examples
@@ -277,8 +281,7 @@ impl TlsStream {
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
-    /// out: all of them, unless the connection failed on the way; then the next call gives the
-    /// error. Small ones share records.
+    /// out: always all of them. Small ones share records.
     ///
     /// # Errors
     /// As [`send`](Self::send); the error carries `bufs`.

@@ -170,11 +170,10 @@ fn encode_into<Data>(
     };
     let start = out.len();
     out.resize(start + required_size, 0);
-    match encoding.encode(&mut out[start..]) {
-        Ok(len) => {
-            out.truncate(start + len);
-            Ok(Progress::Again)
-        }
+    let result = encoding.encode(&mut out[start..]);
+    out.truncate(start + *result.as_ref().unwrap_or(&0));
+    match result {
+        Ok(_) => Ok(Progress::Again),
         Err(error) => Err(unknown(&error.to_string())),
     }
 }

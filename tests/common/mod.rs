@@ -2,6 +2,7 @@
 //! must balance at the end.
 #![allow(dead_code, reason = "each test binary uses its part of it")]
 
+pub mod broken;
 pub mod child;
 pub mod example;
 pub mod peer;
@@ -500,4 +501,10 @@ pub async fn completing(act: impl FnOnce()) {
     while tamam::metrics().completions == completions {
         turn().await;
     }
+}
+
+/// Whether a kernel feature is in use.
+pub fn has_feature(runtime: &Runtime, feature: &str) -> bool {
+    let support = runtime.capabilities().support(feature);
+    support.expect("a feature of this name") == tamam::Support::Native
 }

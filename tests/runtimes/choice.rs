@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 
 use tamam::{Backend, Runtime, SetupError};
 
-use crate::common::{build, child, ring_only};
-use crate::{busy, has, panics, play_with, setup_error, works};
+use crate::common::{build, child, has_feature, ring_only};
+use crate::{busy, panics, play_with, setup_error, works};
 
 /// What becomes of a runtime.
 #[derive(Clone, Copy, Debug)]
@@ -133,7 +133,11 @@ fn h25_a_pretended_kernel_has_what_it_had() {
         for (feature, had) in
             [("no sqarray", sqarray), ("no iowait", iowait), ("multishot receive", multishot)]
         {
-            assert_eq!(has(&runtime, feature), had && has(&here, feature), "{kernel:?}, {feature}");
+            assert_eq!(
+                has_feature(&runtime, feature),
+                had && has_feature(&here, feature),
+                "{kernel:?}, {feature}"
+            );
         }
         runtime.block_on(works());
     }

@@ -1,10 +1,8 @@
 //! CX12: the kernel fails the engine for good.
 
 use std::cell::Cell;
-use std::fs::File;
 use std::future::poll_fn;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
@@ -13,19 +11,11 @@ use std::time::Duration;
 
 use tamam::net::TcpStream;
 use tamam::time::sleep;
-use tamam::{Backend, Builder, Runtime};
+use tamam::{Backend, Runtime};
 
-use crate::common::{both, build, child, narrow_pair, pair, ring_only, start, turn};
-use crate::{common, full_backlog, has, listening, vec_of, words, works};
-
-/// The descriptors of the rings of this process, or of its sets of epoll.
-fn descriptors_of(engine: Backend) -> Vec<i32> {
-    let kind = if engine == Backend::Ring { "[io_uring]" } else { "[eventpoll]" };
-    let is_ring = |line: &String| line.ends_with(kind);
-    let number = |line: String| line.split(' ').next().and_then(|number| number.parse().ok());
-    let open = common::descriptors().into_iter().filter(is_ring);
-    open.map(|line| number(line).expect("`number -> what`")).collect()
-}
+use crate::common::broken::{descriptors_of, not_registered, replace};
+use crate::common::{both, build, child, has_feature, narrow_pair, pair, ring_only, start, turn};
+use crate::{common, full_backlog, listening, vec_of, words, works};
 
 /// A thread that wakes a future of another: the way of `std::task::Waker` alone.
 async fn woken_by_a_thread() {
@@ -151,7 +141,7 @@ fn cx12_an_enter_that_fails_for_good() {
     for (engine, builder) in both(&Runtime::builder()) {
         let (call, errors) = match engine {
             "ring" => ("io_uring_enter", &FATAL_TO_RINGS[..]),
-            _ if has(&build(builder.clone()), "exact waits") => {
+            _ if has_feature(&build(builder.clone()), "exact waits") => {
                 ("epoll_pwait2", &FATAL_TO_EPOLL[..])
             }
             _ => ("epoll_wait", &FATAL_TO_EPOLL[..]),
@@ -174,13 +164,6 @@ fn cx12_an_enter_that_fails_for_good() {
     }
 }
 
-/// Makes number `fd` mean /dev/null.
-fn replace(fd: i32) {
-    let null = File::open("/dev/null").expect("it is everywhere");
-    // SAFETY: takes no pointers. The number is the ring's, which the test means to break.
-    assert_eq!(unsafe { libc::dup2(null.as_raw_fd(), fd) }, fd);
-}
-
 /// Code that knows nothing of the ring replaces its descriptor. A registered ring does not notice;
 /// a thread has room for sixteen of those.
 #[test]
@@ -190,7 +173,7 @@ fn cx12_the_rings_descriptor_is_replaced() {
     match child::part(NAME).as_deref() {
         Some("registered") => {
             let runtime = build(ring.clone());
-            if !has(&runtime, "registered ring") {
+            if !has_feature(&runtime, "registered ring") {
                 return println!("skipped: no registered rings");
             }
             runtime.block_on(works());
@@ -208,16 +191,6 @@ fn cx12_the_rings_descriptor_is_replaced() {
             child::play(NAME, "not registered", &[]);
         }
     }
-}
-
-/// A runtime that enters by its descriptor, since the thread has registered as many as it can.
-fn not_registered(ring: Builder) -> (Runtime, i32, Vec<Runtime>) {
-    let registered: Vec<_> = (0..16).map(|_| build(ring.clone())).collect();
-    let before = descriptors_of(Backend::Ring);
-    let runtime = build(ring);
-    assert!(!has(&runtime, "registered ring"), "there is no room");
-    let new = descriptors_of(Backend::Ring).into_iter().find(|fd| !before.contains(fd));
-    (runtime, new.expect("a new one"), registered)
 }
 
 /// The same done to epoll's set.

@@ -29,7 +29,7 @@ use std::time::Duration;
 use common::{child, pair, turn};
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::time::{sleep, timeout};
-use tamam::{Runtime, SetupError, Support};
+use tamam::{Runtime, SetupError};
 
 fn listening() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
@@ -158,12 +158,6 @@ async fn receivers(count: usize) -> Vec<StdStream> {
 
 fn vec_of(capacity: usize) -> Vec<u8> {
     Vec::with_capacity(capacity)
-}
-
-/// Whether a kernel feature is in use.
-fn has(runtime: &Runtime, feature: &str) -> bool {
-    let support = runtime.capabilities().support(feature);
-    support.expect("a feature of this name") == Support::Native
 }
 
 /// Work in which every kind of enter happens: many streams, timers, cancels, closes, a settle.

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tamam::time::sleep;
 use tamam::{Backend, Builder, Runtime, SetupError};
 
-use crate::common::{alone, both, build, child, ring_only};
-use crate::{alone_in, busy, each, has, play_with, setup_error, works};
+use crate::common::{alone, both, build, child, has_feature, ring_only};
+use crate::{alone_in, busy, each, play_with, setup_error, works};
 
 #[test]
 fn cx14_many_rings_at_once() {
@@ -143,7 +143,7 @@ fn cx14_a_ring_with_less() {
         return alone_in(|| {
             let runtime = build(Runtime::builder().backend(Backend::Ring));
             if let Some(missing) = missing {
-                assert!(!has(&runtime, missing), "{}", runtime.capabilities());
+                assert!(!has_feature(&runtime, missing), "{}", runtime.capabilities());
             }
             runtime.block_on(busy());
         });

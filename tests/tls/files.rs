@@ -50,3 +50,16 @@ fn authorities_to_trust_are_there() {
         }
     }
 }
+
+#[test]
+fn a_server_is_told_what_is_wrong_with_its_files() {
+    let certificate = || vec![KEYS.server.certificate.clone()];
+    let none = tls::server_config(Vec::new(), KEYS.server.key.clone_key());
+    let others = tls::server_config(certificate(), KEYS.client.key.clone_key());
+    for (config, what) in [(none, "certificate"), (others, "Mismatch")] {
+        let error = config.expect_err("not a pair");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        assert!(error.to_string().contains(what), "{error}");
+    }
+    tls::server_config(certificate(), KEYS.server.key.clone_key()).expect("a pair");
+}

@@ -10,8 +10,8 @@ use tamam::tls::{TlsAcceptor, TlsConnector};
 
 use crate::common::shortage::take_all_descriptors;
 use crate::common::{alone, both, build, everywhere, start, turn, with_both};
-use crate::keys::{NAME, tcp_pair};
-use crate::{client_config, pair, receive_all, server_config};
+use crate::keys::{NAME, narrow_tcp_pair, tcp_pair};
+use crate::{client_config, pair, pair_over, receive_all, server_config};
 
 const LEN: usize = 200_000;
 
@@ -164,6 +164,35 @@ fn tl17_written_bytes_go_out_as_far_as_the_kernel_takes_them() {
                 }
             };
             assert_eq!((received, error.kind()), (written, ErrorKind::UnexpectedEof), "{round}");
+        }
+    });
+}
+
+/// The peer does not read, so the kernel has no room. The drop loses at most what `poll_write` takes
+/// ahead, and the batch of ciphertext in flight: 64 KiB each, on both engines.
+#[test]
+fn tl17_a_drop_loses_no_more_than_what_is_taken_ahead() {
+    use tokio::io::AsyncWriteExt;
+
+    everywhere(|| async {
+        for narrow in [false, true] {
+            let tcp = if narrow { narrow_tcp_pair().await } else { tcp_pair().await };
+            let (mut client, server) = pair_over(&TLS12, tcp).await;
+            let (bytes, mut written) = (vec![5; 10_000], 0);
+            while let Ok(result) = timeout(Duration::from_millis(20), client.write(&bytes)).await {
+                written += result.expect("connected");
+            }
+            drop(client);
+            let mut received = 0;
+            let error = loop {
+                match server.recv().await {
+                    Ok(Some(chunk)) => received += chunk.len(),
+                    Ok(None) => panic!("no close_notify was sent"),
+                    Err(error) => break error,
+                }
+            };
+            assert_eq!(error.kind(), ErrorKind::UnexpectedEof, "narrow: {narrow}");
+            assert!(written - received <= 128 * 1024, "{received} of {written}, narrow: {narrow}");
         }
     });
 }

@@ -6,7 +6,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tamam::Runtime;
 use tamam::time::timeout;
 use tamam::tls::rustls::NamedGroup;
 use tamam::tls::rustls::client::{
@@ -15,8 +14,10 @@ use tamam::tls::rustls::client::{
 use tamam::tls::rustls::pki_types::ServerName;
 use tamam::tls::rustls::version::TLS13;
 use tamam::tls::{TlsAcceptor, TlsConnector};
+use tamam::{Backend, Runtime};
 
-use crate::common::{PATIENCE, everywhere};
+use crate::common::broken::{descriptors_of, not_registered, replace};
+use crate::common::{PATIENCE, child, everywhere};
 use crate::keys::{narrow_tcp_pair, tcp_pair};
 use crate::{client_config, common, handshakes, pair, pair_over, server_config};
 
@@ -168,5 +169,35 @@ fn sy2_halves_dropped_in_a_forked_child_say_nothing() {
             let received = server.0.read_exact(Vec::with_capacity(7), 7).await;
             assert_eq!(received.expect("sent"), b"goes on");
         });
+    });
+}
+
+/// The ciphertext is the kernel's and cannot be freed, but the caller's buffer was never handed over.
+#[test]
+fn tl21_a_failed_engine_gives_the_buffer_back() {
+    const NAME: &str = "surroundings::tl21_a_failed_engine_gives_the_buffer_back";
+    let Some(part) = child::part(NAME) else {
+        for (engine, _) in common::both(&Runtime::builder()) {
+            child::play(NAME, engine, &[]);
+        }
+        return;
+    };
+    let _watchdog = common::Watchdog::start();
+    let (runtime, fd, _registered) = if part == "ring" {
+        not_registered(Runtime::builder().backend(Backend::Ring))
+    } else {
+        let runtime = common::build(Runtime::builder().backend(Backend::Epoll));
+        (runtime, descriptors_of(Backend::Epoll)[0], Vec::new())
+    };
+    runtime.block_on(async {
+        let (sender, _receiver) = pair_over(&TLS13, narrow_tcp_pair().await).await;
+        // One batch: all of it is encrypted at once, and TCP has the rest of it in flight.
+        let text = common::pattern(60_000);
+        let mut sending = pin!(sender.send_all(text.clone()));
+        assert!(timeout(Duration::from_millis(5), sending.as_mut()).await.is_err());
+        replace(fd);
+        let (error, buf) = sending.await.expect_err("the engine has failed").into_parts();
+        assert!(error.to_string().contains(if part == "ring" { "io_uring" } else { "epoll" }));
+        assert_eq!(buf, text);
     });
 }

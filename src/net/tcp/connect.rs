@@ -3,7 +3,7 @@
 //!
 //! Which addresses are tried, and when, is not here. Read next: `race.rs`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -24,7 +24,8 @@ use crate::ops;
 /// the attempt would go on. It is not used again, because a cancelled connect leaves it in an
 /// unknown state (SEMANTICS CL16, CL17).
 struct Connecting {
-    socket: usize,
+    /// `None` after it was claimed: the key may name another socket by then.
+    socket: Cell<Option<usize>>,
     home: Rc<Driver>,
     state: RefCell<ConnectState>,
 }
@@ -56,9 +57,16 @@ impl Owner for Connecting {
     }
 }
 
+impl Connecting {
+    /// Takes the socket from the driver. `None`: it was taken before, or the runtime has ended.
+    fn claim(&self) -> Option<OwnedFd> {
+        self.home.claim(self.socket.take()?)
+    }
+}
+
 impl Drop for Connecting {
     fn drop(&mut self) {
-        if let Some(fd) = self.home.claim(self.socket) {
+        if let Some(fd) = self.claim() {
             self.home.close_descriptor(fd);
         }
     }
@@ -73,7 +81,7 @@ pub(super) struct Connect {
 impl Connect {
     /// Nothing is submitted before the first poll.
     pub(super) fn new(fd: OwnedFd, home: Rc<Driver>, addr: SocketAddr) -> Connect {
-        let socket = home.keep_socket(fd);
+        let socket = Cell::new(Some(home.keep_socket(fd)));
         let connecting =
             Rc::new(Connecting { socket, home, state: RefCell::new(ConnectState::Ready) });
         Connect { connecting, addr }
@@ -83,7 +91,9 @@ impl Connect {
     /// wakes `waker`.
     fn start(&self, waker: Waker) -> Option<Result<(), i32>> {
         let Connecting { socket, home, state } = &*self.connecting;
-        let op = home.with_socket(*socket, |fd| ops::connect::connect(fd, self.addr));
+        let socket = socket.get();
+        let op = socket
+            .and_then(|socket| home.with_socket(socket, |fd| ops::connect::connect(fd, self.addr)));
         let op = op.expect("a runtime that turns keeps its sockets");
         match home.submit(op, self.connecting.clone(), Role::Connect) {
             Submitted::InFlight(token) => {
@@ -103,7 +113,7 @@ impl Future for Connect {
     type Output = io::Result<OwnedFd>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Connecting { socket, home, state } = &*self.connecting;
+        let Connecting { home, state, .. } = &*self.connecting;
         let waker = cx.waker().clone(); // runs foreign code, so the state is read afterwards
         let mut done = match &*state.borrow() {
             ConnectState::Done(done) => Some(*done),
@@ -112,7 +122,7 @@ impl Future for Connect {
         loop {
             match done {
                 Some(Ok(())) => {
-                    let claimed = home.claim(*socket).ok_or_else(|| match home.check() {
+                    let claimed = self.connecting.claim().ok_or_else(|| match home.check() {
                         Ok(()) => unreachable!("a future is not polled after it was ready"),
                         Err(gone) => gone,
                     });

@@ -86,7 +86,7 @@ impl Race {
     }
 
     /// Makes the next attempt, and starts the delay of the one after it. The next poll of the
-    /// attempt submits it. Without a socket it counts as failed, and starts no delay.
+    /// attempt submits it. Without a socket it counts as failed, and the one after it starts at once.
     fn begin(&mut self, addr: SocketAddr) {
         match new_socket(&self.home, addr) {
             Ok(socket) => {
@@ -94,7 +94,10 @@ impl Race {
                 self.attempts.push((addr, connect));
                 self.next = sleep(self.delay);
             }
-            Err(error) => self.failed.push((addr, error)),
+            Err(error) => {
+                self.failed.push((addr, error));
+                self.next = sleep(Duration::ZERO);
+            }
         }
     }
 }

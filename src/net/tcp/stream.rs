@@ -23,9 +23,10 @@ use crate::sys::{self, IntOption};
 /// Each received byte goes to one of them, each sent buffer goes out whole.
 ///
 /// Dropping the stream closes the connection without waiting for the peer. Bytes that were sent
-/// before are delivered. The rest of a send in flight is offered to the kernel once more, and what
-/// it does not take is discarded. To be sure that everything arrives, call `shutdown().await`,
-/// receive until the end, then drop the stream.
+/// before are delivered, unless the peer still writes: its bytes meet a closed socket, TCP resets
+/// the connection, and the peer loses what it has not read yet. The rest of a send in flight is
+/// offered to the kernel once more, and what it does not take is discarded. To be sure that
+/// everything arrives, call `shutdown().await`, receive until the end, then drop the stream.
 ///
 /// # Examples
 /// An echo of one message:
