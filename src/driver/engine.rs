@@ -80,7 +80,8 @@ impl Engine {
 
     /// Makes an attempt, if the engine does so and the descriptor may be ready. `Some`: the answer,
     /// and the request is over. `None`: the request must wait, and the caller passes it to
-    /// [`start`](Self::start). `op` records what was sent.
+    /// [`start`](Self::start). After a partial send, `op` records how
+    /// much was sent, and `start` sends the rest.
     #[inline]
     pub(super) fn attempt<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
         match self {

@@ -245,7 +245,7 @@ impl Completion {
         Completion { result, flags: 0 }
     }
 
-    /// The answer to an op that was cancelled, or that got none because the ring failed.
+    /// ECANCELED: the answer to an op that was cancelled, or that got none because the ring failed.
     pub(super) fn cancelled() -> Completion {
         Completion::only(Err(libc::ECANCELED))
     }

@@ -37,7 +37,7 @@ impl Sleeper {
         }
     }
 
-    /// A waker that ends the driver's sleep, from any thread.
+    /// A waker that ends the driver's sleep, from any thread, or keeps it from the next sleep.
     pub(super) fn notifier(&self) -> Waker {
         Waker::from(self.notifier.clone())
     }

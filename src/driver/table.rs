@@ -85,7 +85,8 @@ impl Table {
         self.blocking_sleep
     }
 
-    /// 1: puts an op, which the caller pushes next, into a vacant slot. Gives its token.
+    /// Transition 1: stores an op in a vacant slot, which it makes if there is none. Returns the
+    /// token, which the caller puts into the submission: its completion names the op by it.
     #[inline]
     pub(super) fn insert(&mut self, owner: Rc<dyn Owner>, role: Role, payload: Payload) -> Token {
         let index = self.vacant;
@@ -149,7 +150,7 @@ impl Table {
         Some((owner, role))
     }
 
-    /// 4: the op must end; with `before_sleep`, before the driver sleeps. True: the caller must add
+    /// Transition 4: the op must end; with `before_sleep`, before the driver sleeps. True: the caller must add
     /// the token to the list of cancels. False: it is on the list, the cancel was sent, or the op
     /// has ended.
     pub(super) fn ask_cancel(&mut self, token: Token, before_sleep: bool) -> bool {
@@ -167,7 +168,7 @@ impl Table {
         was == Cancel::No
     }
 
-    /// 5: the op is wanted again. True: it goes on. False: the cancel was sent already, or is
+    /// Transition 5: the op is wanted again. True: it goes on. False: the cancel was sent already, or is
     /// required before a sleep, or the op has ended.
     pub(super) fn undo_cancel(&mut self, token: Token) -> bool {
         match self.live(token) {
@@ -182,7 +183,7 @@ impl Table {
         }
     }
 
-    /// 6: the token was taken off the list of cancels. True: the caller must send the cancel now;
+    /// Transition 6: the token was taken off the list of cancels. True: the caller must send the cancel now;
     /// from here on it counts as sent. False: it was undone, or the op has ended.
     pub(super) fn cancel_sent(&mut self, token: Token) -> bool {
         let Some(slot) = self.live(token) else { return false };
