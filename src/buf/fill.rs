@@ -25,8 +25,8 @@ pub(crate) struct Fill<B: ?Sized = dyn Any> {
 }
 
 impl<B: IoBufMut> Fill<Option<B>> {
-    /// Takes `buf`, and offers the room behind its length for receiving: `max` bytes, or fewer if it
-    /// has less capacity. `buf` never grows; [`take`](Self::take) gives it back.
+    /// Takes `buf`, and offers the room behind its length for receiving: `max` bytes, or fewer if
+    /// it has less capacity. `buf` never grows; [`take`](Self::take) gives it back.
     pub(crate) fn new(mut buf: B, max: usize) -> Self {
         let (len, capacity) = (buf.len(), buf.capacity());
         assert!(len <= capacity, "a buffer holds at most its capacity");

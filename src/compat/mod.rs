@@ -1,8 +1,8 @@
 //! The traits of other crates on our streams: one file and one feature for each family of traits.
 //!
-//! Nothing is decided here. `stream/poll.rs`, and for sending through TLS `tls/poll.rs`, have methods
-//! for all that the traits demand; an adapter only converts the arguments. No future is boxed, and a
-//! stream that is not read from holds no buffer.
+//! Nothing is decided here. `stream/poll.rs`, and for sending through TLS `tls/poll.rs`, have
+//! methods for all that the traits demand; an adapter only converts the arguments. No future is
+//! boxed, and a stream that is not read from holds no buffer.
 
 /// The methods that are the same in all three traits for writing, except that the last one has two
 /// names.

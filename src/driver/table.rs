@@ -125,8 +125,8 @@ impl Table {
         (slot.generation == token.generation && slot.owner.is_some()).then_some(slot)
     }
 
-    /// 2 and 3: an answer. Gives the owner and the role of its op. `None`: no op has this token.
-    /// Without `more` the op has ended, and its payload is moved to `payload`.
+    /// Transitions 2 and 3: an answer. Gives the owner and the role of its op. `None`: no op has
+    /// this token. Without `more` the op has ended, and its payload is moved to `payload`.
     #[inline]
     pub(super) fn complete(
         &mut self,
@@ -150,9 +150,9 @@ impl Table {
         Some((owner, role))
     }
 
-    /// Transition 4: the op must end; with `before_sleep`, before the driver sleeps. True: the caller must add
-    /// the token to the list of cancels. False: it is on the list, the cancel was sent, or the op
-    /// has ended.
+    /// Transition 4: the op must end; with `before_sleep`, before the driver sleeps. True: the
+    /// caller must add the token to the list of cancels. False: it is on the list, the cancel was
+    /// sent, or the op has ended.
     pub(super) fn ask_cancel(&mut self, token: Token, before_sleep: bool) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let was = slot.cancel;
@@ -168,8 +168,8 @@ impl Table {
         was == Cancel::No
     }
 
-    /// Transition 5: the op is wanted again. True: it goes on. False: the cancel was sent already, or is
-    /// required before a sleep, or the op has ended.
+    /// Transition 5: the op is wanted again. True: it goes on. False: the cancel was sent already,
+    /// or is required before a sleep, or the op has ended.
     pub(super) fn undo_cancel(&mut self, token: Token) -> bool {
         match self.live(token) {
             Some(slot) if matches!(slot.cancel, Cancel::Sent { .. } | Cancel::BeforeSleep) => false,
@@ -183,8 +183,8 @@ impl Table {
         }
     }
 
-    /// Transition 6: the token was taken off the list of cancels. True: the caller must send the cancel now;
-    /// from here on it counts as sent. False: it was undone, or the op has ended.
+    /// Transition 6: the token was taken off the list of cancels. True: the caller must send the
+    /// cancel now; from here on it counts as sent. False: it was undone, or the op has ended.
     pub(super) fn cancel_sent(&mut self, token: Token) -> bool {
         let Some(slot) = self.live(token) else { return false };
         let before_sleep = match slot.cancel {

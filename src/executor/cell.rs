@@ -1,8 +1,9 @@
 //! The task cell: header, then future, then output in the future's place, in one allocation; and
 //! what can be done with it only by code that knows the type of the future.
 //!
-//! That code is reached through a [`TaskVtable`] in the header, so that queues and wakers handle tasks
-//! of all types alike. It decides nothing: `task.rs` calls it as the state of the task demands.
+//! That code is reached through a [`TaskVtable`] in the header, so that queues and wakers handle
+//! tasks of all types alike. It decides nothing: `task.rs` calls it as the state of the task
+//! demands.
 //!
 //! The stage (future, output or nothing) is used by one party at a time, and the state says by
 //! which:

@@ -12,7 +12,8 @@ use core::ptr::NonNull;
 
 use super::task::{Header, TaskRef};
 
-/// The tasks to poll, first in, first out. `TaskState` makes sure that a task is in it at most once.
+/// The tasks to poll, first in, first out. `TaskState` makes sure that a task is in it at most
+/// once.
 pub(super) struct RunQueue {
     head: Cell<Option<TaskRef>>,
     tail: Cell<Option<NonNull<Header>>>,

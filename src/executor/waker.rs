@@ -103,8 +103,8 @@ impl Stock {
         Self { shared, spare: Cell::new(0) }
     }
 
-    /// A reference to the shared part for a new task: a spare one, or else a new one. When the task is
-    /// freed, `restock` takes it back; it may also just be dropped.
+    /// A reference to the shared part for a new task: a spare one, or else a new one. When the task
+    /// is freed, `restock` takes it back; it may also just be dropped.
     #[inline]
     pub(super) fn lend(&self) -> Arc<Shared> {
         match self.spare.get().checked_sub(1) {

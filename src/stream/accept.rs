@@ -124,8 +124,8 @@ impl Listener {
         AcceptNext { listener: self, id: None, pause: None }
     }
 
-    /// Runs `change` on the accept, under its borrow. What `change` puts into the `Deferred` is woken
-    /// and dropped when the borrow has ended, since it may call back into this object.
+    /// Runs `change` on the accept, under its borrow. What `change` puts into the `Deferred` is
+    /// woken and dropped when the borrow has ended, since it may call back into this object.
     fn accepting<T>(&self, change: impl FnOnce(&mut Accept, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.accept.borrow_mut(), &mut deferred);

@@ -1,8 +1,8 @@
 //! A connected byte stream as an object. It owns the ops in flight, and its futures only wait.
 //!
 //! ```text
-//! TcpStream, its halves ──┐
-//! futures (borrow it)   ──┼──► Rc<Connection> { fd, home, receive, transmit } ◄── op slots in the driver
+//! TcpStream, its halves ──┐ futures (borrow it)   ──┼──► Rc<Connection> { fd, home, receive,
+//! transmit } ◄── op slots in the driver
 //! ```
 //!
 //! The last of these references closes the descriptor. So the kernel does not reuse its number

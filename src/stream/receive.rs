@@ -156,8 +156,9 @@ impl Receive {
 }
 
 impl Connection {
-    /// Runs `change` on the receiving side, under its borrow. What `change` puts into the `Deferred` is woken
-    /// and dropped when the borrow has ended, since it may call back into this object.
+    /// Runs `change` on the receiving side, under its borrow. What `change` puts into the
+    /// `Deferred` is woken and dropped when the borrow has ended, since it may call back into this
+    /// object.
     #[inline]
     pub(super) fn receiving<T>(&self, change: impl FnOnce(&mut Receive, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();

@@ -140,8 +140,8 @@ impl Transmit {
 }
 
 impl Connection {
-    /// Runs `change` on the sending side, under its borrow. What `change` puts into the `Deferred` is woken
-    /// and dropped when the borrow has ended, since it may call back into this object.
+    /// Runs `change` on the sending side, under its borrow. What `change` puts into the `Deferred`
+    /// is woken and dropped when the borrow has ended, since it may call back into this object.
     #[inline]
     pub(super) fn sending<T>(&self, change: impl FnOnce(&mut Transmit, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();

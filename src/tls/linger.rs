@@ -40,7 +40,8 @@ pub(super) fn release(session: &Rc<Session>) {
         return; // no task can wait
     }
     let Some(handle) = context::handle_of(connection.home()) else { return };
-    // Ciphertext was discarded when the receiving half was dropped: what follows cannot be decrypted.
+    // Ciphertext was discarded when the receiving half was dropped: what follows cannot be
+    // decrypted.
     let has_gap = connection.receive_again();
     drop(handle.executor.spawn(linger(session.clone(), has_gap)));
 }

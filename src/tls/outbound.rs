@@ -73,8 +73,8 @@ pub(super) struct TlsSendReport {
 }
 
 impl Session {
-    /// Runs `change` on the sending side, under its borrow. What `change` puts into the `Deferred` is woken
-    /// and dropped when the borrow has ended, since it may call back into this object.
+    /// Runs `change` on the sending side, under its borrow. What `change` puts into the `Deferred`
+    /// is woken and dropped when the borrow has ended, since it may call back into this object.
     fn sending<T>(&self, change: impl FnOnce(&mut Outbound, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.outbound.borrow_mut(), &mut deferred);

@@ -5,7 +5,8 @@
 //! three streams of bytes:
 //!
 //! ```text
-//! feed(ciphertext) ──► in place, if `partial` is empty ──────────────────► a range of the same slice
+//! feed(ciphertext) ──► in place, if `partial` is empty ──────────────────► a range of the same
+//! slice
 //!                 └──► `partial`: a record that is not whole yet ────────► take_plain()
 //! write(plaintext), close(), answers to the peer ──► `out` ──────────────► take_out()
 //! ```

@@ -20,10 +20,10 @@ use crate::sys;
 /// The listener owns its accept and parks what arrives, so a dropped or even a forgotten
 /// [`accept`](Self::accept) loses no connection. Any number of tasks may accept from one listener.
 ///
-/// A listener that is accepted from in a loop accepts ahead of the calls, until 64 connections wait.
-/// It may hold more if one system call brings more, at most the backlog of listen(2). Dropping the
-/// listener resets the connections that wait. To limit the number of clients, accept a connection
-/// and drop it.
+/// A listener that is accepted from in a loop accepts ahead of the calls, until 64 connections
+/// wait. It may hold more if one system call brings more, at most the backlog of listen(2).
+/// Dropping the listener resets the connections that wait. To limit the number of clients, accept a
+/// connection and drop it.
 ///
 /// # Examples
 /// ```

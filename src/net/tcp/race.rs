@@ -30,8 +30,8 @@ pub(super) const DELAY_MIN: Duration = Duration::from_millis(10);
 const IN_FLIGHT_MAX: usize = 16;
 
 /// The order of RFC 8305, section 4: the address families alternate, and the family of the first
-/// address begins. When one family has no more, the rest of the other follows. Within a family the order
-/// stays. An address that comes again is left out.
+/// address begins. When one family has no more, the rest of the other follows. Within a family the
+/// order stays. An address that comes again is left out.
 pub(super) fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
     let first_is_v6 = addrs.first().is_some_and(SocketAddr::is_ipv6);
     let mut seen = HashSet::with_capacity(addrs.len());
@@ -86,7 +86,8 @@ impl Race {
     }
 
     /// Makes the next attempt, and starts the delay of the one after it. The next poll of the
-    /// attempt submits it. Without a socket it counts as failed, and the one after it starts at once.
+    /// attempt submits it. Without a socket it counts as failed, and the one after it starts at
+    /// once.
     fn begin(&mut self, addr: SocketAddr) {
         match new_socket(&self.home, addr) {
             Ok(socket) => {
