@@ -16,6 +16,7 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -70,7 +71,7 @@ where
 {
     match begin(Lane::Closures, closure) {
         Ok(handle) => handle,
-        Err(error) => panic!("no thread can be started for a blocking closure: {error}"),
+        Err(error) => panic!("{error}"),
     }
 }
 
@@ -165,6 +166,7 @@ impl<T> Future for BlockingHandle<T> {
             let replaced = registered.replace(waker);
             drop(stage);
             drop(replaced);
+            POOL.retry();
             return Poll::Pending;
         }
         drop(stage);
@@ -236,7 +238,18 @@ impl<T> SharedJob<T> {
 // ---- the pool
 // ------------------------------------------------------------------------------------
 
-static POOL: ThreadPool = ThreadPool { state: Mutex::new(PoolState::new(0)), work: Condvar::new() };
+static POOL: ThreadPool = ThreadPool {
+    state: Mutex::new(PoolState::new(0)),
+    work: Condvar::new(),
+    is_short: AtomicBool::new(false),
+};
+
+/// The error when no thread can be started. pthread_create(3) says EAGAIN for a lack of memory or of
+/// threads, which must not look as if the call was to be repeated at once.
+fn no_thread(error: &io::Error) -> io::Error {
+    let text = format!("no thread can be started for a call that blocks: {error}");
+    io::Error::new(io::ErrorKind::OutOfMemory, text)
+}
 
 /// A closure with what follows it. A job does not panic: it contains the panics of the closure.
 type Job = Box<dyn FnOnce() + Send>;
@@ -245,6 +258,8 @@ struct ThreadPool {
     state: Mutex<PoolState>,
     /// Notified of each job for which no thread is started, so that an idle thread takes it.
     work: Condvar,
+    /// The last thread that was wanted could not be started.
+    is_short: AtomicBool,
 }
 
 struct PoolState {
@@ -284,17 +299,37 @@ impl ThreadPool {
             self.work.notify_one();
             return Ok(());
         }
-        match spawn_without_signals(NAME, || POOL.work()) {
-            Ok(()) => state.threads += 1,
+        match self.start_threads(&mut state) {
             Err(error) if state.threads == 0 => {
                 let job = state.lanes[lane as usize].jobs.pop_back();
                 drop(state);
                 drop(job); // foreign code, so after the lock
-                return Err(error);
+                Err(no_thread(&error))
             }
-            Err(_) => {} // one of the present threads will take it
+            // If none could be started, one of the present threads will take it, or one that is
+            // started at the next event.
+            _ => Ok(()),
+        }
+    }
+
+    /// Starts a thread for each job that may run and has none. `Err`: the first that could not be
+    /// started. Then [`retry`](Self::retry) tries again.
+    fn start_threads(&self, state: &mut PoolState) -> io::Result<()> {
+        while state.threads < state.wanted() {
+            let started = spawn_without_signals(NAME, || POOL.work());
+            self.is_short.store(started.is_err(), Relaxed);
+            started?;
+            state.threads += 1;
         }
         Ok(())
+    }
+
+    /// If a thread is missing because it could not be started, tries again: the lack may be over.
+    /// Called where something happens anyway: a handle is polled, a job has ended.
+    fn retry(&self) {
+        if self.is_short.load(Relaxed) {
+            let _ = self.start_threads(&mut self.lock()); // if it fails, the next event tries again
+        }
     }
 
     /// What each thread runs, from its start to its end: the jobs, until there was none for
@@ -307,6 +342,9 @@ impl ThreadPool {
                 job();
                 state = self.lock();
                 state.lanes[lane].running -= 1;
+                if self.is_short.load(Relaxed) {
+                    let _ = self.start_threads(&mut state); // if it fails, the next event tries again
+                }
                 continue;
             }
             let wait = self.work.wait_timeout(state, IDLE);

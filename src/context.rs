@@ -7,6 +7,7 @@
 //! each handle, so a forgotten guard leaks a handle and nothing else. Read next: `runtime.rs`.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -153,6 +154,11 @@ pub(crate) fn timers() -> Option<Rc<Timers>> {
 #[inline]
 pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
     executor::consume_budget(cx)
+}
+
+/// As [`consume_budget`], for an `async fn` that answers without having waited.
+pub(crate) async fn ready_at_once() {
+    poll_fn(consume_budget).await;
 }
 
 /// As [`check_home`], for a future. An error is an answer that is ready at once, so it takes a unit

@@ -13,6 +13,7 @@ compile_error!("tamam is for Linux: it is built on io_uring");
 mod doctor;
 mod runtime;
 mod context;
+pub mod task;
 mod executor;
 pub mod time;
 pub mod net;

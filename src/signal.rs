@@ -168,6 +168,7 @@ pub fn signal(kind: SignalKind) -> io::Result<Signal> {
     if !hub.handled.contains(&kind.0) {
         sys::signal::install_handler(kind.0)?;
         hub.handled.push(kind.0);
+        hub.rouse(); // the thread unblocks it
     }
     let id = hub.next_id;
     hub.next_id += 1;
@@ -399,6 +400,13 @@ impl Hub {
         Ok(())
     }
 
+    /// Rouses the thread that reads the eventfd.
+    fn rouse(&self) {
+        if let Some(eventfd) = &self.eventfd {
+            let _ = sys::eventfd_add(eventfd.as_fd()); // full: it is about to wake
+        }
+    }
+
     /// Stores the waker of a `Signal`. Returns the one that it had before, for the caller to drop
     /// without the lock.
     fn register(&mut self, signal: &Signal, waker: Waker) -> Option<Waker> {
@@ -425,9 +433,12 @@ impl Hub {
     }
 }
 
-/// What the thread runs, as long as the process.
+/// What the thread runs, as long as the process. It alone receives the signals that were asked for
+/// where all other threads block them, as in a process that inherited such a mask.
 fn wake_for_ever(eventfd: &OwnedFd) {
     loop {
+        let handled = hub().handled.clone();
+        sys::signal::unblock(&handled);
         sys::poll_readable(eventfd.as_fd(), None);
         sys::eventfd_clear(eventfd.as_fd());
         let woken = hub().take_woken();

@@ -1,4 +1,4 @@
-//! `spawn_blocking` (SEMANTICS BL1 to BL3): how many run at once, what a panic does, and what is left
+//! `spawn_blocking` (SEMANTICS BL1 to BL4): how many run at once, what a panic does, and what is left
 //! of a closure when nobody waits for it.
 
 mod common;
@@ -342,5 +342,54 @@ fn bl3_a_runtime_is_dropped_while_a_closure_runs() {
             }
         });
         assert_eq!(dropped.load(Ordering::SeqCst), 1);
+    });
+}
+
+// ---- BL4 -----------------------------------------------------------------------------------
+
+/// Leaves so much address space, and no more: a thread's stack finds no room.
+fn limit_memory(left: Option<u64>) {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
+    let pages: u64 = text.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+    let limit = left.map_or(libc::RLIM_INFINITY, |left| pages * 4096 + left);
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is a valid limit.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+}
+
+/// 1 without a thread, a lookup fails with an error that says so; 2 one thread is busy for long, and a
+/// second cannot be started when it is wanted, but a moment later it can.
+#[test]
+fn bl4_a_thread_that_cannot_be_started_is_tried_again() {
+    alone("bl4_a_thread_that_cannot_be_started_is_tried_again", || {
+        let _watchdog = Watchdog::start();
+        let runtime = common::build(tamam::Runtime::builder());
+        runtime.block_on(async {
+            limit_memory(Some(1 << 20));
+            let error = lookup_host("localhost:1").await.expect_err("no thread");
+            limit_memory(None);
+            assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory, "{error}");
+            assert!(error.to_string().contains("thread"), "{error}");
+
+            let gate = Arc::new(Gate::default());
+            let busy = gate.clone();
+            let slow = spawn_blocking(move || busy.pass());
+            gate.until_inside(1).await;
+            limit_memory(Some(1 << 20));
+            let quick = spawn_blocking(|| ());
+            limit_memory(None);
+            quick.await.expect("no panic"); // the poll tries again
+            limit_memory(Some(1 << 20));
+            // The thread that `quick` had is idle, and has this one; the next finds none.
+            let other = gate.clone();
+            let second = spawn_blocking(move || other.pass());
+            gate.until_inside(2).await;
+            let third = spawn_blocking(|| ());
+            limit_memory(None);
+            gate.open();
+            second.await.expect("no panic");
+            third.await.expect("no panic");
+            slow.await.expect("no panic");
+        });
     });
 }

@@ -1,4 +1,4 @@
-//! Signals (SEMANTICS SG1 to SG5). Each test plays its part in a process of its own, which sends the
+//! Signals (SEMANTICS SG1 to SG6). Each test plays its part in a process of its own, which sends the
 //! signals to itself and to nobody else.
 
 mod common;
@@ -6,7 +6,7 @@ mod common;
 mod each;
 
 use std::io::ErrorKind;
-use std::os::unix::process::ExitStatusExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
@@ -271,4 +271,41 @@ fn sg5_what_cannot_be_handled_is_an_error() {
             realtime.recv().await;
         });
     });
+}
+
+// ---- SG6 -----------------------------------------------------------------------------------
+
+/// Whoever started this process had blocked the signal, as some launchers do, and a process inherits
+/// that on all its threads.
+#[test]
+fn sg6_a_mask_that_was_inherited_hides_no_signal() {
+    const NAME: &str = "sg6_a_mask_that_was_inherited_hides_no_signal";
+    if child::part(NAME).is_some() {
+        let _watchdog = Watchdog::start();
+        return tamam::run(async {
+            send(SignalKind::TERMINATE); // it is pending when the handler comes
+            let mut first = signal(SignalKind::TERMINATE).expect("may be handled");
+            first.recv().await;
+            let mut second = signal(SignalKind::USER1).expect("may be handled");
+            send(SignalKind::USER1);
+            second.recv().await;
+        });
+    }
+    let mut command = child::command(NAME, "blocked", &[]);
+    let block = || {
+        // SAFETY: sigset_t consists of integers, for which all zeroes are valid.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        for signal in [libc::SIGTERM, libc::SIGUSR1] {
+            // SAFETY: `set` lives through the call.
+            unsafe { libc::sigaddset(&mut set, signal) };
+        }
+        // SAFETY: `set` is initialised and lives through the call.
+        match unsafe { libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec it makes one system call, and allocates nothing.
+    let output = unsafe { command.pre_exec(block) }.output().expect("it can be run");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -8,12 +8,13 @@ use core::cell::Cell;
 use core::fmt;
 use core::future::Future;
 use core::pin::Pin;
-use core::task::{Context, Poll, Waker};
+use core::task::{Context, Poll, Waker, ready};
 use std::any::Any;
 use std::io;
 use std::sync::{Mutex, PoisonError};
 
 use super::task::{TaskRef, TypedTask};
+use super::waker::consume_budget;
 use crate::panics::contain;
 
 /// The handle of a spawned task: a future of its output.
@@ -154,6 +155,7 @@ impl<T> Future for JoinHandle<T> {
                 return Poll::Pending;
             }
         }
+        ready!(consume_budget(cx));
         let output = self.task.take_output();
         Poll::Ready(output.expect("a JoinHandle is not polled after it gave its result"))
     }

@@ -27,7 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId};
-pub(crate) use self::waker::{consume_budget, set_home};
+pub(crate) use self::waker::{consume_budget, poll_budget, set_home, take_unit};
 pub use self::yield_now::{YieldNow, yield_now};
 
 use self::inbox::Inbox;
@@ -219,6 +219,11 @@ impl Home {
             units => self.units.set(units - 1),
         }
         true
+    }
+
+    /// Whether [`take_unit`](Self::take_unit) would find one.
+    fn has_unit(&self) -> bool {
+        self.units.get() > 0
     }
 
     /// Counts a poll, and gives it its units.

@@ -54,10 +54,24 @@ pub(super) fn replace_home(home: Option<Rc<Home>>) -> Option<Rc<Home>> {
 /// return Pending, so that other tasks and I/O have their turn.
 #[inline]
 pub(crate) fn consume_budget(cx: &mut Context<'_>) -> Poll<()> {
+    if take_unit() {
+        return Poll::Ready(());
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+/// Takes a unit of the poll in progress. False: none was left.
+pub(crate) fn take_unit() -> bool {
     // SAFETY: HOME is null, or owns a reference of what it points to. Only `replace_home` gives
     // that up, and `take_unit` does not call it.
-    let has_unit = unsafe { HOME.get().as_ref() }.is_none_or(Home::take_unit);
-    if has_unit {
+    unsafe { HOME.get().as_ref() }.is_none_or(Home::take_unit)
+}
+
+/// As [`consume_budget`], without taking the unit: Ready if there is one.
+pub(crate) fn poll_budget(cx: &mut Context<'_>) -> Poll<()> {
+    // SAFETY: as in `consume_budget`; `has_unit` does not call `replace_home` either.
+    if unsafe { HOME.get().as_ref() }.is_none_or(Home::has_unit) {
         return Poll::Ready(());
     }
     cx.waker().wake_by_ref();

@@ -40,13 +40,25 @@ use crate::sys;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub async fn lookup_host(host: impl ToSocketAddrs) -> io::Result<Vec<SocketAddr>> {
-    match host.destination()? {
-        Destination::Addrs(addrs) => Ok(addrs),
+    match destination_of(host).await? {
+        Destination::Addrs(addrs) => {
+            context::ready_at_once().await;
+            Ok(addrs)
+        }
         Destination::Name(host, port) => {
             let resolver = context::current().and_then(|handle| handle.resolver.clone());
             lookup_name(resolver, host, port).await
         }
     }
+}
+
+/// What `addr` means. An error takes a unit of the task's budget, as an answer that is ready at once.
+pub(super) async fn destination_of(addr: impl ToSocketAddrs) -> io::Result<Destination> {
+    let destination = addr.destination();
+    if destination.is_err() {
+        context::ready_at_once().await;
+    }
+    destination
 }
 
 /// The addresses of a name, all with `port`; at least one. `resolver`: who is asked; `None` is the

@@ -193,6 +193,11 @@ impl Listener {
             Err(errno) => {
                 count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));
                 self.home.note_shortage(errno);
+                // Linux takes a descriptor before it looks for a connection. While no client waits,
+                // the lack of one is no error of this listener.
+                let is_shown = !matches!(errno, libc::EMFILE | libc::ENFILE)
+                    || self.fd.as_ref().is_some_and(|fd| sys::is_readable(fd.as_fd()));
+                let wanted = wanted && is_shown;
                 accept.note_error(errno, wanted, self.home.closed_descriptors());
             }
         }

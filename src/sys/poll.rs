@@ -12,6 +12,11 @@ pub(crate) fn poll_readable(fd: BorrowedFd<'_>, timeout: Option<Duration>) {
     poll(fd, libc::POLLIN, timeout.map_or(-1, milliseconds));
 }
 
+/// Whether `fd` has something to read at this moment. It does not wait.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
+    poll(fd, libc::POLLIN, 0) != 0
+}
+
 /// Waits until the connection of `fd` is reset or has ended in both directions. False if the time
 /// is over first.
 pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {

@@ -111,6 +111,20 @@ pub(crate) fn spawn_without_signals(
     started.map(drop)
 }
 
+/// Lets these signals reach the calling thread, those that are pending at once.
+pub(crate) fn unblock(signals: &[i32]) {
+    // SAFETY: sigset_t consists of integers, for which all zeroes are valid.
+    let mut set: libc::sigset_t = unsafe { mem::zeroed() };
+    // SAFETY: `set` lives through the call.
+    unsafe { libc::sigemptyset(&mut set) };
+    for signal in signals {
+        // SAFETY: `set` is initialised and lives through the call.
+        unsafe { libc::sigaddset(&mut set, *signal) };
+    }
+    // SAFETY: `set` is initialised and lives through the call; null asks for no copy of the old mask.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut()) };
+}
+
 /// The set of all signals except those that a fault raises.
 fn all_but_faults() -> libc::sigset_t {
     // SAFETY: sigset_t consists of integers, for which all zeroes are valid.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use super::addr::SockAddr;
+use super::poll::is_readable;
 use super::{check, check_len, retry};
 
 /// The most bytes that this crate asks one call to transfer. The kernel transfers no more
@@ -42,8 +43,25 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) }).map(drop)
 }
 
-/// accept4(2). Returns the descriptor of the new connection as a number, as the ring does.
+/// Whether the calls on `fd` that have no flag for it return instead of waiting. O_NONBLOCK belongs
+/// to the open file: another descriptor of it, also in another process, can clear it.
+fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
+    // SAFETY: F_GETFL takes no pointers.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
+    Ok(flags & libc::O_NONBLOCK != 0)
+}
+
+/// accept4(2) without waiting. Returns the descriptor of the new connection as a number, as the ring
+/// does.
+///
+/// accept4(2) has no flag for it. Where O_NONBLOCK was cleared, poll(2) looks before. If another
+/// process takes the connection in between, the call waits for the next one.
 pub(crate) fn accept(fd: RawFd, flags: i32) -> io::Result<u32> {
+    // SAFETY: the caller has a descriptor that stays open through this call.
+    let listener = unsafe { BorrowedFd::borrow_raw(fd) };
+    if !is_nonblocking(fd)? && !is_readable(listener) {
+        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    }
     // SAFETY: both pointers are null, which tells accept4(2) to write no address.
     let accepted = retry(|| unsafe {
         check(libc::accept4(fd, std::ptr::null_mut(), std::ptr::null_mut(), flags))
@@ -51,7 +69,8 @@ pub(crate) fn accept(fd: RawFd, flags: i32) -> io::Result<u32> {
     Ok(accepted as u32)
 }
 
-/// connect(2). A non-blocking socket usually answers EINPROGRESS: the connection is on its way.
+/// connect(2) without waiting: it usually answers EINPROGRESS, and the connection is on its way. If
+/// O_NONBLOCK was cleared, it is set again: nobody else can use a socket that is not connected yet.
 ///
 /// # Safety
 /// `addr` is readable for `len` bytes.
@@ -60,6 +79,11 @@ pub(crate) unsafe fn connect(
     addr: *const libc::sockaddr,
     len: libc::socklen_t,
 ) -> io::Result<()> {
+    if !is_nonblocking(fd)? {
+        let on: libc::c_int = 1;
+        // SAFETY: FIONBIO reads one integer, which lives through the call.
+        check(unsafe { libc::ioctl(fd, libc::FIONBIO, &on) })?;
+    }
     // SAFETY: the caller promises that `addr` is readable for `len` bytes.
     check(unsafe { libc::connect(fd, addr, len) }).map(drop)
 }

@@ -152,7 +152,13 @@ impl Sleep {
         if let Place::Wheel(timers, key) = &self.place {
             if timers.as_ptr() == Rc::as_ptr(&current) {
                 if current.update(*key, cx.waker()) {
-                    return Poll::Pending;
+                    // The wheel turns between polls only. A future may be polled again and again in
+                    // one poll of its task, so the clock decides (SEMANTICS TM8).
+                    if !self.is_elapsed() {
+                        return Poll::Pending;
+                    }
+                    self.unregister();
+                    return Poll::Ready(Waited::No);
                 }
                 self.place = Place::Nowhere;
                 // The key is stale, but that does not mean that the deadline has passed: a timer

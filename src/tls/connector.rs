@@ -16,6 +16,7 @@ use super::failure::TlsFailure;
 use super::protocol::Protocol;
 use super::session::Session;
 use super::stream::TlsStream;
+use crate::context;
 use crate::net::TcpStream;
 use crate::time::timeout_at;
 
@@ -110,9 +111,15 @@ impl TlsConnector {
     /// # }
     /// ```
     pub async fn connect(&self, name: impl ToServerName, tcp: TcpStream) -> io::Result<TlsStream> {
-        let name = name.to_server_name()?;
-        let protocol = Protocol::client(self.config.clone(), name).map_err(|why| why.to_io())?;
-        handshake(tcp, Ok(protocol), Vec::new(), deadline(self.handshake_timeout)).await
+        let name = match name.to_server_name() {
+            Ok(name) => name,
+            Err(error) => {
+                context::ready_at_once().await;
+                return Err(error);
+            }
+        };
+        let protocol = Protocol::client(self.config.clone(), name);
+        handshake(tcp, protocol, Vec::new(), deadline(self.handshake_timeout)).await
     }
 }
 
@@ -142,7 +149,13 @@ pub(super) async fn handshake(
     first: Vec<u8>,
     deadline: Option<Instant>,
 ) -> io::Result<TlsStream> {
-    let protocol = protocol.map_err(|failure| failure.to_io())?;
+    let protocol = match protocol {
+        Ok(protocol) => protocol,
+        Err(failure) => {
+            context::ready_at_once().await;
+            return Err(failure.to_io());
+        }
+    };
     let session = Rc::new(Session::new(tcp, protocol));
     match deadline {
         Some(deadline) => {

@@ -3,11 +3,13 @@
 use std::io::{Read, Write};
 use std::net::TcpStream as StdStream;
 use std::os::fd::{AsFd, AsRawFd};
+use std::time::Duration;
 
 use tamam::Runtime;
-use tamam::net::{TcpListener, TcpStream};
+use tamam::net::{TcpListener, TcpSocket, TcpStream};
+use tamam::time::timeout;
 
-use crate::common::{Gone, alone, both, child, everywhere, on_epoll};
+use crate::common::{Gone, alone, both, child, everywhere, full_backlog, on_epoll, with_both};
 use crate::{accept, addrs_of, client, clients, common, listening, park};
 
 /// Five are parked (under epoll one of them), five come later, by way of the backlog or of the accept
@@ -97,5 +99,31 @@ fn ac11_descriptors_are_nonblocking_and_not_inherited() {
             }
             assert_eq!(child::inherited(), before);
         });
+    });
+}
+
+/// O_NONBLOCK belongs to the open file, so a duplicate can clear it. No call of ours leans on it.
+#[test]
+fn cl14_a_cleared_flag_does_not_block_the_thread() {
+    with_both(Runtime::builder(), || async {
+        let (listener, addr) = listening();
+        let duplicate = listener.as_fd().try_clone_to_owned().expect("a descriptor");
+        let duplicate = std::net::TcpListener::from(duplicate);
+        for _ in 0..3 {
+            duplicate.set_nonblocking(false).expect("a socket");
+            let waited = timeout(Duration::from_millis(20), listener.accept()).await;
+            assert!(waited.is_err(), "no client is there");
+            let client = client(addr);
+            let (stream, peer) = accept(&listener).await;
+            assert_eq!(peer, client.local_addr().expect("connected"));
+            stream.send_all("served").await.expect("connected");
+        }
+        // The backlog is full, so the attempt waits.
+        let (full, _clients) = full_backlog();
+        let socket = TcpSocket::new_v4().expect("a socket");
+        let duplicate = socket.as_fd().try_clone_to_owned().expect("a descriptor");
+        StdStream::from(duplicate).set_nonblocking(false).expect("a socket");
+        let connecting = socket.connect(full.local_addr().expect("bound"));
+        assert!(timeout(Duration::from_millis(20), connecting).await.is_err());
     });
 }

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, Read};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -265,6 +266,27 @@ fn ac8_a_pausing_listener_is_dropped() {
                 drop(TcpListener::bind(addr).expect("the address is free"));
                 sleep(Duration::from_millis(150)).await; // a forgotten accept's timer fires
             }
+        });
+    });
+}
+
+/// Linux takes a descriptor before it looks for a connection, so an accept fails without a client too.
+#[test]
+fn ac8_no_client_no_error() {
+    alone("no_descriptors::ac8_no_client_no_error", || {
+        with_both(Runtime::builder(), || async {
+            let (listener, addr) = listening();
+            // A socket that connects when there are no descriptors left.
+            let late = tamam::net::TcpSocket::new_v4().expect("a socket");
+            let files = take_all_descriptors();
+            let mut accept = pin!(listener.accept());
+            assert!(timeout(Duration::from_millis(300), accept.as_mut()).await.is_err());
+            let connecting = late.connect(addr);
+            let (result, client) = futures_util::join!(accept, connecting);
+            assert!(is_emfile(&result), "now it keeps a client waiting");
+            let _client = client.expect("the backlog has room");
+            drop(files);
+            while listener.accept().await.is_err() {}
         });
     });
 }

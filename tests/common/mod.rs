@@ -508,3 +508,17 @@ pub fn has_feature(runtime: &Runtime, feature: &str) -> bool {
     let support = runtime.capabilities().support(feature);
     support.expect("a feature of this name") == tamam::Support::Native
 }
+
+/// A listener whose backlog is full: the next connect waits.
+pub fn full_backlog() -> (tamam::net::TcpListener, Vec<std::net::TcpStream>) {
+    let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener =
+        tamam::net::TcpSocket::new_v4().and_then(|socket| socket.backlog(0).listen(addr));
+    let listener = listener.expect("loopback has ports");
+    let addr = listener.local_addr().expect("bound");
+    let mut clients = Vec::new();
+    while let Ok(client) = std::net::TcpStream::connect_timeout(&addr, Duration::from_millis(100)) {
+        clients.push(client);
+    }
+    (listener, clients)
+}

@@ -26,7 +26,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use common::{child, pair, turn};
+use common::{child, full_backlog, pair, turn};
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::time::{sleep, timeout};
 use tamam::{Runtime, SetupError};
@@ -123,19 +123,6 @@ impl Objects {
 }
 
 const OUTSIDE: &str = "no tamam runtime on this thread";
-
-/// A listener whose backlog is full: the next connect waits.
-fn full_backlog() -> (TcpListener, Vec<StdStream>) {
-    let addr = SocketAddr::from(([127, 0, 0, 1], 0));
-    let listener = TcpSocket::new_v4().and_then(|socket| socket.backlog(0).listen(addr));
-    let listener = listener.expect("loopback has ports");
-    let addr = listener.local_addr().expect("bound");
-    let mut clients = Vec::new();
-    while let Ok(client) = StdStream::connect_timeout(&addr, Duration::from_millis(100)) {
-        clients.push(client);
-    }
-    (listener, clients)
-}
 
 /// Starts `count` tasks that receive for ever; gives the peers.
 async fn receivers(count: usize) -> Vec<StdStream> {

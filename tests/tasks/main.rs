@@ -14,6 +14,7 @@ mod abort;
 mod panics;
 mod wakes;
 mod fairness;
+mod ready_at_once;
 
 use std::cell::RefCell;
 use std::future::Future;

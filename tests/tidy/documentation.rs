@@ -98,17 +98,17 @@ fn the_public_surface_has_examples() {
 }
 
 /// What rustdoc shows: a type, or a function that is no setter.
-struct Item {
-    file: String,
-    line: usize,
+pub(crate) struct Item {
+    pub(crate) file: String,
+    pub(crate) line: usize,
     /// `TcpStream::connect`.
-    name: String,
+    pub(crate) name: String,
     has_example: bool,
 }
 
 /// Public types and functions that can be named from outside; methods of such types. Not those of
 /// traits, and no setters of builders: functions that take a `self` and give it back.
-fn public_items() -> Vec<Item> {
+pub(crate) fn public_items() -> Vec<Item> {
     let files = sources();
     let (modules, exported) = surface(&files);
     let mut items = Vec::new();
@@ -178,8 +178,8 @@ fn surface(files: &[File]) -> (BTreeSet<String>, BTreeSet<String>) {
 
 /// A function with `pub` before it, and nothing in parentheses behind that.
 struct Function {
-    line: usize,
-    name: String,
+    pub(crate) line: usize,
+    pub(crate) name: String,
     of_type: Option<String>,
     is_setter: bool,
 }

@@ -20,6 +20,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("signal", 6),
     ("context", 5),
     ("blocking", 5),
+    ("task", 5),
     ("driver", 4),
     ("executor", 4),
     ("net::resolver", 4),

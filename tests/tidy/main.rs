@@ -9,5 +9,6 @@ mod unsafety;
 mod shape;
 mod contract;
 mod documentation;
+mod futures;
 mod repository;
 mod reader;

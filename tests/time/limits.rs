@@ -7,11 +7,13 @@ use std::net::TcpListener as StdListener;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 use std::{io, thread};
 
+use tamam::Runtime;
 use tamam::net::{TcpListener, TcpStream};
-use tamam::time::{Elapsed, sleep, timeout};
+use tamam::time::{Elapsed, interval, sleep, timeout};
 
 use crate::common::poll_once;
 use crate::{MS, common};
@@ -255,4 +257,29 @@ fn join_row(_: Rc<Ground>) -> Row {
             assert_eq!(ask().await.expect("no panic"), "output");
         }),
     }
+}
+
+/// In one poll of a task, a future may be polled again and again: the deadline comes all the same.
+#[test]
+fn tm8_a_timer_is_over_within_one_poll() {
+    fn until_ready(mut future: impl Future + Unpin) -> impl Future<Output = ()> {
+        let end = Instant::now() + 100 * MS;
+        poll_fn(move |cx| {
+            while Pin::new(&mut future).poll(cx).is_pending() {
+                assert!(Instant::now() < end, "it is Pending, a hundred milliseconds later");
+            }
+            Poll::Ready(())
+        })
+    }
+    common::with_both(Runtime::builder(), || async {
+        until_ready(sleep(2 * MS)).await;
+        until_ready(Box::pin(timeout(2 * MS, std::future::pending::<()>()))).await;
+        let mut ticks = interval(2 * MS);
+        ticks.tick().await;
+        until_ready(Box::pin(ticks.tick())).await;
+        let mut reset = sleep(Duration::MAX);
+        assert!(common::poll_once(&mut reset).await.is_pending());
+        reset.reset(Instant::now());
+        until_ready(reset).await;
+    });
 }

@@ -16,6 +16,7 @@ mod at_once;
 mod surroundings;
 mod files;
 mod openssl;
+mod ready_at_once;
 
 use std::error::Error;
 

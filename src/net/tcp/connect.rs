@@ -122,13 +122,17 @@ impl Future for Connect {
         loop {
             match done {
                 Some(Ok(())) => {
+                    ready!(context::consume_budget(cx));
                     let claimed = self.connecting.claim().ok_or_else(|| match home.check() {
                         Ok(()) => unreachable!("a future is not polled after it was ready"),
                         Err(gone) => gone,
                     });
                     return Poll::Ready(claimed);
                 }
-                Some(Err(errno)) if !is_retried(errno) => return Poll::Ready(Err(error(errno))),
+                Some(Err(errno)) if !is_retried(errno) => {
+                    ready!(context::consume_budget(cx)); // under epoll it may have come at once
+                    return Poll::Ready(Err(error(errno)));
+                }
                 // The peer did not cause it: the teardown cancelled the op, or a signal came.
                 Some(Err(_)) | None => ready!(context::poll_home(home, cx))?,
             }

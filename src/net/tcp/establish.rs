@@ -15,7 +15,7 @@ use super::stream::TcpStream;
 use crate::context;
 use crate::driver::Driver;
 use crate::net::addr::{Destination, ToSocketAddrs};
-use crate::net::resolve::lookup_name;
+use crate::net::resolve::{destination_of, lookup_name};
 use crate::sys;
 
 impl TcpStream {
@@ -53,7 +53,7 @@ impl TcpStream {
     /// ```
     pub async fn connect(addr: impl ToSocketAddrs) -> io::Result<TcpStream> {
         let home = context::try_current()?.driver.clone();
-        let addrs = match addr.destination()? {
+        let addrs = match destination_of(addr).await? {
             Destination::Addrs(addrs) => addrs,
             // Boxed: a lookup costs more, and the future of a connect to an address stays small.
             Destination::Name(host, port) => {
@@ -65,7 +65,10 @@ impl TcpStream {
             // No socket of this family is a failure of this address: the next may be of another.
             let connected = match new_socket(&home, addr) {
                 Ok(socket) => Connect::new(socket, home.clone(), addr).await,
-                Err(error) => Err(error),
+                Err(error) => {
+                    context::ready_at_once().await;
+                    Err(error)
+                }
             };
             match connected {
                 Ok(fd) => return Ok(TcpStream::new(fd, home)),
@@ -111,7 +114,7 @@ impl TcpStream {
         delay: Duration,
     ) -> io::Result<TcpStream> {
         let home = context::try_current()?.driver.clone();
-        match addr.destination()? {
+        match destination_of(addr).await? {
             Destination::Addrs(addrs) => race(home, addrs.into(), delay).await,
             Destination::Name(host, port) => connect_by_name(host, port, delay).await,
         }

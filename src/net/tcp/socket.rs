@@ -285,7 +285,10 @@ impl TcpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn connect(mut self, addr: SocketAddr) -> io::Result<TcpStream> {
-        self.check()?;
+        if let Err(error) = self.check() {
+            context::ready_at_once().await;
+            return Err(error);
+        }
         let fd = Connect::new(self.fd, self.home.clone(), addr).await?;
         Ok(TcpStream::new(fd, self.home))
     }

@@ -1,0 +1,188 @@
+//! G9: every public future, in a loop in which it is ready at once. The loop lets others run.
+
+use std::cell::Cell;
+use std::future::{Future, ready};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tamam::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tamam::signal::{SignalKind, ctrl_c, signal, terminate};
+use tamam::task::{consume_budget, cooperative};
+use tamam::time::{interval, interval_at, sleep, sleep_until, timeout, timeout_at};
+use tamam::{Runtime, spawn, spawn_blocking, yield_now};
+
+use crate::common::{Watchdog, with_both};
+
+/// So many answers are there at once.
+const ROUNDS: usize = 1000;
+const MS: Duration = Duration::from_millis(1);
+
+thread_local! {
+    /// How often another task was polled since the loop began.
+    static POLLS: Cell<usize> = const { Cell::new(0) };
+}
+
+type Loop = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Lines that wait for something, so that a loop over them cannot be ready all the time.
+const WAIT: [&str; 4] = [
+    "ctrl_c",    // one answer for a signal: as `Signal::recv`
+    "terminate", // the same
+    "spawn",     // its handle is `JoinHandle`
+    "spawn_blocking",
+];
+
+/// A line: a name, and a block that makes the loop's body.
+macro_rules! line {
+    ($name:literal, $setup:expr, |$state:ident| $call:expr) => {
+        (
+            $name,
+            Box::pin(async {
+                #[allow(unused_mut, reason = "some calls need it")]
+                let mut $state = $setup;
+                POLLS.set(0);
+                for _ in 0..ROUNDS {
+                    let _ = $call.await;
+                }
+            }) as Loop,
+        )
+    };
+}
+
+/// An address to which there is no route: under epoll the answer comes at once.
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([255, 255, 255, 255], 1))
+}
+
+async fn tcp_pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let client = TcpStream::connect(listener.local_addr().expect("bound")).await;
+    let (server, _) = listener.accept().await.expect("it is there");
+    (client.expect("somebody listens"), server)
+}
+
+/// Its peer has ended, and it has shut down.
+async fn ended() -> TcpStream {
+    let (stream, peer) = tcp_pair().await;
+    stream.shutdown().await.expect("connected");
+    drop(peer);
+    assert!(stream.recv().await.expect("no reset").is_none());
+    stream
+}
+
+/// A listener that cannot accept any more.
+fn not_listening() -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    // SAFETY: takes no pointers.
+    let done = unsafe { libc::shutdown(listener.as_fd().as_raw_fd(), libc::SHUT_RDWR) };
+    assert_eq!(done, 0, "a listener may be shut down");
+    listener
+}
+
+fn lines() -> Vec<(&'static str, Loop)> {
+    vec![
+        line!("TcpStream::recv", ended().await, |stream| stream.recv()),
+        line!("TcpStream::read", ended().await, |stream| stream.read(Vec::with_capacity(1))),
+        line!("TcpStream::read", ended().await, |stream| stream.read(Vec::new())),
+        line!("TcpStream::read_exact", ended().await, |stream| stream.read_exact(Vec::new(), 0)),
+        line!("TcpStream::send", ended().await, |stream| stream.send("late")),
+        line!("TcpStream::send", ended().await, |stream| stream.send("")),
+        line!("TcpStream::send_all", ended().await, |stream| stream.send_all("late")),
+        line!("TcpStream::sendv", ended().await, |stream| stream.sendv(vec!["late"])),
+        line!("TcpStream::shutdown", ended().await, |stream| stream.shutdown()),
+        line!("OwnedReadHalf::recv", ended().await.into_split().0, |half| half.recv()),
+        line!("OwnedReadHalf::read", ended().await.into_split().0, |half| half.read(Vec::new())),
+        line!("OwnedReadHalf::read_exact", ended().await.into_split().0, |half| half
+            .read_exact(Vec::new(), 0)),
+        line!("OwnedWriteHalf::send", ended().await.into_split().1, |half| half.send("late")),
+        line!("OwnedWriteHalf::send_all", ended().await.into_split().1, |half| half
+            .send_all("late")),
+        line!("OwnedWriteHalf::sendv", ended().await.into_split().1, |half| half
+            .sendv(vec!["late"])),
+        line!("OwnedWriteHalf::shutdown", ended().await.into_split().1, |half| half.shutdown()),
+        line!("TcpListener::accept", not_listening(), |listener| listener.accept()),
+        line!("TcpStream::connect", (), |_state| TcpStream::connect("nonsense")),
+        line!("TcpStream::connect", (), |_state| TcpStream::connect(nowhere())),
+        line!("TcpStream::connect_staggered", (), |_state| {
+            TcpStream::connect_staggered("nonsense", MS)
+        }),
+        line!("TcpStream::connect_staggered", (), |_state| {
+            TcpStream::connect_staggered(nowhere(), MS)
+        }),
+        line!("TcpSocket::connect", (), |_state| async {
+            TcpSocket::new_v4().expect("a socket").connect(nowhere()).await
+        }),
+        line!("lookup_host", (), |_state| lookup_host("127.0.0.1:80")),
+        line!("lookup_host", (), |_state| lookup_host("nonsense")),
+        line!("sleep", (), |_state| sleep(Duration::ZERO)),
+        line!("sleep_until", Instant::now(), |start| sleep_until(start)),
+        line!("timeout", (), |_state| timeout(Duration::ZERO, sleep(Duration::ZERO))),
+        line!("timeout_at", Instant::now(), |start| timeout_at(start, sleep(Duration::MAX))),
+        line!("Interval::tick", due_for_long(), |ticks| ticks.tick()),
+        line!("JoinHandle", finished().await, |handles| handles.pop().expect("one a round")),
+        line!("BlockingHandle", finished_closures().await, |handles| handles
+            .pop()
+            .expect("one a round")),
+        line!("Signal::recv", signal(SignalKind::WINDOW).expect("may be handled"), |signals| {
+            raise(libc::SIGWINCH);
+            signals.recv()
+        }),
+        line!("yield_now", (), |_state| yield_now()),
+        line!("consume_budget", (), |_state| consume_budget()),
+        line!("cooperative", (), |_state| cooperative(ready(()))),
+    ]
+}
+
+fn due_for_long() -> tamam::time::Interval {
+    let ticks = interval_at(Instant::now(), Duration::from_nanos(1));
+    thread::sleep(MS);
+    ticks
+}
+
+async fn finished() -> Vec<tamam::JoinHandle<()>> {
+    let handles: Vec<_> = (0..ROUNDS).map(|_| spawn(async {})).collect();
+    while handles.iter().any(|handle| !handle.is_finished()) {
+        yield_now().await;
+    }
+    handles
+}
+
+async fn finished_closures() -> Vec<tamam::BlockingHandle<()>> {
+    let handles: Vec<_> = (0..ROUNDS).map(|_| spawn_blocking(|| ())).collect();
+    while handles.iter().any(|handle| !handle.is_finished()) {
+        sleep(MS).await;
+    }
+    handles
+}
+
+/// The handler runs before this returns.
+fn raise(signal: i32) {
+    // SAFETY: takes no pointers. The default action of this signal is none.
+    assert_eq!(unsafe { libc::raise(signal) }, 0);
+}
+
+#[test]
+fn g9_every_future_that_is_ready_at_once_lets_others_run() {
+    let _watchdog = Watchdog::start();
+    let _ = (interval as fn(Duration) -> _, ctrl_c as fn() -> _, terminate as fn() -> _, WAIT);
+    let names: Vec<_> = lines().into_iter().map(|(name, _)| name).collect();
+    for (number, name) in names.into_iter().enumerate() {
+        eprintln!("-- {name}");
+        with_both(Runtime::builder(), || async {
+            let (_, ready) = lines().swap_remove(number);
+            let others = tamam::spawn(async {
+                loop {
+                    POLLS.set(POLLS.get() + 1);
+                    yield_now().await;
+                }
+            });
+            ready.await;
+            let polls = POLLS.get();
+            assert!(polls >= ROUNDS / 128, "{name}: others had {polls} polls");
+            others.abort();
+        });
+    }
+}
