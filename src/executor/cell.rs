@@ -19,7 +19,7 @@
 
 use core::cell::UnsafeCell;
 use core::future::Future;
-use core::mem::needs_drop;
+use core::mem::{forget, needs_drop};
 use core::pin::Pin;
 use core::ptr::NonNull;
 use core::task::{Context, Poll};
@@ -85,6 +85,22 @@ pub(super) fn allocate<F: Future>(header: Header, future: F) -> NonNull<Header> 
     NonNull::from(Box::leak(cell)).cast()
 }
 
+/// Drops a future while the panic of its poll unwinds, as std drops what a thread's closure owns: its
+/// destructors see `thread::panicking()`. Who forgets this has a poll that did not panic; who does
+/// not, must not touch the future again.
+struct DropOnUnwind<'a, F>(&'a mut F);
+
+impl<F> Drop for DropOnUnwind<'_, F> {
+    #[cold]
+    fn drop(&mut self) {
+        // A second panic would abort the process.
+        contain(|| {
+            // SAFETY: only an unwinding poll comes here. It overwrites the stage without a drop.
+            unsafe { core::ptr::drop_in_place(self.0) };
+        });
+    }
+}
+
 /// # Safety
 /// As `TaskVtable::poll`.
 unsafe fn poll<F: Future>(header: NonNull<Header>, cx: &mut Context<'_>) -> Poll<()> {
@@ -95,16 +111,22 @@ unsafe fn poll<F: Future>(header: NonNull<Header>, cx: &mut Context<'_>) -> Poll
         // SAFETY: in Running and Woken only the poll in progress uses the stage, and this is it.
         let stage = unsafe { &mut *stage };
         let Stage::Future(future) = stage else { unreachable!("a task that runs has a future") };
-        // SAFETY: the future never moves: it is on the heap, and `end` drops it in place.
-        let future = unsafe { Pin::new_unchecked(future) };
-        future.poll(cx)
+        let unwinding = DropOnUnwind(future);
+        // SAFETY: the future never moves: it is on the heap, and is dropped in place.
+        let polled = unsafe { Pin::new_unchecked(&mut *unwinding.0) }.poll(cx);
+        forget(unwinding);
+        polled
     }));
     // SAFETY: the cell is alive. The reference covers the header only, not the stage.
     let header = unsafe { &(*cell.as_ptr()).header };
     let result = match polled {
         Ok(Poll::Pending) => return Poll::Pending,
         Ok(Poll::Ready(output)) => Ok(output),
-        Err(payload) => Err(JoinError::panic(header.id, payload)),
+        Err(payload) => {
+            // SAFETY: the state is still that of a poll, and `DropOnUnwind` has dropped the future.
+            unsafe { stage.write(Stage::Empty) };
+            Err(JoinError::panic(header.id, payload))
+        }
     };
     header.step(TaskState::end);
     // SAFETY: the cell is alive and of type F, this is its home thread, and the state is Ending.

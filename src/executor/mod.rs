@@ -35,6 +35,8 @@ use self::queue::{Owned, RunQueue};
 use self::task::{Header, TypedTask};
 use self::waker::Stock;
 
+/// The largest future that lies in the allocation of its task.
+const FUTURE_LEN_MAX: usize = 2048;
 /// The budget of one poll: how often leaf futures may be ready at once in it (G9).
 const UNITS: u32 = 128;
 /// Stands for no limit. Outside our own polls, another executor may poll our futures, and it hands
@@ -91,6 +93,15 @@ impl TaskExecutor {
     /// Spawns a task, at the back of the run queue. After `close`, drops the future at once.
     #[inline]
     pub(crate) fn spawn<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
+        // Wakers that outlive the task keep its allocation, so a large future has one of its own.
+        if size_of::<F>() > FUTURE_LEN_MAX {
+            return self.spawn_task(Box::pin(future));
+        }
+        self.spawn_task(future)
+    }
+
+    #[inline]
+    fn spawn_task<F: Future + 'static>(&self, future: F) -> JoinHandle<F::Output> {
         let home = &*self.home;
         let task = TypedTask::new(future, home, true);
         if home.closed.get() {

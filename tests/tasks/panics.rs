@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use tamam::time::sleep;
@@ -396,5 +397,33 @@ fn tk5_panic_in_the_drop_of_the_main_future() {
         }));
         assert!(caught.is_err());
         runtime.block_on(task).expect("the runtime goes on");
+    });
+}
+
+/// TK4. As in std, where what a thread's closure owns is dropped while its panic unwinds.
+#[test]
+fn tk4_what_a_task_owns_is_dropped_during_the_unwind() {
+    struct Owned(Rc<Cell<u32>>, u32);
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            assert_eq!(thread::panicking(), self.1 > 1, "{}", self.1);
+            self.0.set(self.0.get() + self.1);
+        }
+    }
+
+    each::engine(|runtime| {
+        let (runtime, seen) = (runtime(), Rc::new(Cell::new(0)));
+        let spawn = |weight: u32| {
+            let owned = Owned(seen.clone(), weight);
+            runtime.spawn(poll_fn(move |_| {
+                let owned = &owned; // all of it moves in
+                assert!(owned.1 == 1, "a panic in a poll");
+                Poll::Ready(())
+            }))
+        };
+        let (panics, ends) = (spawn(10), spawn(1));
+        assert!(runtime.block_on(panics).expect_err("it panics").is_panic());
+        runtime.block_on(ends).expect("no panic");
+        assert_eq!(seen.get(), 11);
     });
 }

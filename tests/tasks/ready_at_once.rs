@@ -28,10 +28,11 @@ thread_local! {
 type Loop = Pin<Box<dyn Future<Output = ()>>>;
 
 /// Lines that wait for something, so that a loop over them cannot be ready all the time.
-const WAIT: [&str; 4] = [
-    "ctrl_c",    // one answer for a signal: as `Signal::recv`
-    "terminate", // the same
-    "spawn",     // its handle is `JoinHandle`
+const WAIT: [&str; 5] = [
+    "ctrl_c",         // one answer for a signal: as `Signal::recv`
+    "terminate",      // the same
+    "spawn",          // its handle is `JoinHandle`
+    "Runtime::spawn", // the same
     "spawn_blocking",
 ];
 

@@ -414,3 +414,33 @@ fn tk8_foreign_waker_is_woken_once_by_an_end() {
         assert_eq!(Arc::strong_count(&count), 1, "no waker is kept");
     });
 }
+
+/// TK8. What was kept is the waker of a task that has ended: its future, of 16 KiB, is freed.
+#[test]
+fn tk8_a_waker_keeps_no_future() {
+    const COUNT: usize = 100;
+
+    async fn large(wakers: Rc<RefCell<Vec<Waker>>>) {
+        let mut bytes = [0_u8; 16 << 10];
+        poll_fn(|cx| {
+            wakers.borrow_mut().push(cx.waker().clone());
+            Poll::Ready(())
+        })
+        .await;
+        yield_now().await;
+        bytes[0] += 1;
+        std::hint::black_box(&bytes);
+    }
+
+    common::alone("wakes::tk8_a_waker_keeps_no_future", || {
+        let wakers = Rc::new(RefCell::new(Vec::with_capacity(COUNT)));
+        let before = common::quarantine::live();
+        tamam::run(async {
+            for _ in 0..COUNT {
+                tamam::spawn(large(wakers.clone())).await.expect("no panic");
+            }
+        });
+        let kept = (common::quarantine::live() - before) / COUNT as isize;
+        assert!(kept < 1024, "{kept} bytes for each waker");
+    });
+}
