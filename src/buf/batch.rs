@@ -14,7 +14,8 @@ const PIECES_MAX: usize = 256;
 pub(crate) struct Batch {
     // Fields are dropped in this order: first what points, then what it points to.
     header: UnsafeCell<libc::msghdr>,
-    _pieces: Box<[libc::iovec]>,
+    /// A Vec, not a Box: its move leaves the pointer in `header` usable.
+    _pieces: Vec<libc::iovec>,
     outgoing: Vec<Outgoing>,
 }
 
@@ -24,7 +25,7 @@ impl Batch {
     /// left out at the end.
     pub(crate) fn new(outgoing: Vec<Outgoing>, offset: usize) -> (Batch, usize) {
         let mut len = 0;
-        let mut pieces: Box<[libc::iovec]> = (outgoing.iter().enumerate())
+        let mut pieces: Vec<libc::iovec> = (outgoing.iter().enumerate())
             .flat_map(|(index, out)| out.pieces(if index == 0 { offset } else { 0 }))
             .take(PIECES_MAX)
             .map_while(|piece| {

@@ -75,17 +75,39 @@ impl Erased {
     /// Returns the value. `T` must be the type that was put in, or this panics.
     #[inline]
     pub(crate) fn take<T: 'static>(self) -> T {
-        // Comparing the tables is cheap and nearly always enough. But the compiler may have made
-        // several copies of a table, so compare the types as well.
+        self.check_type::<T>();
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the type was checked, and `this` is never dropped, so this is the only
+        // use of the value.
+        unsafe { read_words::<T>(this.words.as_ptr()) }
+    }
+}
+
+impl Erased {
+    /// The value. Panics if it is not a `T`. It stays in place until it is taken or dropped, also
+    /// when this moves, as far as pointers into the heap are concerned.
+    #[inline]
+    pub(crate) fn get<T: 'static>(&self) -> &T {
+        self.check_type::<T>();
+        let words = self.words.as_ptr();
+        if is_inline::<T>() {
+            // SAFETY: under the same condition `new` wrote a T here, which is borrowed as `self` is.
+            unsafe { &*words.cast::<T>() }
+        } else {
+            // SAFETY: otherwise `new` wrote a Box<T> here, which is borrowed as `self` is.
+            unsafe { &*words.cast::<Box<T>>() }
+        }
+    }
+
+    /// Panics if the value is not a `T`. Comparing the tables is cheap and nearly always enough. But
+    /// the compiler may have made several copies of a table, so the types are compared as well.
+    #[inline]
+    fn check_type<T: 'static>(&self) {
         assert!(
             ptr::eq(self.vtable, BufferVtable::of::<T>())
                 || (self.vtable.type_id)() == TypeId::of::<T>(),
             "an erased value comes back as itself"
         );
-        let this = ManuallyDrop::new(self);
-        // SAFETY: the assertion checked the type, and `this` is never dropped, so this is the only
-        // use of the value.
-        unsafe { read_words::<T>(this.words.as_ptr()) }
     }
 }
 

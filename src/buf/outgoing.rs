@@ -31,8 +31,11 @@ struct Pieces {
 impl Outgoing {
     #[inline]
     pub(crate) fn one<B: super::IoBuf>(buf: B) -> Outgoing {
+        let owner = Erased::new(buf);
+        // Asked where the buffer stays: the move of a Box ends the use of a pointer from before.
+        let buf = owner.get::<B>();
         let (ptr, len) = (buf.ptr(), buf.len());
-        Outgoing { parts: Parts::One(ptr), len, owner: Erased::new(buf) }
+        Outgoing { parts: Parts::One(ptr), len, owner }
     }
 
     /// All bytes of these buffers, in order.
@@ -126,19 +129,18 @@ pub(crate) trait Handed {
     fn into_buf(self) -> Self::Buf;
 }
 
-/// One buffer. `new` asks it once for the address and the number of its bytes, since both are
-/// foreign code.
+/// One buffer. Its address and its length are foreign code: no borrow may be held where a method of
+/// this is called.
 pub(crate) struct One<B> {
     buf: B,
-    ptr: *const u8,
     len: usize,
 }
 
 impl<B: super::IoBuf> One<B> {
     #[inline]
     pub(crate) fn new(buf: B) -> One<B> {
-        let (ptr, len) = (buf.ptr(), buf.len());
-        One { buf, ptr, len }
+        let len = buf.len();
+        One { buf, len }
     }
 }
 
@@ -153,13 +155,13 @@ impl<B: super::IoBuf> Handed for One<B> {
     #[inline]
     fn as_one(&self) -> Option<&[u8]> {
         // SAFETY: pointer and length are those of the `IoBuf` in `buf`. By its contract the bytes
-        // stay readable and in place as long as it lives, also when it moves.
-        Some(unsafe { std::slice::from_raw_parts(self.ptr, self.len) })
+        // stay readable and in place as long as it is borrowed.
+        Some(unsafe { std::slice::from_raw_parts(self.buf.ptr(), self.len) })
     }
 
     #[inline]
     fn into_outgoing(self) -> Outgoing {
-        Outgoing { parts: Parts::One(self.ptr), len: self.len, owner: Erased::new(self.buf) }
+        Outgoing::one(self.buf)
     }
 
     #[inline]
@@ -203,6 +205,18 @@ impl<B: super::IoBuf> Handed for Many<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Under Miri this fails if an address was asked for before a Box has its place.
+    #[test]
+    fn a_buffer_may_move_with_what_holds_it() {
+        let boxed = || Box::<[u8]>::from(&b"tamam"[..]);
+        let one = One::new(boxed());
+        assert_eq!(one.as_one(), Some(&b"tamam"[..]));
+        let moved = Box::new((one.into_outgoing(), Outgoing::many(vec![boxed(), boxed()])));
+        assert_eq!(moved.0.as_one(1), Some(&b"amam"[..]));
+        assert_eq!(moved.1.pieces(4).collect::<Vec<_>>(), [&b"m"[..], b"tamam"]);
+        assert_eq!(moved.0.take::<Box<[u8]>>(), boxed());
+    }
 
     #[test]
     fn pieces_start_at_the_offset_and_skip_what_is_empty() {
