@@ -68,6 +68,8 @@ fn h12_no_sleep_while_a_submission_does_not_fit() {
             done.expect("it sleeps, and a submission waits");
         });
     };
-    // The filter is the thread's for ever.
-    thread::spawn(test).join().expect("no panic");
+    // The filter is the thread's for ever. It has the name of the test, which the watchdog tells.
+    let name = thread::current().name().unwrap_or_default().to_owned();
+    let alone = thread::Builder::new().name(name).spawn(test).expect("a thread");
+    alone.join().expect("no panic");
 }
