@@ -45,6 +45,8 @@ impl ForeignWaker {
 
 static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, release);
 
+/// # Safety
+/// `data` is of a waker of this table, which lives during the call, on this thread.
 unsafe fn clone(data: *const ()) -> RawWaker {
     // SAFETY: `data` is of `Rc::into_raw`, and the waker that is cloned keeps it.
     let inner = unsafe { &*data.cast::<Inner>() };
@@ -56,6 +58,8 @@ unsafe fn clone(data: *const ()) -> RawWaker {
     RawWaker::new(data, &TABLE)
 }
 
+/// # Safety
+/// As for `clone`; the waker ends with the call.
 unsafe fn wake(data: *const ()) {
     // SAFETY: the caller's promise is that of both.
     unsafe {
@@ -64,12 +68,16 @@ unsafe fn wake(data: *const ()) {
     }
 }
 
+/// # Safety
+/// As for `clone`.
 unsafe fn wake_by_ref(data: *const ()) {
     // SAFETY: `data` is of `Rc::into_raw`, and the waker keeps it.
     let inner = unsafe { &*data.cast::<Inner>() };
     inner.wakes.set(inner.wakes.get() + 1);
 }
 
+/// # Safety
+/// As for `clone`; the waker ends with the call.
 unsafe fn release(data: *const ()) {
     // SAFETY: the waker that ends here has a count, which goes with it.
     unsafe { Rc::decrement_strong_count(data.cast::<Inner>()) };
