@@ -517,4 +517,36 @@ mod tests {
             assert_eq!(request.cancelled().result(), answer);
         }
     }
+
+    /// 1 an event is fetched, and not handled yet; 2 its descriptor leaves, and another file gets the
+    /// number; 3 a request waits for that one: the event is not its own.
+    #[test]
+    fn an_event_of_an_earlier_descriptor_is_not_taken_for_one_of_its_successor() {
+        let eventfd = sys::eventfd().expect("an eventfd");
+        let pool = BufferPool::for_engine(64, 2).expect("memory");
+        let epoll = Epoll::new(pool, eventfd.as_fd(), false).expect("an epoll set");
+        let (first, second) = (sys::eventfd().expect("one"), sys::eventfd().expect("another"));
+        let begin = |user_data| {
+            let mut target = testing::wait(first.as_raw_fd()).target;
+            assert!(epoll.begin::<WaitRequest>(&mut target, &mut 0).is_none(), "it waits");
+            epoll.wait_for::<WaitRequest>(user_data, target, 0);
+        };
+        begin(1);
+        sys::eventfd_add(first.as_fd()).expect("room");
+        epoll.wait(Some(SleepLimit::Long)).expect("the event");
+        assert!(epoll.withdraw(1));
+        epoll.forget(first.as_fd());
+        // SAFETY: takes no pointers. Both descriptors are open; the first number now means the file of
+        // the second, and no other thread can get it in between.
+        let number = unsafe { libc::dup2(second.as_raw_fd(), first.as_raw_fd()) };
+        assert_eq!(number, first.as_raw_fd());
+        begin(2);
+        let calls = epoll.calls();
+        assert!(epoll.next_completion().is_none());
+        assert_eq!(epoll.calls(), calls, "no attempt for another's event");
+        sys::eventfd_add(second.as_fd()).expect("room");
+        epoll.wait(Some(SleepLimit::Long)).expect("the event");
+        assert!(epoll.next_completion().is_none(), "the request waits for ever");
+        assert_eq!(epoll.calls(), calls + 1, "an attempt for its own event");
+    }
 }

@@ -343,7 +343,11 @@ pub(super) mod testing {
     }
 
     pub(in crate::driver) fn wait(fd: RawFd) -> Op<WaitRequest> {
+        wait_with(fd, Payload::None)
+    }
+
+    pub(in crate::driver) fn wait_with(fd: RawFd, payload: Payload) -> Op<WaitRequest> {
         // SAFETY: the target has no pointer.
-        unsafe { Op::new(Target { fd, memory: std::ptr::null_mut(), len: 0 }, Payload::None) }
+        unsafe { Op::new(Target { fd, memory: std::ptr::null_mut(), len: 0 }, payload) }
     }
 }

@@ -100,3 +100,49 @@ impl Sleeper {
         drop(self.eventfd.take());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use io_uring::opcode;
+
+    use super::super::{Backend, CANCEL, Driver, Settings};
+    use super::*;
+    use crate::deferred::Deferred;
+
+    /// One turn that does not sleep. Gives how many completions it brought.
+    fn turn(driver: &Driver) -> u64 {
+        let (before, mut deferred) = (driver.counters().completions.get(), Deferred::default());
+        driver.prepare_to_park(&mut deferred);
+        driver.park(Wait::No, &mut deferred);
+        driver.counters().completions.get() - before
+    }
+
+    /// The kernel ends a multishot poll on a full completion queue. Here a cancel does.
+    #[test]
+    fn a_poll_on_the_eventfd_that_has_ended_is_armed_again() {
+        let settings = Settings {
+            backend: Backend::Ring,
+            pretended: None,
+            entries: 2,
+            completion_entries: 4,
+            buffer_len: 64,
+            buffer_count: 2,
+            stream_credit: 64,
+        };
+        let Ok(driver) = Driver::new(settings) else {
+            return println!("skipped: io_uring is not available here");
+        };
+        let write = || driver.sleeper.with_eventfd(sys::eventfd_add).expect("room");
+        assert_eq!(turn(&driver), 0);
+        write();
+        assert_eq!(turn(&driver), 1, "a write is a completion");
+        let cancel = opcode::AsyncCancel::new(NOTIFIED).build().user_data(CANCEL);
+        driver.submissions.push(cancel);
+        assert_eq!(turn(&driver), 2, "the cancel, and the end of the poll");
+        // The eventfd is never read, so a new poll completes at once.
+        assert_eq!(turn(&driver), 1, "the poll is armed again");
+        write();
+        assert_eq!(turn(&driver), 1, "a write is a completion again");
+        driver.close();
+    }
+}

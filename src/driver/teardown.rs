@@ -120,3 +120,81 @@ impl Driver {
         self.deferred.borrow_mut().append(&mut deferred);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::rc::{Rc, Weak};
+
+    use super::super::op::testing::{self, NoOwner};
+    use super::super::{Backend, BufferPool, Owner, Role, Settings};
+    use super::*;
+    use crate::buf::Fill;
+
+    /// What an op in flight keeps, as seen from outside.
+    struct Kept {
+        memory: Weak<Fill<dyn Any>>,
+        owner: Weak<NoOwner>,
+        pool: Weak<BufferPool>,
+    }
+
+    impl Kept {
+        fn lives(&self) -> [bool; 3] {
+            let (memory, owner) = (self.memory.strong_count(), self.owner.strong_count());
+            [memory, owner, self.pool.strong_count()].map(|count| count > 0)
+        }
+    }
+
+    /// A driver with one op in flight, which nobody else keeps.
+    fn with_an_op() -> (Rc<Driver>, Kept) {
+        let settings = Settings {
+            backend: Backend::Epoll,
+            pretended: None,
+            entries: 2,
+            completion_entries: 2,
+            buffer_len: 64,
+            buffer_count: 2,
+            stream_credit: 64,
+        };
+        let driver = Driver::new(settings).unwrap_or_else(|error| panic!("epoll: {error}"));
+        let memory: Rc<Fill<dyn Any>> = Rc::new(Fill::new(Vec::<u8>::with_capacity(64), 64));
+        let owner = Rc::new(NoOwner);
+        let kept = Kept {
+            memory: Rc::downgrade(&memory),
+            owner: Rc::downgrade(&owner),
+            pool: Rc::downgrade(driver.pool()),
+        };
+        let op = testing::wait_with(5, Payload::Fill(memory));
+        let owner: Rc<dyn Owner> = owner;
+        driver.submissions.start(op, owner, Role::Recv);
+        assert_eq!(driver.in_flight(), 1);
+        (driver, kept)
+    }
+
+    #[test]
+    fn an_op_that_ends_takes_its_memory_with_it() {
+        let (driver, kept) = with_an_op();
+        driver.close();
+        drop(driver);
+        assert_eq!(kept.lives(), [false; 3]);
+    }
+
+    #[test]
+    fn a_failed_engine_leaks_what_the_kernel_may_still_use() {
+        let (driver, kept) = with_an_op();
+        driver.fail(libc::EBADF);
+        assert_eq!((kept.lives(), driver.in_flight()), ([true; 3], 0));
+        driver.close();
+        drop(driver);
+        assert_eq!(kept.lives(), [true; 3]);
+    }
+
+    #[test]
+    fn an_op_that_does_not_end_is_leaked() {
+        let (driver, kept) = with_an_op();
+        driver.begin_close();
+        driver.leak_what_is_left();
+        drop(driver);
+        assert_eq!(kept.lives(), [true; 3]);
+    }
+}

@@ -447,3 +447,82 @@ impl Connection {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+    use std::net::{TcpListener, TcpStream};
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+    use crate::buf::{Many, One};
+    use crate::context;
+    use crate::driver::{Backend, Driver, Settings, Wait};
+
+    fn driver(backend: Backend) -> Option<Rc<Driver>> {
+        let settings = Settings {
+            backend,
+            pretended: None,
+            entries: 4,
+            completion_entries: 8,
+            buffer_len: 64,
+            buffer_count: 2,
+            stream_credit: 64,
+        };
+        Driver::new(settings).ok()
+    }
+
+    /// Polls a future until it is ready, and turns its driver.
+    fn drive<T>(driver: &Rc<Driver>, future: impl Future<Output = T>) -> T {
+        let _turning = context::turn(driver).expect("no runtime turns here");
+        let mut future = pin!(future);
+        loop {
+            if let Poll::Ready(output) =
+                future.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            {
+                return output;
+            }
+            let mut deferred = Deferred::default();
+            driver.prepare_to_park(&mut deferred);
+            driver.park(Wait::Until(None), &mut deferred);
+            deferred.run();
+        }
+    }
+
+    /// A send that was short is followed by its error, as a rule. If the next one succeeds, it was a
+    /// lack of memory: then EOF is EOF. One buffer and several have ways of their own.
+    #[test]
+    fn after_a_send_that_succeeds_eof_is_no_reset() {
+        for backend in [Backend::Ring, Backend::Epoll] {
+            let Some(driver) = driver(backend) else {
+                println!("skipped: {backend:?} is not available here");
+                continue;
+            };
+            for count in [1, 2] {
+                let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+                let socket = TcpStream::connect(listener.local_addr().expect("bound"));
+                let socket = socket.expect("it listens");
+                let (peer, _) = listener.accept().expect("it is there");
+                socket.set_nonblocking(true).expect("a socket");
+                let connection = Connection::new(socket.into(), driver.clone());
+                connection.sending(|transmit, _| transmit.fell_short = true);
+                assert_eq!(connection.errno_of_reset(), Some(libc::ECONNRESET));
+                let error = match count {
+                    1 => drive(&driver, connection.send(One::new("ab"), |report| report.error)),
+                    _ => {
+                        let bufs = vec!["a", "b"];
+                        drive(&driver, connection.send(Many::new(bufs), |report| report.error))
+                    }
+                };
+                assert!(error.is_none());
+                assert_eq!(connection.errno_of_reset(), None, "{backend:?}, {count} buffers");
+                peer.shutdown(std::net::Shutdown::Write).expect("connected");
+                let end = drive(&driver, connection.recv());
+                assert!(end.expect("no reset").is_none(), "{backend:?}, {count} buffers");
+                connection.drop_handle();
+            }
+            driver.close();
+        }
+    }
+}

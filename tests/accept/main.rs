@@ -8,6 +8,7 @@
 mod common;
 
 mod who_gets_it;
+mod foreign_wakers;
 mod backlog;
 mod unserved;
 mod address;

@@ -163,6 +163,46 @@ fn ac8_a_close_by_the_runtime_ends_the_pause_at_once() {
     });
 }
 
+/// 1 a task waits in a pause of 100 ms, and nobody polls it; 2 the runtime closes a descriptor; 3 the
+/// task is woken, and has the connection a few turns later, none of which sleeps.
+#[test]
+fn ac8_a_close_by_the_runtime_wakes_those_who_wait() {
+    alone("no_descriptors::ac8_a_close_by_the_runtime_wakes_those_who_wait", || {
+        with_both(Runtime::builder(), || async {
+            let (listener, addr) = listening();
+            let (own, _own_peer) = pair().await;
+            let client = client(addr);
+            let files = take_all_descriptors();
+            fail_until_pauses_are_long(&listener).await;
+            let served = Rc::new(RefCell::new(None));
+            let server = tamam::spawn({
+                let served = served.clone();
+                async move {
+                    loop {
+                        match listener.accept().await {
+                            Ok(connection) => break served.replace(Some(connection)),
+                            // The pause was over before the close: a slow machine.
+                            result => assert!(is_emfile(&result)),
+                        }
+                    }
+                }
+            });
+            turn().await;
+            drop(own);
+            let mut turns = 0;
+            while served.borrow().is_none() {
+                turn().await;
+                turns += 1;
+                assert!(turns < 10, "it waits the pause out");
+            }
+            let (_stream, peer) = served.take().expect("just seen");
+            assert_eq!(peer, addr_of(&client));
+            assert!(server.await.expect("no panic").is_none());
+            drop(files);
+        });
+    });
+}
+
 /// Three wait: one gets the error, the others wait on and get a connection in the end.
 #[test]
 fn ac8_one_waiter_gets_the_error() {

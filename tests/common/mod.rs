@@ -5,6 +5,7 @@
 pub mod broken;
 pub mod child;
 pub mod example;
+pub mod foreign;
 pub mod peer;
 pub mod quarantine;
 pub mod shortage;
@@ -159,12 +160,18 @@ impl Watchdog {
         thread::spawn(move || {
             let timeout = dropped.recv_timeout(*PATIENCE);
             if timeout == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("{name} hangs");
+                say_to_all(&format!("\n{name} hangs: {} s\n", PATIENCE.as_secs()));
                 std::process::abort();
             }
         });
         Watchdog(alive)
     }
+}
+
+/// Writes to descriptor 2 itself: what a test prints, libtest keeps to itself until the test ends.
+fn say_to_all(text: &str) {
+    // SAFETY: the pointer leads to as many readable bytes. A failure means that nobody reads.
+    unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
 }
 
 /// Runs a test alone in a process of its own, since the threads of libtest share descriptors,

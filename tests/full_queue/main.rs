@@ -7,6 +7,7 @@ mod common;
 mod cancels;
 mod load;
 mod budget;
+mod refused_submissions;
 
 use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;

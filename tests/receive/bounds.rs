@@ -141,3 +141,35 @@ fn rx16_single_bytes_are_charged_what_they_cost() {
         });
     });
 }
+
+/// RX16. 1 four messages use up a credit of four buffers, and the receive is stopped; 2 two of them
+/// are taken: half of the credit is free, and the receive goes on, though no call waits; 3 what comes
+/// then is received ahead. One message less, and it stays stopped.
+#[test]
+fn rx16_a_stopped_receive_goes_on_when_half_of_the_credit_is_free() {
+    const MESSAGE: usize = 100;
+    let Some(ring) = common::ring_only(Runtime::builder()) else { return };
+    let runtime = common::build(ring.clone());
+    if !common::has_feature(&runtime, "multishot receive") {
+        return println!("skipped: only a multishot receive is stopped");
+    }
+    drop(runtime);
+    let builder = ring.buffer_size(4096).buffer_count(64).stream_credit(4 * 4096);
+    common::with(builder, || async {
+        let (stream, peer) = pair().await;
+        drop(start(stream.recv()).await);
+        turn().await;
+        for _ in 0..4 {
+            completing(|| write(&peer, &[7; MESSAGE])).await;
+        }
+        while tamam::metrics().ops > 0 {
+            turn().await; // the cancel is on its way
+        }
+        for (taken, ops) in [(1, 0), (2, 1), (3, 1)] {
+            assert_eq!(next(&stream, MESSAGE).await.len(), MESSAGE);
+            assert_eq!(tamam::metrics().ops, ops, "receives in flight, {taken} messages taken");
+        }
+        completing(|| write(&peer, &[8; MESSAGE])).await;
+        assert_eq!(next(&stream, 2 * MESSAGE).await, [[7; MESSAGE], [8; MESSAGE]].concat());
+    });
+}

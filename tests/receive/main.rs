@@ -7,6 +7,7 @@
 mod common;
 
 mod sharing;
+mod foreign_wakers;
 mod herd;
 mod abandoned_calls;
 mod abandoned_buffers;

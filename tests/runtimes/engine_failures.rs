@@ -205,6 +205,17 @@ fn cx12_the_sets_descriptor_is_replaced() {
     engine_fails(runtime, libc::EINVAL, || replace(descriptors_of(Backend::Epoll)[0]));
 }
 
+/// A runtime, the descriptor of its engine, and the errno that its enters give when that means
+/// something else. For a process of its own.
+pub fn breakable(engine: &str) -> (Runtime, i32, Vec<Runtime>, i32) {
+    if engine == "ring" {
+        let (runtime, fd, registered) = not_registered(Runtime::builder().backend(Backend::Ring));
+        return (runtime, fd, registered, libc::EOPNOTSUPP);
+    }
+    let runtime = build(Runtime::builder().backend(Backend::Epoll));
+    (runtime, descriptors_of(Backend::Epoll)[0], Vec::new(), libc::EINVAL)
+}
+
 /// The only waiter there is, and no timer that would end the sleep: the failure does.
 #[test]
 fn cx12_a_lone_waiter_hears_of_it() {
@@ -219,13 +230,7 @@ fn cx12_a_lone_waiter_hears_of_it() {
     };
     let (engine, part) = part.split_once(' ').expect("an engine, and what waits");
     let _watchdog = common::Watchdog::start();
-    let (runtime, fd, _registered, errno) = if engine == "ring" {
-        let (runtime, fd, registered) = not_registered(Runtime::builder().backend(Backend::Ring));
-        (runtime, fd, registered, libc::EOPNOTSUPP)
-    } else {
-        let runtime = build(Runtime::builder().backend(Backend::Epoll));
-        (runtime, descriptors_of(Backend::Epoll)[0], Vec::new(), libc::EINVAL)
-    };
+    let (runtime, fd, _registered, errno) = breakable(engine);
     let error = runtime.block_on(async {
         let (stream, _peer) = pair().await;
         let (listener, _) = listening();

@@ -14,6 +14,7 @@ mod elsewhere;
 mod nested;
 mod endings;
 mod engine_failures;
+mod leaked_memory;
 mod passing_errors;
 mod refused_rings;
 mod choice;

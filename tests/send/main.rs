@@ -9,6 +9,7 @@ mod common;
 mod each;
 
 mod order;
+mod foreign_wakers;
 mod abandoned;
 mod failures;
 mod empty;

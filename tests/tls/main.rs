@@ -7,6 +7,7 @@ mod common;
 mod keys;
 
 mod calls;
+mod foreign_wakers;
 mod handshakes;
 mod dropped_futures;
 mod partial_reads;
