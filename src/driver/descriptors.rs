@@ -163,7 +163,8 @@ impl<'a> UntilShortage<'a> {
                 sparing.register(id, waker, deferred);
             });
         }
-        Poll::Pending
+        // Cloning a waker runs foreign code, which may have met a shortage. So look again.
+        if descriptors.shortages.get() != self.before { Poll::Ready(()) } else { Poll::Pending }
     }
 }
 

@@ -383,7 +383,10 @@ impl AcceptNext<'_> {
         }
         if Instant::now() < until && Pin::new(&mut pause.sleep).poll(cx).is_pending() {
             self.listener.home.wait_for_close(&mut pause.close, cx);
-            return Poll::Pending;
+            // Cloning a waker runs foreign code, which may have closed a descriptor. So look again.
+            if self.listener.home.closed_descriptors() == closed {
+                return Poll::Pending;
+            }
         }
         Poll::Ready(())
     }

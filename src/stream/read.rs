@@ -118,8 +118,10 @@ fn wait<S: Source, T>(
 ) -> Poll<T> {
     let connection = source.connection();
     connection.wait_for_arrival(id, cx);
-    // Cloning a waker runs foreign code, which may have received. So look again.
-    if source.with_unread(|unread, _| unread.has_answer(min)) {
+    // Cloning a waker runs foreign code. It may have received, or ended the receive that was in
+    // flight. So look again.
+    let is_answered = source.with_unread(|unread, _| unread.has_answer(min));
+    if is_answered || !connection.is_receiving() {
         cx.waker().wake_by_ref();
     }
     Poll::Pending

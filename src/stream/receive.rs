@@ -485,6 +485,11 @@ impl Connection {
         }
     }
 
+    /// Whether a receive is in flight, or no handle receives any more: then one that waits is woken.
+    pub(super) fn is_receiving(&self) -> bool {
+        !self.receive.borrow().is_idle()
+    }
+
     /// A future stops waiting. If it lent its buffer to the receive in flight, and no other future
     /// waits, the receive is stopped. The next turn gives the buffer back.
     pub(crate) fn stop_waiting_for_arrival(&self, id: Option<WaiterId>) {

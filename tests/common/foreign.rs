@@ -9,17 +9,25 @@ use tamam::net::TcpListener;
 
 use crate::common::{start, turn};
 
-/// A waker whose first clone runs a closure. It counts the wakes. It stays on its thread.
+/// A waker of which one clone, the first as a rule, runs a closure. It counts the wakes. It stays on its thread.
 pub struct ForeignWaker(Rc<Inner>);
 
 struct Inner {
     act: Cell<Option<Box<dyn FnOnce()>>>,
+    /// How many clones come before the one that acts.
+    before: Cell<usize>,
     wakes: Cell<usize>,
 }
 
 impl ForeignWaker {
     pub fn new(act: impl FnOnce() + 'static) -> ForeignWaker {
-        ForeignWaker(Rc::new(Inner { act: Cell::new(Some(Box::new(act))), wakes: Cell::new(0) }))
+        ForeignWaker::after(0, act)
+    }
+
+    /// `before` clones come before the one that runs the closure.
+    pub fn after(before: usize, act: impl FnOnce() + 'static) -> ForeignWaker {
+        let (before, wakes) = (Cell::new(before), Cell::new(0));
+        ForeignWaker(Rc::new(Inner { act: Cell::new(Some(Box::new(act))), before, wakes }))
     }
 
     /// The waker to poll with. The closure has not run yet: this is no clone.
@@ -28,6 +36,11 @@ impl ForeignWaker {
         // SAFETY: the functions of the table take such a pointer, and keep the count of its `Rc`. The
         // runtimes of these tests keep wakers on the thread that polls.
         unsafe { Waker::from_raw(RawWaker::new(data, &TABLE)) }
+    }
+
+    /// How often it was woken since the last call.
+    pub fn take_wakes(&self) -> usize {
+        self.0.wakes.take()
     }
 
     /// Turns the runtime until the waker was woken. A wake that was lost does not come later.
@@ -50,8 +63,13 @@ static TABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, rel
 unsafe fn clone(data: *const ()) -> RawWaker {
     // SAFETY: `data` is of `Rc::into_raw`, and the waker that is cloned keeps it.
     let inner = unsafe { &*data.cast::<Inner>() };
-    if let Some(act) = inner.act.take() {
-        act();
+    match inner.before.get().checked_sub(1) {
+        Some(before) => inner.before.set(before),
+        None => {
+            if let Some(act) = inner.act.take() {
+                act();
+            }
+        }
     }
     // SAFETY: as above; the clone gets a count of its own.
     unsafe { Rc::increment_strong_count(data.cast::<Inner>()) };

@@ -1,11 +1,13 @@
 //! G2: an arrival before the waker is registered, while it is cloned.
 
 use std::future::Future;
+use std::io::Write;
 use std::os::fd::AsFd;
+use std::rc::Rc;
 use std::task::Context;
 
 use crate::common::foreign::{ForeignWaker, reaping};
-use crate::common::{pair, wait_for};
+use crate::common::{pair, start, turn, wait_for};
 use crate::{WAYS, Way, common, receive, write};
 
 /// 1 a receive finds nothing; 2 its waker is cloned: foreign code makes bytes arrive, and has them
@@ -35,4 +37,30 @@ fn g2_bytes_that_come_while_the_waker_is_cloned() {
             drop(peer);
         });
     }
+}
+
+/// 1 a read has lent its buffer to the receive in flight; 2 the waker of another receive is cloned:
+/// foreign code drops the read, and has the end of the receive reaped; 3 the other one arms its own.
+#[test]
+fn g2_a_receive_that_ends_while_another_ones_waker_is_cloned() {
+    common::everywhere(|| async {
+        let (stream, mut peer) = pair().await;
+        let stream = Rc::new(stream);
+        let (listeners, lender) = (reaping().await, stream.clone());
+        let lending = start(Box::pin(async move {
+            drop(lender.read(Vec::with_capacity(64 * 1024)).await);
+        }))
+        .await;
+        turn().await;
+        let foreign = ForeignWaker::new(move || {
+            drop(lending);
+            drop(listeners);
+        });
+        let (waker, mut receiving) = (foreign.waker(), Box::pin(stream.recv()));
+        assert!(receiving.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        peer.write_all(b"x").expect("connected");
+        foreign.woken().await;
+        let answer = receiving.await.expect("connected").expect("a byte");
+        assert_eq!(&answer[..], b"x");
+    });
 }
