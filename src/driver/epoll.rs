@@ -26,7 +26,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::buffer_ring::BufferPool;
-use super::op::{Attempt, Completion, Interest, Request, Target};
+use super::descriptor_map::{Descriptor, DescriptorMap, Side, WaitingRequest};
+use super::op::{Completion, Request, Target};
 use super::ring::SleepLimit;
 use super::{NOTIFIED, count};
 use crate::sys;
@@ -38,20 +39,19 @@ const EVENTS_MAX: usize = 128;
 const SLEEP_MAX: Duration = Duration::from_secs(24 * 3600);
 const EVENTS: u32 =
     (libc::EPOLLIN | libc::EPOLLPRI | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
-const READ_READY: u32 = libc::EPOLLIN as u32 | READ_STEADY;
+pub(super) const READ_READY: u32 = libc::EPOLLIN as u32 | READ_STEADY;
 /// After one of these flags, a receive that left room may not have emptied the socket: a receive
 /// stops at the mark of urgent data, and before EOF.
-const READ_STEADY: u32 =
+pub(super) const READ_STEADY: u32 =
     (libc::EPOLLPRI | libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
-const WRITE_READY: u32 = libc::EPOLLOUT as u32 | WRITE_STEADY;
-const WRITE_STEADY: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
+pub(super) const WRITE_READY: u32 = libc::EPOLLOUT as u32 | WRITE_STEADY;
+pub(super) const WRITE_STEADY: u32 = (libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
 /// The epoll set, what is known of each descriptor, and the requests that wait.
 pub(super) struct Epoll {
     set: OwnedFd,
     pool: Rc<BufferPool>,
-    /// By their numbers, up to the highest that had an op.
-    descriptors: RefCell<Vec<Descriptor>>,
+    descriptors: RefCell<DescriptorMap>,
     waiting: WaitList,
     /// How many system calls were made. Those that wait for events are not counted.
     calls: Cell<u64>,
@@ -103,90 +103,6 @@ impl WaitList {
     }
 }
 
-/// What is known of a descriptor.
-#[derive(Default)]
-struct Descriptor {
-    /// How often this number was closed or given away. It tells events of an earlier descriptor
-    /// with the same number apart.
-    life: u32,
-    is_registered: bool,
-    read: Side,
-    write: Side,
-}
-
-impl Descriptor {
-    /// The side that a request with this interest waits for.
-    #[inline]
-    fn side(&mut self, interest: Interest) -> &mut Side {
-        match interest {
-            Interest::Read => &mut self.read,
-            Interest::Write => &mut self.write,
-        }
-    }
-}
-
-/// One direction of a descriptor, and the request that waits for it.
-struct Side {
-    /// The next attempt may succeed.
-    ready: bool,
-    /// From now on, only EAGAIN shows that the side is not ready.
-    steady: bool,
-    request: Option<WaitingRequest>,
-}
-
-impl Side {
-    /// Records the flags of an event. `ready` and `steady` are the flags that make the side ready
-    /// and steady. False, and nothing has changed: the event is not about this side.
-    #[inline]
-    fn note_edge(&mut self, flags: u32, ready: u32, steady: u32) -> bool {
-        if flags & ready == 0 {
-            return false;
-        }
-        self.ready = true;
-        self.steady |= flags & steady != 0;
-        true
-    }
-
-    /// Records what an attempt shows about the descriptor. Gives the answer of the request; `None`
-    /// if the attempt blocked, so that the request must wait. `sent` bytes went out before those
-    /// that the attempt returned.
-    #[inline]
-    fn note(&mut self, attempt: Attempt, sent: u32) -> Option<Completion> {
-        if attempt.is_blocked() {
-            self.ready = false;
-            return None;
-        }
-        self.ready = !attempt.is_drained() || self.steady;
-        Some(attempt.answer(sent))
-    }
-}
-
-impl Default for Side {
-    /// Nothing is known, so the first request makes an attempt.
-    fn default() -> Side {
-        Side { ready: true, steady: false, request: None }
-    }
-}
-
-/// A request that would block.
-pub(super) struct WaitingRequest {
-    user_data: u64,
-    target: Target,
-    attempt: unsafe fn(&mut Target, &BufferPool) -> Attempt,
-    /// How many bytes have gone out.
-    sent: u32,
-}
-
-impl WaitingRequest {
-    /// The answer of a request that ends now: the bytes that went out, else ECANCELED.
-    fn cancelled(&self) -> Completion {
-        match self.sent {
-            0 => Completion::cancelled(),
-            sent => Completion::only(Ok(sent)),
-        }
-    }
-}
-
 /// The events that the last wait has fetched.
 struct Events {
     list: Box<[libc::epoll_event]>,
@@ -230,7 +146,7 @@ impl Epoll {
         sent: &mut u32,
     ) -> Option<Completion> {
         let mut descriptors = self.descriptors.borrow_mut();
-        let descriptor = known(&mut descriptors, target.fd);
+        let descriptor = descriptors.get_or_insert(target.fd);
         let side = descriptor.side(R::INTEREST);
         if side.ready {
             count(&self.calls, 1);
@@ -269,7 +185,7 @@ impl Epoll {
     pub(super) fn wait_for<R: Request>(&self, user_data: u64, target: Target, sent: u32) {
         let request = WaitingRequest { user_data, target, attempt: R::attempt, sent };
         let mut descriptors = self.descriptors.borrow_mut();
-        let side = known(&mut descriptors, target.fd).side(R::INTEREST);
+        let side = descriptors.get_or_insert(target.fd).side(R::INTEREST);
         let other = side.request.replace(request);
         assert!(other.is_none(), "an object has one op of each kind in flight");
         self.waiting.add(user_data, target.fd);
@@ -292,7 +208,7 @@ impl Epoll {
     fn take(&self, user_data: u64) -> Option<WaitingRequest> {
         let fd = self.waiting.fd(user_data)?;
         let mut descriptors = self.descriptors.borrow_mut();
-        let Descriptor { read, write, .. } = descriptors.get_mut(fd as usize)?;
+        let Descriptor { read, write, .. } = descriptors.get_mut(fd)?;
         let is_wanted = |request: &mut WaitingRequest| request.user_data == user_data;
         let taken = read.request.take_if(is_wanted).or_else(|| write.request.take_if(is_wanted))?;
         self.waiting.remove_one();
@@ -304,14 +220,12 @@ impl Epoll {
     /// taken for those of the next descriptor with this number (EP1).
     pub(super) fn forget(&self, fd: BorrowedFd<'_>) {
         let fd = fd.as_raw_fd();
-        let mut descriptors = self.descriptors.borrow_mut();
-        let Some(descriptor) = descriptors.get_mut(fd as usize) else { return };
+        let Some(descriptor) = self.descriptors.borrow_mut().remove(fd) else { return };
         debug_assert!(descriptor.read.request.is_none() && descriptor.write.request.is_none());
         if descriptor.is_registered {
             count(&self.calls, 1);
             sys::epoll_del(self.set.as_fd(), fd);
         }
-        *descriptor = Descriptor { life: descriptor.life.wrapping_add(1), ..Default::default() };
     }
 
     /// How many system calls were made. Those that wait for events are not counted.
@@ -397,7 +311,7 @@ impl Epoll {
     #[inline]
     fn handle(&self, key: u64, flags: u32) -> Option<(u64, Completion)> {
         let mut descriptors = self.descriptors.borrow_mut();
-        let descriptor = descriptors.get_mut(key as u32 as usize)?;
+        let descriptor = descriptors.get_mut(key as u32 as RawFd)?;
         if descriptor.life != (key >> 32) as u32 || !descriptor.is_registered {
             return None; // the event is of an earlier descriptor with this number
         }
@@ -438,16 +352,6 @@ impl Epoll {
     }
 }
 
-/// What is known of a descriptor. The first time, that is nothing. Panics if `fd` is negative.
-#[inline]
-fn known(descriptors: &mut Vec<Descriptor>, fd: RawFd) -> &mut Descriptor {
-    let number = usize::try_from(fd).expect("an open descriptor is not negative");
-    if descriptors.len() <= number {
-        descriptors.resize_with(number + 1, Descriptor::default);
-    }
-    &mut descriptors[number]
-}
-
 /// The index of an op in its table.
 fn index_of(user_data: u64) -> usize {
     user_data as u32 as usize
@@ -457,66 +361,6 @@ fn index_of(user_data: u64) -> usize {
 mod tests {
     use super::super::op::testing::{self, WaitRequest};
     use super::*;
-
-    #[test]
-    fn an_attempt_tells_whether_its_side_is_still_ready() {
-        let some = || Attempt::over(Ok(3));
-        let failed = Attempt::over(Err(libc::ECONNRESET));
-        // What was seen before, the attempt, bytes sent before; then: ready, the answer.
-        for (index, (steady, attempt, sent, ready, answer)) in [
-            (false, some(), 0, true, Some(Ok(3))),
-            (false, some().drained(true), 0, false, Some(Ok(3))),
-            (true, some().drained(true), 0, true, Some(Ok(3))),
-            (false, Attempt::BLOCKED, 0, false, None),
-            (true, Attempt::BLOCKED, 0, false, None),
-            (false, Attempt::BLOCKED, 5, false, None),
-            (false, some(), 5, true, Some(Ok(8))),
-            (false, failed, 0, true, Some(Err(libc::ECONNRESET))),
-            (false, failed, 5, true, Some(Ok(5))), // the next attempt fails
-        ]
-        .into_iter()
-        .enumerate()
-        {
-            let mut side = Side { steady, ..Side::default() };
-            let done = side.note(attempt, sent);
-            assert_eq!(done.map(Completion::result), answer, "row {index}");
-            assert_eq!((side.ready, side.steady), (ready, steady), "row {index}");
-        }
-    }
-
-    #[test]
-    fn an_edge_is_of_one_side_or_of_both() {
-        let [reading, writing] = [(READ_READY, READ_STEADY), (WRITE_READY, WRITE_STEADY)];
-        // The flag of an event; whether it makes each side ready, and keeps it so after a short
-        // receive.
-        for (flag, read, write) in [
-            (libc::EPOLLIN, (true, false), (false, false)),
-            (libc::EPOLLPRI, (true, true), (false, false)),
-            (libc::EPOLLRDHUP, (true, true), (false, false)),
-            (libc::EPOLLOUT, (false, false), (true, false)),
-            (libc::EPOLLHUP, (true, true), (true, true)),
-            (libc::EPOLLERR, (true, true), (true, true)),
-        ] {
-            for ((ready, steady), wanted) in [(reading, read), (writing, write)] {
-                let mut side = Side { ready: false, ..Side::default() };
-                let is_about = side.note_edge(flag as u32, ready, steady);
-                assert_eq!(is_about, wanted.0, "flag {flag:#x}");
-                assert_eq!((side.ready, side.steady), wanted, "flag {flag:#x}");
-                side.note(Attempt::over(Ok(1)).drained(true), 0);
-                assert_eq!(side.ready, wanted.1, "flag {flag:#x}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_request_that_is_cancelled_answers_with_what_went_out() {
-        let target = testing::wait(5).target;
-        for (sent, answer) in [(0, Err(libc::ECANCELED)), (7, Ok(7))] {
-            let request =
-                WaitingRequest { user_data: 1, target, attempt: WaitRequest::attempt, sent };
-            assert_eq!(request.cancelled().result(), answer);
-        }
-    }
 
     /// 1 an event is fetched, and not handled yet; 2 its descriptor leaves, and another file gets the
     /// number; 3 a request waits for that one: the event is not its own.

@@ -18,6 +18,7 @@
 
 mod buffer_ring;
 mod capabilities;
+mod descriptor_map;
 mod descriptors;
 mod engine;
 mod epoll;
