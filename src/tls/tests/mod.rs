@@ -6,13 +6,12 @@ mod handshake;
 mod hostile;
 mod transfer;
 
-use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
-use super::config::{load_certs, load_key};
 use super::failure::TlsFailure;
 use super::protocol::Protocol;
 
@@ -50,15 +49,22 @@ struct Keys {
 }
 
 static KEYS: LazyLock<Keys> = LazyLock::new(|| {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keys");
-    let load = |name: &str| {
-        let certificates =
-            load_certs(folder.join(name).with_extension("pem")).expect("it is there");
-        let key = load_key(folder.join(name).with_extension("key")).expect("it is there");
-        (certificates, key)
+    let certificate =
+        |pem: &'static str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
+    let party = |pem: &'static str, key: &'static str| {
+        (vec![certificate(pem)], PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"))
     };
-    let root = load_certs(folder.join("root.pem")).expect("it is there").remove(0);
-    Keys { root, server: load("server"), client: load("client") }
+    Keys {
+        root: certificate(include_str!("../../../tests/keys/root.pem")),
+        server: party(
+            include_str!("../../../tests/keys/server.pem"),
+            include_str!("../../../tests/keys/server.key"),
+        ),
+        client: party(
+            include_str!("../../../tests/keys/client.pem"),
+            include_str!("../../../tests/keys/client.key"),
+        ),
+    }
 });
 
 fn roots() -> Arc<RootCertStore> {
