@@ -47,9 +47,9 @@ macro_rules! reading {
 
 macro_rules! writing {
     ($door:ident: $($stream:ty),*) => {$(
-        /// Copies the bytes to the stream's send buffer, which goes out at once. The next call
-        /// returns the error if that fails. `poll_shutdown` waits until all is out, then ends
-        /// sending.
+        /// Copies the bytes to the stream's send buffer. The kernel gets them when this turn of the
+        /// runtime ends, under epoll at once; `poll_flush` waits until it has. If that fails, the
+        /// next call returns the error. `poll_shutdown` waits until all is out, then ends sending.
         impl AsyncWrite for $stream {
             super::write_and_close!($door, poll_shutdown);
 

@@ -393,6 +393,15 @@ impl Driver {
         }
     }
 
+    /// Gives the kernel what was submitted since its last turn, at once, and handles no answer. For
+    /// bytes that a caller may take for sent when its poll is over. Under epoll they are.
+    #[cfg(feature = "tls")]
+    pub(crate) fn submit_now(&self) {
+        if self.is_open() && !self.attempts_first() {
+            self.enter(0, SleepLimit::Long);
+        }
+    }
+
     // ---- the turn ---------------------------------------------------------------------------
 
     /// Prepares for [`park`](Self::park): sends the cancels that were asked for, and ends the ops

@@ -155,6 +155,8 @@ impl Session {
                 .with_protocol(|protocol| (!protocol.is_handshaking()).then(|| protocol.info()));
             if let Some(Some(info)) = info {
                 let _ = self.info.set(info);
+                // The peer waits for the last message, whatever this thread does next.
+                self.tcp.connection().home().submit_now();
                 return Ok(());
             }
             match self.tcp.recv().await? {

@@ -292,3 +292,28 @@ fn tl8_a_stalled_handshake_keeps_nobody_out() {
         sleep(Duration::from_millis(5)).await; // the silent ones' tasks see the end
     });
 }
+
+/// The client's last message is with the kernel when `connect` is over, also if the thread then does
+/// something else for long.
+#[test]
+fn tl1_after_connect_the_servers_handshake_ends_by_itself() {
+    common::with_both(Runtime::builder(), || async {
+        for version in [&TLS12, &TLS13] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+            let addr = listener.local_addr().expect("bound");
+            let config = Arc::new(server_config(version));
+            let server = std::thread::spawn(move || {
+                let (mut socket, _) = listener.accept().expect("a client");
+                socket.set_read_timeout(Some(*common::PATIENCE / 4)).expect("not zero");
+                let mut server = rustls::ServerConnection::new(config).expect("a valid config");
+                while server.is_handshaking() {
+                    server.complete_io(&mut socket).expect("the client does its part");
+                }
+            });
+            let tcp = TcpStream::connect(addr).await.expect("it listens");
+            let connector = TlsConnector::from(client_config(version));
+            let _stream = connector.connect(NAME, tcp).await.expect("it is trusted");
+            server.join().expect("the handshake ends while this thread waits");
+        }
+    });
+}
