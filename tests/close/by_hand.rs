@@ -23,6 +23,9 @@ fn cl14_options_while_a_receive_is_armed() {
         assert!(stream.nodelay().expect("a TCP socket"));
         let keepalive = TcpKeepalive { idle: Some(Duration::from_secs(60)), ..Default::default() };
         stream.set_keepalive(keepalive).expect("a TCP socket");
+        let endless = TcpKeepalive { idle: Some(Duration::MAX), ..Default::default() };
+        let error = stream.set_keepalive(endless).expect_err("the kernel takes 32767 s");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         assert_eq!(stream.local_addr().expect("named"), peer.peer_addr().expect("connected"));
         assert_eq!(stream.peer_addr().expect("named"), peer.local_addr().expect("bound"));
         drop(stream.as_fd().try_clone_to_owned().expect("dup"));

@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tamam::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tamam::net::{TcpKeepalive, TcpListener, TcpSocket, TcpStream, lookup_host};
 use tamam::signal::{SignalKind, ctrl_c, signal, terminate};
 use tamam::task::{consume_budget, cooperative};
 use tamam::time::{interval, interval_at, sleep, sleep_until, timeout, timeout_at};
@@ -115,6 +115,10 @@ fn lines() -> Vec<(&'static str, Loop)> {
         }),
         line!("TcpSocket::connect", (), |_state| async {
             TcpSocket::new_v4().expect("a socket").connect(nowhere()).await
+        }),
+        line!("TcpSocket::connect", (), |_state| async {
+            let endless = TcpKeepalive { idle: Some(Duration::MAX), ..Default::default() };
+            TcpSocket::new_v4().expect("a socket").keepalive(endless).connect(nowhere()).await
         }),
         line!("lookup_host", (), |_state| lookup_host("127.0.0.1:80")),
         line!("lookup_host", (), |_state| lookup_host("nonsense")),

@@ -74,7 +74,8 @@ impl TcpKeepalive {
     /// set.
     pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
         let seconds = |time: Duration| {
-            i32::try_from(time.as_secs() + u64::from(time.subsec_nanos() > 0)).unwrap_or(i32::MAX)
+            let part = u64::from(time.subsec_nanos() > 0);
+            i32::try_from(time.as_secs().saturating_add(part)).unwrap_or(i32::MAX)
         };
         sys::set(fd, IntOption::KeepAlive, 1)?;
         if let Some(idle) = self.idle {
