@@ -104,9 +104,15 @@ async fn serve(
 async fn echo(stream: TcpStream, acceptor: TlsAcceptor, quiet: Duration) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let stream = acceptor.accept(stream).await?;
-    while let Some(chunk) = timeout(quiet, stream.recv()).await?? {
-        timeout(quiet, stream.send_all(chunk)).await??;
+    while let Some(chunk) = within(quiet, stream.recv()).await?? {
+        within(quiet, stream.send_all(chunk)).await??;
     }
     // The end of TLS, so that the peer knows it has all.
-    timeout(quiet, stream.shutdown()).await?
+    within(quiet, stream.shutdown()).await?
+}
+
+async fn within<T>(quiet: Duration, work: impl Future<Output = T>) -> io::Result<T> {
+    let too_long =
+        |_| io::Error::new(io::ErrorKind::TimedOut, format!("nothing moves for {quiet:?}"));
+    timeout(quiet, work).await.map_err(too_long)
 }

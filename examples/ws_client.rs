@@ -29,7 +29,7 @@ use async_tungstenite::tungstenite::http::{StatusCode, header::LOCATION};
 use async_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use async_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use async_tungstenite::tungstenite::{Bytes, Error, Message};
-use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, SinkExt, StreamExt};
+use futures_util::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, SinkExt, StreamExt};
 use serde_json::Value;
 use shared::{Site, causes, printable};
 use tamam::net::TcpStream;
@@ -347,7 +347,7 @@ async fn leave(socket: &mut Socket) -> Result<(), Error> {
     while let Some(message) = socket.next().await {
         message?;
     }
-    Ok(())
+    Ok(socket.get_mut().close().await?)
 }
 
 /// A message that breaks the rules, by its size say, ends the connection; the server is told why.

@@ -161,6 +161,7 @@ async fn client(
     };
     match ended {
         Ok(()) | Err(Error::ConnectionClosed) => println!("{peer}: closed"),
+        Err(Error::Io(error)) => println!("{peer}: {}", causes(&error)),
         Err(error) => println!("{peer}: {}", causes(&error)),
     }
 }
@@ -211,10 +212,13 @@ where
                     Some(Ok(message @ (Message::Text(_) | Message::Binary(_)))) => {
                         within(quiet, socket.send(message)).await?
                     }
-                    // Our goodbye goes out with the next read.
+                    // Our goodbye goes out with the next read; the end of TLS, if there is one, follows.
                     Some(Ok(Message::Close(_))) => {
-                        let ending = async { while socket.next().await.is_some() {} };
-                        return Ok(timeout(quiet, ending).await.map_err(io::Error::from)?);
+                        let ending = async {
+                            while socket.next().await.is_some() {}
+                            socket.get_mut().close().await
+                        };
+                        return Ok(timeout(quiet, ending).await.map_err(io::Error::from)??);
                     }
                     None => return Ok(()),
                     // Pings are answered by the protocol, with the next read or write.
@@ -295,7 +299,7 @@ where
         while let Some(message) = socket.next().await {
             message?;
         }
-        Ok(())
+        Ok(socket.get_mut().close().await?)
     };
     timeout(GOODBYE, closing).await.unwrap_or_else(|_| Err(timed_out("no goodbye")))
 }
