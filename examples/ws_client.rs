@@ -305,6 +305,8 @@ async fn listen(
             }
         };
         pinged = false;
+        // Of a flood, hundreds are there at once: the clock and the signal have their turn.
+        tamam::yield_now().await;
         match message {
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(value) => {
@@ -320,7 +322,12 @@ async fn listen(
             Message::Close(frame) => {
                 let why = frame.map_or(String::new(), |frame| format!(": {frame}"));
                 // Our goodbye, and their end of the connection.
-                let _ = timeout(quiet, async { while socket.next().await.is_some() {} }).await;
+                let ending = async {
+                    while socket.next().await.is_some() {
+                        tamam::yield_now().await;
+                    }
+                };
+                let _ = timeout(quiet, ending).await;
                 return Err(End::Passing(printable(&format!("the server says goodbye{why}"))));
             }
             // A ping of theirs is answered with the next flush.
@@ -346,6 +353,7 @@ async fn leave(socket: &mut Socket) -> Result<(), Error> {
     socket.close(None).await?;
     while let Some(message) = socket.next().await {
         message?;
+        tamam::yield_now().await;
     }
     Ok(socket.get_mut().close().await?)
 }

@@ -215,7 +215,9 @@ where
                     // Our goodbye goes out with the next read; the end of TLS, if there is one, follows.
                     Some(Ok(Message::Close(_))) => {
                         let ending = async {
-                            while socket.next().await.is_some() {}
+                            while socket.next().await.is_some() {
+                                tamam::yield_now().await;
+                            }
                             socket.get_mut().close().await
                         };
                         return Ok(timeout(quiet, ending).await.map_err(io::Error::from)??);
@@ -298,6 +300,7 @@ where
         socket.close(Some(frame)).await?;
         while let Some(message) = socket.next().await {
             message?;
+            tamam::yield_now().await; // of a flood, hundreds are there at once: the clock has its turn
         }
         Ok(socket.get_mut().close().await?)
     };

@@ -159,6 +159,7 @@ impl Wire {
 
     /// Reads until the other end has said all.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        self.here();
         let mut bytes = Vec::new();
         self.read_to_end(&mut bytes).map(|_| bytes)
     }
