@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::common::example::serve;
+use crate::common::example::{is_built, serve};
 use crate::common::peer::{Peer, on_each_engine};
 use crate::{does_not_spin, ends_soon, example_on};
 
@@ -74,6 +74,9 @@ fn http_client_and_a_stopped_server() {
 /// The client of a WebSocket is stopped behind the proxy: both sides of it are let go of.
 #[test]
 fn proxy_and_a_stopped_client() {
+    if !is_built("proxy") {
+        return;
+    }
     on_each_engine("hostile-proxy-stopped", |engine, _| {
         let (_server, url) = serve("ws_server", &["--every-ms", "1000000"], engine);
         let to = url.trim_start_matches("ws://").trim_end_matches('/');

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::example::serve;
+use crate::common::example::{is_built, serve};
 use crate::peers::{Act, Keys, Place, Server, attack, visit};
 use crate::web_servers::{Way, half_a_hello, outlive};
 use crate::{does_not_spin, each_way, ends_soon, has_one};
@@ -147,6 +147,9 @@ const BOTH_SIDES: &[Pair] = &[
 
 #[test]
 fn proxy_outlives_hostile_peers() {
+    if !is_built("proxy") {
+        return;
+    }
     each_way(
         "proxy",
         BOTH_SIDES,
@@ -181,6 +184,9 @@ fn proxy_outlives_hostile_peers() {
 /// Somebody behaves while others do not.
 #[test]
 fn proxy_serves_the_good_ones_beside_the_bad() {
+    if !is_built("proxy") {
+        return;
+    }
     let keys: Arc<Keys> = Keys::new("hostile-beside");
     let echo: Act = |wire| {
         let mut buf = [0; 100];
