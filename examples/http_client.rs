@@ -4,10 +4,14 @@
 //!     cargo run --release -p tamam-ecosystem --example http_client -- http://localhost:8000/ http://localhost:8000/b
 //!
 //! Prints the status and the version of each answer to stderr and its body to stdout; requests to one
-//! server share a connection. A request has 10 s for each of its steps.
+//! server share a connection. A request has 10 s for each of its steps (`--step-ms`), and ten minutes in
+//! all (`--whole-ms`). Redirects are not followed: where they point to is printed. Ctrl-C ends it.
+
+#[path = "shared/mod.rs"]
+mod shared;
 
 use std::collections::HashMap;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,39 +19,41 @@ use std::time::Duration;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
+use hyper::header::LOCATION;
 use hyper::rt::{Read, Write as HyperWrite};
 use hyper::{Request, Response, Uri};
+use shared::{Site, causes, printable};
 use tamam::hyper::{Executor, Timer};
 use tamam::net::TcpStream;
 use tamam::time::timeout;
-use tamam::tls::{self, TlsConnector, rustls::ClientConfig};
+use tamam::tls::{TlsConnector, rustls::ClientConfig};
 
-const USAGE: &str = "usage: http_client URL... [--ca CERT.pem]";
-const PATIENCE: Duration = Duration::from_secs(10);
+const USAGE: &str = "usage: http_client URL... [--ca CERT.pem] [--step-ms MS] [--whole-ms MS]";
 
 type Failure = Box<dyn std::error::Error>;
+
+struct Options {
+    targets: Vec<(Site, Uri)>,
+    ca: Option<String>,
+    /// How long a step may take.
+    step: Duration,
+    /// How long a request may take, from its connection to the end of its answer.
+    whole: Duration,
+}
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--help") {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let (mut urls, mut ca, mut args) = (Vec::new(), None, std::env::args().skip(1));
-    while let Some(argument) = args.next() {
-        match argument.as_str() {
-            "--ca" => ca = args.next(),
-            _ if argument.starts_with('-') => {
-                eprintln!("unknown argument: {argument}\n{USAGE}");
-                return ExitCode::from(2);
-            }
-            _ => urls.push(argument),
+    let options = match parse(std::env::args().skip(1)) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("{error}\n{USAGE}");
+            return ExitCode::from(2);
         }
-    }
-    if urls.is_empty() {
-        eprintln!("{USAGE}");
-        return ExitCode::from(2);
-    }
-    match tamam::run(ask_all(urls, ca)) {
+    };
+    match tamam::run(ask_all(&options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("http_client: {error}");
@@ -56,73 +62,106 @@ fn main() -> ExitCode {
     }
 }
 
-async fn ask_all(urls: Vec<String>, ca: Option<String>) -> Result<(), Failure> {
-    let mut servers: HashMap<String, Sender> = HashMap::new();
-    for url in urls {
-        let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-        let server = format!(
-            "{}://{}",
-            uri.scheme_str().ok_or_else(|| format!("{url}: http or https?"))?,
-            uri.authority().ok_or_else(|| format!("{url}: whose URL?"))?,
-        );
-        let mut known = servers.remove(&server);
-        if let Some(sender) = &mut known {
-            if !timeout(PATIENCE, sender.is_ready()).await? {
-                known = None;
-            }
+fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
+    let (step, whole) = (Duration::from_secs(10), Duration::from_secs(600));
+    let mut options = Options { targets: Vec::new(), ca: None, step, whole };
+    while let Some(name) = args.next() {
+        let mut value = || args.next().ok_or(format!("{name} needs a value"));
+        let number = |text: String| text.parse().map_err(|_| format!("{name} {text}: no number"));
+        match name.as_str() {
+            "--ca" => options.ca = Some(value()?),
+            "--step-ms" => options.step = Duration::from_millis(number(value()?)?),
+            "--whole-ms" => options.whole = Duration::from_millis(number(value()?)?),
+            _ if name.starts_with('-') => return Err(format!("unknown argument: {name}")),
+            url => options.targets.push(Site::of(url, "http", "https")?),
         }
-        let mut sender = match known {
-            Some(sender) => sender,
-            None => connect(&uri, ca.as_deref()).await?,
-        };
-        let response = timeout(PATIENCE, sender.ask(&uri)).await??;
-        servers.insert(server, sender);
-        eprintln!("{url}: {} {:?}", response.status(), response.version());
-        let mut body = response.into_body();
-        let mut stdout = io::stdout().lock();
-        while let Some(frame) = timeout(PATIENCE, body.frame()).await? {
-            if let Ok(data) = frame?.into_data() {
-                stdout.write_all(&data)?;
-            }
-        }
-        stdout.flush()?;
+    }
+    if options.targets.is_empty() { Err("which URL?".into()) } else { Ok(options) }
+}
+
+async fn ask_all(options: &Options) -> Result<(), String> {
+    let tls = match options.targets.iter().any(|(site, _)| site.is_secure) {
+        true => Some(config(options.ca.as_deref()).map_err(|error| causes(&error))?),
+        false => None,
+    };
+    let mut servers = HashMap::new();
+    for (site, uri) in &options.targets {
+        let known = servers.remove(site);
+        let asking = ask(site, uri, known, tls.clone(), options.step);
+        let asked = timeout(options.whole, asking).await;
+        let sender = asked
+            .unwrap_or_else(|_| Err(format!("not all of it after {:?}", options.whole).into()))
+            .map_err(|error| format!("{uri}: {}", causes(&*error)))?;
+        servers.insert(site, sender);
     }
     Ok(())
 }
 
-async fn connect(uri: &Uri, ca: Option<&str>) -> Result<Sender, Failure> {
-    let secure = match uri.scheme_str() {
-        Some("https") => true,
-        Some("http") => false,
-        _ => return Err(format!("{uri}: http or https?").into()),
-    };
-    let host = uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
-    let stream = timeout(PATIENCE, TcpStream::connect((host, port))).await??;
-    stream.set_nodelay(true)?;
-    if !secure {
-        return handshake(stream, false).await;
+/// One request, over a connection that is known or a new one. Gives back the connection.
+async fn ask(
+    site: &Site,
+    uri: &Uri,
+    known: Option<Sender>,
+    tls: Option<Arc<ClientConfig>>,
+    step: Duration,
+) -> Result<Sender, Failure> {
+    let mut ready = None;
+    if let Some(mut sender) = known {
+        if within(step, "the last answer has no end", sender.is_ready()).await? {
+            ready = Some(sender);
+        }
     }
-    let stream = TlsConnector::from(Arc::new(config(ca)?)).connect(host, stream).await?;
+    let mut sender = match ready {
+        Some(sender) => sender,
+        None => within(step, "no connection", connect(site, tls)).await??,
+    };
+    let response = within(step, "no answer", sender.ask(uri)).await??;
+    let place = response.headers().get(LOCATION);
+    let place = place.map(|place| format!(", at {}", String::from_utf8_lossy(place.as_bytes())));
+    let place = printable(&place.unwrap_or_default());
+    eprintln!("{uri}: {} {:?}{place}", response.status(), response.version());
+    let mut body = response.into_body();
+    let mut stdout = io::stdout().lock();
+    while let Some(frame) = within(step, "the answer goes on no more", body.frame()).await? {
+        let Ok(data) = frame?.into_data() else { continue };
+        // To a file as it is, to a terminal only what does it no harm.
+        match stdout.is_terminal() {
+            true => {
+                for line in String::from_utf8_lossy(&data).split_inclusive('\n') {
+                    let text = line.strip_suffix('\n');
+                    stdout.write_all(printable(text.unwrap_or(line)).as_bytes())?;
+                    stdout.write_all(if text.is_some() { b"\n" } else { b"" })?;
+                }
+            }
+            false => stdout.write_all(&data)?,
+        }
+    }
+    stdout.flush()?;
+    Ok(sender)
+}
+
+/// A step that must come to its end.
+async fn within<T>(
+    step: Duration,
+    otherwise: &str,
+    work: impl Future<Output = T>,
+) -> Result<T, String> {
+    timeout(step, work).await.map_err(|_| format!("{otherwise} in {step:?}"))
+}
+
+async fn connect(site: &Site, tls: Option<Arc<ClientConfig>>) -> Result<Sender, Failure> {
+    let stream = TcpStream::connect((site.host.as_str(), site.port)).await?;
+    stream.set_nodelay(true)?;
+    let Some(tls) = tls.filter(|_| site.is_secure) else { return handshake(stream, false).await };
+    let stream = TlsConnector::from(tls).connect(&site.host, stream).await?;
     let is_http2 = stream.info().alpn() == Some(b"h2");
     handshake(stream, is_http2).await
 }
 
-/// Trust in one certificate, or in what the system trusts.
-fn config(ca: Option<&str>) -> Result<ClientConfig, Failure> {
-    let roots = match ca {
-        Some(path) => {
-            let mut roots = tls::rustls::RootCertStore::empty();
-            for cert in tls::load_certs(path)? {
-                roots.add(cert)?;
-            }
-            roots
-        }
-        None => tls::native_roots()?,
-    };
-    let mut config = tls::client_config(roots)?;
+fn config(ca: Option<&str>) -> io::Result<Arc<ClientConfig>> {
+    let mut config = shared::client_config(ca)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(config)
+    Ok(Arc::new(config))
 }
 
 async fn handshake<S>(stream: S, is_http2: bool) -> Result<Sender, Failure>

@@ -3,23 +3,25 @@
 //!     cargo run --release --example proxy -- --to 127.0.0.1:7000 --port 7001 --threads 2
 //!
 //! The two directions of a connection are two futures over the same two streams, without a split. The
-//! end of one direction is passed on, and the other goes on; a reset is passed on as a reset. Prints
-//! `READY` and its address once it listens. Ctrl-C or SIGTERM ends it, and what it carries.
+//! end of one direction is passed on, and the other goes on; a reset is passed on as a reset. Where
+//! nothing moves for ten minutes (`--quiet-ms`), both sides are reset. Prints `READY` and its address
+//! once it listens. Ctrl-C or SIGTERM ends it, and what it carries.
 
+use std::cell::Cell;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::try_join;
 use tamam::Runtime;
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
-use tamam::time::timeout;
+use tamam::time::{sleep_until, timeout};
 
-const USAGE: &str = "usage: proxy --to HOST:PORT [--port P] [--threads N]";
+const USAGE: &str = "usage: proxy --to HOST:PORT [--port P] [--threads N] [--quiet-ms MS]";
 
 /// How long a connection to the other side may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -28,6 +30,7 @@ struct Options {
     to: String,
     port: u16,
     threads: usize,
+    quiet: Duration,
 }
 
 fn main() -> ExitCode {
@@ -52,7 +55,8 @@ fn main() -> ExitCode {
 }
 
 fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
-    let mut options = Options { to: String::new(), port: 7001, threads: 1 };
+    let quiet = Duration::from_secs(600);
+    let mut options = Options { to: String::new(), port: 7001, threads: 1, quiet };
     while let Some(name) = args.next() {
         let mut value = || args.next().ok_or(format!("{name} needs a value"));
         match name.as_str() {
@@ -60,6 +64,10 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
             "--port" => options.port = value()?.parse().map_err(|_| "--port: no port")?,
             "--threads" => {
                 options.threads = value()?.parse().map_err(|_| "--threads: no number")?
+            }
+            "--quiet-ms" => {
+                let number = value()?.parse().map_err(|_| "--quiet-ms: no number")?;
+                options.quiet = Duration::from_millis(number);
             }
             _ => return Err(format!("unknown argument: {name}")),
         }
@@ -71,11 +79,12 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
     }
 }
 
-fn start(Options { to, mut port, threads }: Options) -> io::Result<()> {
+fn start(Options { to, mut port, threads, quiet }: Options) -> io::Result<()> {
     let (mut running, mut all_listen) = (Vec::new(), true);
     while all_listen && running.len() < threads {
         let (to, (ready, listens)) = (to.clone(), mpsc::channel());
-        let thread = thread::spawn(move || Runtime::new()?.block_on(serve(to.into(), port, ready)));
+        let thread =
+            thread::spawn(move || Runtime::new()?.block_on(serve(to.into(), port, quiet, ready)));
         running.push(thread);
         match listens.recv() {
             Ok(chosen) => port = chosen,  // the first one chooses, if it is 0
@@ -90,7 +99,12 @@ fn start(Options { to, mut port, threads }: Options) -> io::Result<()> {
     running.into_iter().rev().try_for_each(|thread| thread.join().expect("it does not panic"))
 }
 
-async fn serve(to: Rc<str>, port: u16, ready: mpsc::Sender<u16>) -> io::Result<()> {
+async fn serve(
+    to: Rc<str>,
+    port: u16,
+    quiet: Duration,
+    ready: mpsc::Sender<u16>,
+) -> io::Result<()> {
     let listener = TcpSocket::new_v4()?
         .reuse_addr(true)
         .reuse_port(true)
@@ -100,20 +114,20 @@ async fn serve(to: Rc<str>, port: u16, ready: mpsc::Sender<u16>) -> io::Result<(
     ready.send(listener.local_addr()?.port()).expect("the main thread waits for it");
     drop(ready);
     tokio::select! {
-        never = accept(&listener, &to) => match never {},
+        never = accept(&listener, &to, quiet) => match never {},
         stopped = interrupted => stopped,
         stopped = terminated => stopped,
     }
 }
 
-async fn accept(listener: &TcpListener, to: &Rc<str>) -> std::convert::Infallible {
+async fn accept(listener: &TcpListener, to: &Rc<str>, quiet: Duration) -> std::convert::Infallible {
     loop {
         match listener.accept().await {
             Ok((client, peer)) => {
                 let to = to.clone();
                 tamam::spawn(async move {
-                    if let Err(error) = carry(&client, &to).await {
-                        eprintln!("{peer}: {error}");
+                    if let Err(error) = carry(&client, &to, quiet).await {
+                        eprintln!("{peer} to {to}: {error}");
                         let _ = client.set_zero_linger(); // it hears of it by a reset
                     }
                 });
@@ -124,21 +138,54 @@ async fn accept(listener: &TcpListener, to: &Rc<str>) -> std::convert::Infallibl
     }
 }
 
-/// Until both directions have ended, or one has failed.
-async fn carry(client: &TcpStream, to: &str) -> io::Result<()> {
-    let server = timeout(CONNECT_MAX, TcpStream::connect(to)).await??;
+/// Until both directions have ended, or one has failed, or nothing moves any more.
+async fn carry(client: &TcpStream, to: &str, quiet: Duration) -> io::Result<()> {
+    let connected = timeout(CONNECT_MAX, TcpStream::connect(to)).await;
+    let server =
+        connected.map_err(|_| io::Error::other(format!("no connection in {CONNECT_MAX:?}")))??;
     server.set_nodelay(true)?;
-    let carried = try_join!(pump(client, &server), pump(&server, client));
+    let moved = Cell::new(Instant::now());
+    let (near, far) = (Side("the client", client), Side("the server", &server));
+    let carrying = async { try_join!(pump(&near, &far, &moved), pump(&far, &near, &moved)) };
+    let carried = tokio::select! {
+        carried = carrying => carried.map(|_| ()),
+        () = silence(&moved, quiet) => {
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moves for {quiet:?}")))
+        }
+    };
     if carried.is_err() {
-        server.set_zero_linger()?;
+        let _ = server.set_zero_linger(); // it may be gone
     }
-    carried.map(|_| ())
+    carried
+}
+
+/// One of the two peers, and what to call it.
+struct Side<'a>(&'static str, &'a TcpStream);
+
+impl Side<'_> {
+    fn failed(&self, error: impl Into<io::Error>) -> io::Error {
+        let error = error.into();
+        io::Error::new(error.kind(), format!("{}: {error}", self.0))
+    }
 }
 
 /// All that `from` brings goes to `to`, and then its end.
-async fn pump(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
-    while let Some(chunk) = from.recv().await? {
-        to.send_all(chunk).await?;
+async fn pump(from: &Side<'_>, to: &Side<'_>, moved: &Cell<Instant>) -> io::Result<()> {
+    while let Some(chunk) = from.1.recv().await.map_err(|error| from.failed(error))? {
+        moved.set(Instant::now());
+        to.1.send_all(chunk).await.map_err(|error| to.failed(error))?;
+        moved.set(Instant::now());
     }
-    to.shutdown().await
+    match to.1.shutdown().await {
+        // It was reset. The other direction says so, if there was more to come from it.
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        ended => ended.map_err(|error| to.failed(error)),
+    }
+}
+
+/// Until nothing has moved for so long.
+async fn silence(moved: &Cell<Instant>, quiet: Duration) {
+    while moved.get().elapsed() < quiet {
+        sleep_until(moved.get() + quiet).await;
+    }
 }

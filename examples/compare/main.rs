@@ -7,9 +7,9 @@
 //! It takes about ten seconds, shows its progress, and prints a table.
 //!
 //! Each row drives both engines in turn, in short windows forwards and backwards (A B B A …), so
-//! that a drift of the machine affects both alike. First a server is compared with a twin of its
-//! own: the difference between those two is noise. On a machine with too much of it the table says
-//! so, and gives no verdict.
+//! that a drift of the machine affects both alike. Before that, a server is compared with a twin of its
+//! own under the same load: the difference between those two is noise, and judges this row. Where there is
+//! too much of it the row says so, and gets no verdict.
 //!
 //! Each engine has a server thread with a runtime of its own (`server.rs`). The client
 //! (`client.rs`) is one thread with plain sockets and epoll, and uses neither engine. Each of its
@@ -30,19 +30,18 @@ mod usage;
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use tamam::Backend;
 
 use machine::{choose_cpus, descriptors, descriptors_needed, pin};
-use measure::{Measured, Row, Work};
+use measure::{Load, Measured, Row, Work};
 use options::{Options, USAGE, parse};
 use report::{Progress, Report};
 use server::Server;
 use statistics::Interval;
 
 /// The share of the time that is spent on measuring the noise.
-const NOISE_SHARE: f64 = 0.2;
+const NOISE_SHARE: f64 = 0.4;
 
 fn main() -> ExitCode {
     if std::env::args().any(|arg| arg == "--help") {
@@ -86,45 +85,37 @@ fn compare(options: Options) -> io::Result<()> {
         connections.into_iter().partition(|&count| descriptors_needed(count) <= descriptors());
     let works: Vec<Work> =
         connections.iter().map(|&count| Work::Echo(count)).chain([Work::Tasks]).collect();
-    let noise_time = if refused.is_none() { time.mul_f64(NOISE_SHARE) } else { Duration::ZERO };
-    let row_time = (time - noise_time) / works.len() as u32;
-    let mut progress = Progress::new(works.len() + usize::from(refused.is_none()));
+    let share = if refused.is_none() { NOISE_SHARE } else { 0.0 };
+    let (noise_time, row_time) =
+        (time.mul_f64(share) / works.len() as u32, time.mul_f64(1.0 - share) / works.len() as u32);
+    let measured_twice = if refused.is_none() { 2 } else { 1 };
+    let mut progress = Progress::new(works.len() * measured_twice);
 
     // A ring server against its twin: all that differs is noise. They are two servers, not one
     // measured twice, because the place of a server's memory is part of the noise.
-    let mut noise = None;
-    if refused.is_none() {
-        let twin = start(Backend::Ring)?;
-        let work = match connections.get(connections.len() / 2) {
-            Some(&count) => Work::Echo(count),
-            None => Work::Tasks,
-        };
-        let row = Row { work, size, spins };
-        let title = format!("{work}, ring against ring");
-        let sides = row.measure(&[&servers[0], &twin], noise_time, &title, &mut progress)?;
-        let interval = Interval::of(&sides[0], &sides[1]);
-        report.verified += verified(&sides);
-        twin.stop()?;
-        noise = Some((work, interval));
-    }
-    let floor = noise.map(|(_, interval)| interval);
-
+    let twin = if refused.is_none() { Some(start(Backend::Ring)?) } else { None };
     let all: Vec<&Server> = servers.iter().collect();
     let mut rows = Vec::new();
     for work in works {
-        let row = Row { work, size, spins };
-        let sides = row.measure(&all, row_time, &work.to_string(), &mut progress)?;
+        let load = Load { work, size, spins };
+        let mut noise = None;
+        if let Some(twin) = &twin {
+            let title = format!("{work}, ring against ring");
+            let sides = load.measure(&[&servers[0], twin], noise_time, &title, &mut progress)?;
+            report.verified += verified(&sides);
+            noise = Some(Interval::of(&sides[0], &sides[1]));
+        }
+        let sides = load.measure(&all, row_time, &work.to_string(), &mut progress)?;
         report.verified += verified(&sides);
-        rows.push((work, sides));
+        rows.push(Row { work, sides, noise });
     }
     progress.end();
-    report.noise(noise);
-    report.table(&rows, floor);
+    report.table(&rows);
     for count in left_out {
         report.left_out(count);
     }
     report.foot();
-    servers.into_iter().try_for_each(Server::stop)
+    servers.into_iter().chain(twin).try_for_each(Server::stop)
 }
 
 fn verified(sides: &[Measured]) -> u64 {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::report::Progress;
 use crate::server::{Command, Server, TASKS};
-use crate::statistics::Latencies;
+use crate::statistics::{Interval, Latencies};
 use crate::usage::Usage;
 
 /// The length of a window, if the time allows: enough for a thousand requests. Windows of twice the
@@ -20,7 +20,7 @@ const WINDOW: Duration = Duration::from_millis(50);
 /// the most, the windows become longer.
 const WINDOWS: std::ops::RangeInclusive<u32> = 12..=400;
 
-/// The load of a row.
+/// What a row measures.
 #[derive(Clone, Copy)]
 pub enum Work {
     /// This many connections, each with one request in flight.
@@ -39,8 +39,17 @@ impl fmt::Display for Work {
     }
 }
 
-/// A row of the table, to be measured.
+/// What a row of the table has measured.
 pub struct Row {
+    pub work: Work,
+    /// Of each engine.
+    pub sides: Vec<Measured>,
+    /// How far a server differs from its twin under this load.
+    pub noise: Option<Interval>,
+}
+
+/// The load of a row, to be measured.
+pub struct Load {
     pub work: Work,
     pub size: usize,
     /// Whether the client never sleeps.
@@ -72,7 +81,7 @@ pub struct Measured {
     pub verified: u64,
 }
 
-impl Row {
+impl Load {
     /// Drives one server, or two in turn, for `time`. Returns what it measured, in the order of
     /// `servers`.
     pub fn measure(

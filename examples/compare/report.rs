@@ -4,8 +4,8 @@ use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use crate::machine::{descriptors, descriptors_needed, machine};
-use crate::measure::{Measured, Window, Work};
-use crate::statistics::{Interval, TOO_WIDE, Verdict, median, ratios};
+use crate::measure::{Measured, Row, Window, Work};
+use crate::statistics::{Interval, Verdict, median, ratios};
 use crate::usage::Usage;
 
 /// The parts of the CPU time are shown if this much of it was sampled: usually 50 ticks.
@@ -88,30 +88,7 @@ impl Report {
         }
     }
 
-    /// How far a server differs from its twin.
-    pub fn noise(&self, noise: Option<(Work, Interval)>) {
-        let Some((work, Interval { median, low, high })) = noise else { return };
-        let interval = Interval { median, low, high };
-        if self.json {
-            println!(
-                "{{\"row\": \"noise\", \"work\": {}, \"cpu_ratio\": {median:.4}, \"low\": {low:.4}, \
-                 \"high\": {high:.4}, \"too_noisy\": {}}}",
-                quoted(&work.to_string()),
-                interval.width() > TOO_WIDE,
-            );
-            return;
-        }
-        println!("Noise: {work}, ring against ring: {interval}.");
-        if interval.width() > TOO_WIDE {
-            println!(
-                "This machine is too noisy to tell: end what else runs on it, or try --seconds 60."
-            );
-        } else {
-            println!("So up to {:.1} % is no difference.", interval.reach() * 100.0);
-        }
-    }
-
-    pub fn table(&self, rows: &[(Work, Vec<Measured>)], noise: Option<Interval>) {
+    pub fn table(&self, rows: &[Row]) {
         if !self.json {
             println!();
             let upper = ["requests", "CPU ns", "user", "system", "system", "context", "", ""];
@@ -119,17 +96,44 @@ impl Report {
             line("", "", upper);
             line("", "", lower);
         }
-        for (work, sides) in rows {
+        for Row { work, sides, noise } in rows {
             for (name, side) in self.servers.iter().zip(sides) {
                 self.side(*work, name, side, name == &self.servers[0]);
             }
-            if let ([ring, epoll], Some(noise)) = (sides.as_slice(), noise) {
+            if let ([ring, epoll], Some(noise)) = (sides.as_slice(), *noise) {
+                self.noise(*work, noise);
                 let mut rates = ratios(ring, epoll, Window::rate);
                 rates.sort_by(f64::total_cmp);
                 let cpu = Interval::of(ring, epoll);
                 self.ratio(*work, median(&rates), cpu, &Verdict::of(cpu, noise));
             }
         }
+        if !self.json && rows.iter().any(|row| row.noise.is_some_and(Interval::is_too_wide)) {
+            println!(
+                "This machine is too noisy to tell all of it: end what else runs on it, or try \
+                 --seconds 60.\n"
+            );
+        }
+    }
+
+    /// How far a server differs from its twin.
+    fn noise(&self, work: Work, noise: Interval) {
+        let Interval { median, low, high } = noise;
+        if self.json {
+            println!(
+                "{{\"row\": \"noise\", \"work\": {}, \"cpu_ratio\": {median:.4}, \"low\": {low:.4}, \
+                 \"high\": {high:.4}, \"too_noisy\": {}}}",
+                quoted(&work.to_string()),
+                noise.is_too_wide(),
+            );
+            return;
+        }
+        let text = match noise.is_too_wide() {
+            true => "too much".to_owned(),
+            false => format!("up to {:.1} %", noise.reach() * 100.0),
+        };
+        let interval = format!("  (95 %: {low:.3} to {high:.3})");
+        println!("{:<22}{:<6}{:>9}{median:>10.3}{interval}  {text}", "", "noise", "");
     }
 
     fn side(&self, work: Work, name: &str, side: &Measured, first: bool) {
@@ -216,8 +220,9 @@ impl Report {
              yields.\nCPU ns: of the server's thread, exact (CLOCK_THREAD_CPUTIME_ID). How it \
              divides is the\nkernel's estimate, sampled at timer ticks (getrusage). p50, p99: as \
              the client sees it; of\ntasks, how late their sleep ends. ratio: ring to epoll, the \
-             median of neighbouring windows,\nand its interval by the sign test. The verdict is \
-             about CPU ns."
+             median of neighbouring windows,\nand its interval by the sign test; noise: the same of \
+             a ring and its twin, and what\nis within it is no difference. The verdict is about CPU \
+             ns."
         );
         println!("{} bytes came back, all verified.\n", self.verified);
         println!("kernel {kernel}, {cpu}");

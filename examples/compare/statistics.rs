@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use crate::measure::{Measured, Window};
 
-/// An interval that is wider than this, of a row or of a server against its twin, says nothing.
-pub const TOO_WIDE: f64 = 0.15;
+/// An interval that is wider than this share of its median, of a row or of a server against its twin, says
+/// nothing.
+const TOO_WIDE: f64 = 0.15;
 
 /// A histogram of times, exact to 2 %: 64 steps for each power of two.
 pub struct Latencies {
@@ -84,8 +85,13 @@ impl Interval {
         }
     }
 
-    pub fn width(self) -> f64 {
+    fn width(self) -> f64 {
         self.high - self.low
+    }
+
+    /// Whether it is so wide that it says nothing.
+    pub fn is_too_wide(self) -> bool {
+        self.width() > TOO_WIDE * self.median
     }
 
     /// How far from 1 it reaches.
@@ -126,7 +132,7 @@ pub enum Verdict {
 impl Verdict {
     /// `ratio` is the CPU time of ring to epoll, `noise` that of a server to its twin.
     pub fn of(ratio: Interval, noise: Interval) -> Verdict {
-        if noise.width() > TOO_WIDE || ratio.width() > TOO_WIDE * ratio.median {
+        if noise.is_too_wide() || ratio.is_too_wide() {
             return Verdict::TooNoisy;
         }
         let within_noise = (ratio.median - 1.0).abs() <= noise.reach();

@@ -14,11 +14,24 @@ pub fn command(name: &str) -> Command {
     command
 }
 
+/// Whether an example of another package is there; if not, the test says so and goes on without.
+pub fn is_built(name: &str) -> bool {
+    let is_there = place(name).is_file();
+    if !is_there {
+        println!("skipped: needs the example {name}: `cargo test --workspace` makes it");
+    }
+    is_there
+}
+
 /// `target/debug/examples/NAME`, beside this test's `target/debug/deps`.
-fn path(name: &str) -> PathBuf {
+fn place(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test has a binary");
     let profile = test.parent().and_then(|deps| deps.parent()).expect("it is in a target folder");
-    let path = profile.join("examples").join(name);
+    profile.join("examples").join(name)
+}
+
+fn path(name: &str) -> PathBuf {
+    let path = place(name);
     assert!(
         path.is_file(),
         "{path:?} is missing; `cargo test --workspace` or `cargo build --workspace --examples` makes it"

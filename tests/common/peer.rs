@@ -190,6 +190,10 @@ impl Peer {
         assert_eq!(done, 0, "a child can be signalled");
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
     /// Waits until it ends by itself: how, and everything it has printed.
     #[track_caller]
     pub fn end(mut self) -> (ExitStatus, String) {

@@ -47,6 +47,13 @@ fn curl_is_served_over_tls() {
             for echoed in [first, second] {
                 common::assert_same(&std::fs::read(echoed).expect("curl wrote it"), &body);
             }
+            // HEAD has the length of what GET has, and no body: HTTP/2 makes one an error.
+            for (path, status, len) in [("hello", " 200", hello.len()), ("nowhere", " 404", 10)] {
+                let head = run(curl().args(["--head", &format!("{url}/{path}")]));
+                assert!(head.lines().next().expect("a status").contains(status), "{head}");
+                let len = format!("content-length: {len}\r\n");
+                assert!(head.contains(&len) && head.ends_with("\r\n\r\n"), "{head}");
+            }
             // Who does not trust the certificate does not get in.
             let (status, text) = Peer::start(Command::new("curl").args([
                 "--silent",
