@@ -306,7 +306,7 @@ async fn listen(
         };
         pinged = false;
         // Of a flood, hundreds are there at once: the clock and the signal have their turn.
-        tamam::yield_now().await;
+        tamam::task::consume_budget().await;
         match message {
             Message::Text(text) => match serde_json::from_str(&text) {
                 Ok(value) => {
@@ -324,7 +324,7 @@ async fn listen(
                 // Our goodbye, and their end of the connection.
                 let ending = async {
                     while socket.next().await.is_some() {
-                        tamam::yield_now().await;
+                        tamam::task::consume_budget().await;
                     }
                 };
                 let _ = timeout(quiet, ending).await;
@@ -353,7 +353,7 @@ async fn leave(socket: &mut Socket) -> Result<(), Error> {
     socket.close(None).await?;
     while let Some(message) = socket.next().await {
         message?;
-        tamam::yield_now().await;
+        tamam::task::consume_budget().await;
     }
     Ok(socket.get_mut().close().await?)
 }

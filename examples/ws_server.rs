@@ -216,7 +216,7 @@ where
                     Some(Ok(Message::Close(_))) => {
                         let ending = async {
                             while socket.next().await.is_some() {
-                                tamam::yield_now().await;
+                                tamam::task::consume_budget().await;
                             }
                             socket.get_mut().close().await
                         };
@@ -300,7 +300,7 @@ where
         socket.close(Some(frame)).await?;
         while let Some(message) = socket.next().await {
             message?;
-            tamam::yield_now().await; // of a flood, hundreds are there at once: the clock has its turn
+            tamam::task::consume_budget().await; // of a flood, hundreds are there at once: the clock has its turn
         }
         Ok(socket.get_mut().close().await?)
     };
