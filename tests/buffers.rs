@@ -556,3 +556,21 @@ fn bf6_the_edges_of_a_split() {
         assert_eq!(lent(), 0);
     });
 }
+
+/// BF7. Buffers for which there is no memory: the error names them, and no limit that is not concerned.
+#[test]
+fn bf7_buffers_that_cannot_be_mapped_are_named() {
+    common::alone("bf7_buffers_that_cannot_be_mapped_are_named", || {
+        // Where memory is promised without a limit, this one holds.
+        let limit = libc::rlimit { rlim_cur: 8 << 30, rlim_max: 8 << 30 };
+        // SAFETY: `limit` is a valid limit.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
+        for (engine, builder) in common::both(&pool(1 << 30, 32768)) {
+            let error = builder.build().map(drop).expect_err("32 TiB");
+            println!("{engine}: {error}");
+            assert_eq!(error.kind(), std::io::ErrorKind::OutOfMemory);
+            let text = error.to_string();
+            assert!(text.contains("buffer_size") && !text.contains("MEMLOCK"), "{engine}: {text}");
+        }
+    });
+}

@@ -53,7 +53,7 @@ impl Engine {
         let mut ring =
             Ring::new(settings.entries, settings.completion_entries, settings.pretended)?;
         let pool = BufferPool::for_kernel(settings.buffer_len, settings.buffer_count);
-        let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
+        let pool = pool.map_err(|error| SetupError::of_mapping(MAPPING, &error))?;
         probe::retry_on_enomem(|| ring.register_pool(&pool, BUFFER_GROUP))
             .map_err(|error| SetupError::of_call("io_uring_register", REGISTERING, &error))?;
         let trial = trial::multishot_recv_is_whole(&ring, &pool, settings.pretended);
@@ -70,7 +70,7 @@ impl Engine {
         eventfd: BorrowedFd<'_>,
     ) -> Result<(Engine, Rc<BufferPool>), SetupError> {
         let pool = BufferPool::for_engine(settings.buffer_len, settings.buffer_count);
-        let pool = pool.map_err(|error| SetupError::at(MAPPING, &error))?;
+        let pool = pool.map_err(|error| SetupError::of_mapping(MAPPING, &error))?;
         let epoll = Epoll::new(pool.clone(), eventfd, settings.may_wait_exactly());
         let epoll = epoll.map_err(|error| SetupError::at("epoll_create1", &error))?;
         Ok((Engine::Epoll(epoll), pool))

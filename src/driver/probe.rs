@@ -304,6 +304,11 @@ impl SetupError {
         }
     }
 
+    /// A step that maps memory has failed. RLIMIT_MEMLOCK does not limit that.
+    pub(super) fn of_mapping(step: &'static str, error: &io::Error) -> SetupError {
+        SetupError::Other { step, errno: error.raw_os_error().unwrap_or(libc::ENOMEM) }
+    }
+
     /// Makes an error of a failed call about an existing ring. A filter may allow io_uring_setup(2)
     /// and deny the next call: then the error names `call`. Otherwise it is [`at`](Self::at)
     /// `step`.
