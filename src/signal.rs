@@ -8,14 +8,41 @@
 //! Every [`Signal`] of its kind sees a signal, in all runtimes of the process. If a signal comes
 //! several times before a `Signal` looks, it sees one, as it would from the kernel.
 //!
+//! # A graceful end
+//! A server that stops accepting at Ctrl-C, and gives its connections ten seconds:
 //! ```no_run
-//! use tamam::signal;
+//! use std::pin::pin;
+//! use std::time::Duration;
+//! use futures_util::future::{Either, join_all, select};
+//! use tamam::net::{TcpListener, TcpStream};
+//! use tamam::{JoinHandle, signal, spawn, time::timeout};
+//!
+//! async fn serve(stream: TcpStream) -> std::io::Result<()> {
+//!     while let Some(chunk) = stream.recv().await? {
+//!         stream.send_all(chunk).await?;
+//!     }
+//!     stream.shutdown().await
+//! }
 //!
 //! tamam::run(async {
-//!     let (stop, end) = (signal::ctrl_c(), signal::terminate());
-//!     futures_util::future::select(stop, end).await; // … beside the work
-//!     println!("going down");
-//! });
+//!     let listener = TcpListener::bind("127.0.0.1:7000")?;
+//!     let mut stop = signal::ctrl_c(); // made before the loop, it misses no signal
+//!     let mut served: Vec<JoinHandle<_>> = Vec::new();
+//!     loop {
+//!         match select(&mut stop, pin!(listener.accept())).await {
+//!             Either::Left((stopped, _)) => break stopped?,
+//!             Either::Right((Ok((stream, _)), _)) => served.push(spawn(serve(stream))),
+//!             Either::Right((Err(error), _)) => eprintln!("accept: {error}"),
+//!         }
+//!         served.retain(|task| !task.is_finished());
+//!     }
+//!     drop(listener); // clients are refused from here on
+//!     if timeout(Duration::from_secs(10), join_all(served)).await.is_err() {
+//!         eprintln!("some connections were cut off");
+//!     }
+//!     std::io::Result::Ok(())
+//! })?;
+//! # Ok::<(), std::io::Error>(())
 //! ```
 
 // The handler (`sys/signal.rs`) counts the signal and writes to an eventfd. It must not call a
