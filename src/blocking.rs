@@ -16,7 +16,7 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
@@ -241,7 +241,7 @@ impl<T> SharedJob<T> {
 static POOL: ThreadPool = ThreadPool {
     state: Mutex::new(PoolState::new(0)),
     work: Condvar::new(),
-    is_short: AtomicBool::new(false),
+    short: AtomicU32::new(0),
 };
 
 /// The error when no thread can be started. pthread_create(3) says EAGAIN for a lack of memory or of
@@ -258,8 +258,8 @@ struct ThreadPool {
     state: Mutex<PoolState>,
     /// Notified of each job for which no thread is started, so that an idle thread takes it.
     work: Condvar,
-    /// The last thread that was wanted could not be started.
-    is_short: AtomicBool,
+    /// The process in which the last thread that was wanted could not be started, or 0.
+    short: AtomicU32,
 }
 
 struct PoolState {
@@ -317,7 +317,7 @@ impl ThreadPool {
     fn start_threads(&self, state: &mut PoolState) -> io::Result<()> {
         while state.threads < state.wanted() {
             let started = spawn_without_signals(NAME, || POOL.work());
-            self.is_short.store(started.is_err(), Relaxed);
+            self.short.store(if started.is_err() { state.process } else { 0 }, Relaxed);
             started?;
             state.threads += 1;
         }
@@ -327,9 +327,15 @@ impl ThreadPool {
     /// If a thread is missing because it could not be started, tries again: the lack may be over.
     /// Called where something happens anyway: a handle is polled, a job has ended.
     fn retry(&self) {
-        if self.is_short.load(Relaxed) {
+        if self.is_short() {
             let _ = self.start_threads(&mut self.lock()); // if it fails, the next event tries again
         }
+    }
+
+    /// Whether a thread is missing. Not in a forked copy, which has none of the jobs.
+    fn is_short(&self) -> bool {
+        let short = self.short.load(Relaxed);
+        short != 0 && short == std::process::id()
     }
 
     /// What each thread runs, from its start to its end: the jobs, until there was none for
@@ -342,7 +348,7 @@ impl ThreadPool {
                 job();
                 state = self.lock();
                 state.lanes[lane].running -= 1;
-                if self.is_short.load(Relaxed) {
+                if self.is_short() {
                     let _ = self.start_threads(&mut state); // if it fails, the next event tries again
                 }
                 continue;

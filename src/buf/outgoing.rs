@@ -119,9 +119,6 @@ pub(crate) trait Handed {
     /// How many bytes there are in all.
     fn len(&self) -> usize;
 
-    /// The bytes, if they are one piece; `None` for several buffers.
-    fn as_one(&self) -> Option<&[u8]>;
-
     /// Makes it ready to be queued: with the addresses of its bytes, and its type erased.
     fn into_outgoing(self) -> Outgoing;
 
@@ -150,13 +147,6 @@ impl<B: super::IoBuf> Handed for One<B> {
     #[inline]
     fn len(&self) -> usize {
         self.len
-    }
-
-    #[inline]
-    fn as_one(&self) -> Option<&[u8]> {
-        // SAFETY: pointer and length are those of the `IoBuf` in `buf`. By its contract the bytes
-        // stay readable and in place as long as it is borrowed.
-        Some(unsafe { std::slice::from_raw_parts(self.buf.ptr(), self.len) })
     }
 
     #[inline]
@@ -189,10 +179,6 @@ impl<B: super::IoBuf> Handed for Many<B> {
         self.outgoing.len()
     }
 
-    fn as_one(&self) -> Option<&[u8]> {
-        None
-    }
-
     fn into_outgoing(self) -> Outgoing {
         self.outgoing
     }
@@ -211,7 +197,7 @@ mod tests {
     fn a_buffer_may_move_with_what_holds_it() {
         let boxed = || Box::<[u8]>::from(&b"tamam"[..]);
         let one = One::new(boxed());
-        assert_eq!(one.as_one(), Some(&b"tamam"[..]));
+        assert_eq!(one.len(), 5);
         let moved = Box::new((one.into_outgoing(), Outgoing::many(vec![boxed(), boxed()])));
         assert_eq!(moved.0.as_one(1), Some(&b"amam"[..]));
         assert_eq!(moved.1.pieces(4).collect::<Vec<_>>(), [&b"m"[..], b"tamam"]);

@@ -397,7 +397,7 @@ impl Driver {
     /// bytes that a caller may take for sent when its poll is over. Under epoll they are.
     #[cfg(feature = "tls")]
     pub(crate) fn submit_now(&self) {
-        if self.is_open() && !self.attempts_first() {
+        if self.is_open() && !self.attempts_first() && !self.is_forked_copy() {
             self.enter(0, SleepLimit::Long);
         }
     }

@@ -77,6 +77,7 @@ pub(super) async fn lookup_name(
             ips.into_iter().map(with_port).collect()
         }),
     };
+    context::ready_at_once().await; // a resolver may have known it, or there was no thread to ask on
     let cause = match found {
         Ok(addrs) if !addrs.is_empty() => return Ok(addrs),
         Ok(_) => io::Error::new(io::ErrorKind::NotFound, "it has no address"),

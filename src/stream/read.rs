@@ -42,6 +42,10 @@ pub(crate) trait Source {
     /// to; it may be left unused.
     fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked;
 
+    /// Whether another [`ask`](Self::ask) would do something, when the last one said
+    /// [`Asked::Wait`]: no receive is in flight any more, or (TLS) ciphertext has come.
+    fn can_get_further(self: &Rc<Self>) -> bool;
+
     /// To be called after bytes were taken, outside `with_unread`: receiving goes on if it had
     /// stopped because of the credit.
     fn bytes_were_taken(self: &Rc<Self>);
@@ -79,6 +83,10 @@ impl Source for Connection {
     #[inline]
     fn ask(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>, _: &mut Context<'_>) -> Asked {
         if self.arm(lend) { Asked::LookAgain } else { Asked::Wait }
+    }
+
+    fn can_get_further(self: &Rc<Self>) -> bool {
+        !self.is_receiving()
     }
 
     #[inline]
@@ -121,7 +129,7 @@ fn wait<S: Source, T>(
     // Cloning a waker runs foreign code. It may have received, or ended the receive that was in
     // flight. So look again.
     let is_answered = source.with_unread(|unread, _| unread.has_answer(min));
-    if is_answered || !connection.is_receiving() {
+    if is_answered || source.can_get_further() {
         cx.waker().wake_by_ref();
     }
     Poll::Pending

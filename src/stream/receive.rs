@@ -486,8 +486,14 @@ impl Connection {
     }
 
     /// Whether a receive is in flight, or no handle receives any more: then one that waits is woken.
-    pub(super) fn is_receiving(&self) -> bool {
+    pub(crate) fn is_receiving(&self) -> bool {
         !self.receive.borrow().is_idle()
+    }
+
+    /// Whether bytes, EOF or a failure can be taken.
+    #[cfg(feature = "tls")]
+    pub(crate) fn has_unread(&self) -> bool {
+        self.receive.borrow().unread.has_answer(1)
     }
 
     /// A future stops waiting. If it lent its buffer to the receive in flight, and no other future

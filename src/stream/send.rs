@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use super::Connection;
 use super::transmit::{Answer, Direction, Flight, Share, Transmit};
-use crate::buf::Handed;
+use crate::buf::{Handed, Outgoing};
 use crate::context;
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Payload, Role, error};
@@ -78,34 +78,32 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     /// is queued.
     #[inline]
     fn start_at_once(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
-        let (connection, len) = (self.connection, handed.len());
+        let connection = self.connection;
+        // Runs foreign code, so it comes before the look at the queue, and not after the attempt.
+        let payload = handed.into_outgoing();
+        let len = payload.len();
         let is_alone = connection.transmit.borrow().queue.is_idle();
-        let (Some(bytes), true) = (handed.as_one(), is_alone) else {
-            return self.queue(handed, None, cx);
+        let (Some(bytes), true) = (payload.as_one(0), is_alone) else {
+            return self.queue(payload, None, cx);
         };
         let mut op = ops::send::borrowed(connection.fd(), bytes);
         match connection.home().attempt(&mut op) {
             None => {
                 let sent = op.sent();
-                self.send_rest(handed, sent, cx)
+                self.send_rest(payload, sent, cx)
             }
             Some(done) if done.result().is_ok_and(|sent| sent as usize == len) => {
                 connection.transmit.borrow_mut().fell_short = false;
                 if context::consume_budget(cx).is_ready() {
-                    return Poll::Ready(SendReport {
-                        sent: len,
-                        error: None,
-                        buf: handed.into_buf(),
-                    });
+                    return Poll::Ready(SendReport { sent: len, error: None, buf: payload.take() });
                 }
                 // The answer waits in the queue for the next poll.
-                let payload = handed.into_outgoing();
                 let queue = &mut connection.transmit.borrow_mut().queue;
                 let key = queue.push_finished(len, payload, Answer::Sent);
                 self.state = SendState::Queued(key);
                 Poll::Pending
             }
-            Some(done) => self.queue(handed, Some(done), cx),
+            Some(done) => self.queue(payload, Some(done), cx),
         }
     }
 
@@ -114,13 +112,13 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     #[cold]
     fn send_rest(
         &mut self,
-        handed: H,
+        payload: Outgoing,
         sent: u32,
         cx: &mut Context<'_>,
     ) -> Poll<SendReport<H::Buf>> {
         let connection = self.connection;
-        let all = handed.len();
-        let (op, len) = ops::send::rest(connection.fd(), handed.into_outgoing(), sent);
+        let all = payload.len();
+        let (op, len) = ops::send::rest(connection.fd(), payload, sent);
         let token = connection.home().submit_after_attempt(op, connection.clone(), Role::Send);
         let key = connection.sending(|transmit, _| {
             transmit.flight = Flight::Sending(Share { token, entries: 1, len: len as u32 });
@@ -134,13 +132,12 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     #[cold]
     fn queue(
         &mut self,
-        handed: H,
+        payload: Outgoing,
         done: Option<Completion>,
         cx: &mut Context<'_>,
     ) -> Poll<SendReport<H::Buf>> {
         let connection = self.connection;
-        let len = handed.len();
-        let payload = handed.into_outgoing();
+        let len = payload.len();
         let (key, has_ended) = connection.sending(|transmit, deferred| match done {
             None => {
                 let key = transmit.queue.push(payload, None);

@@ -94,7 +94,7 @@ pub(crate) fn install_handler(signal: i32) -> io::Result<()> {
 }
 
 /// Starts a thread on which every signal but the faults is blocked, from its first instruction on.
-/// No handler of the program runs on it.
+/// No handler of the program runs on it, unless it calls [`unblock`].
 pub(crate) fn spawn_without_signals(
     name: &str,
     run: impl FnOnce() + Send + 'static,

@@ -254,6 +254,11 @@ impl Source for Session {
         if context::consume_budget(cx).is_pending() { Asked::Yield } else { Asked::LookAgain }
     }
 
+    fn can_get_further(self: &Rc<Self>) -> bool {
+        let connection = self.tcp.connection();
+        !connection.is_receiving() || connection.has_unread()
+    }
+
     #[inline]
     fn bytes_were_taken(self: &Rc<Self>) {}
 }

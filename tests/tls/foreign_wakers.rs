@@ -10,9 +10,9 @@ use std::task::{Context, Waker};
 
 use tamam::tls::rustls::version::TLS12;
 
-use crate::common::foreign::ForeignWaker;
+use crate::common::foreign::{ForeignWaker, reaping};
 use crate::common::{everywhere, start, turn, unread, wait_for};
-use crate::keys::narrow_tcp_pair;
+use crate::keys::{narrow_tcp_pair, tcp_pair};
 use crate::pair_over;
 
 /// 1 a send waits to be encrypted; 2 the peer sends what is no record, and TCP has it; 3 the send is
@@ -47,5 +47,30 @@ fn g2_a_send_of_tls_that_ends_while_the_waker_is_cloned() {
         assert!(send.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
         foreign.woken().await;
         assert_eq!(send.await.expect_err("no TLS").kind(), ErrorKind::InvalidData);
+    });
+}
+
+/// 1 a receive finds nothing; 2 its waker is cloned: foreign code makes ciphertext arrive, and has it
+/// reaped; 3 the waker is woken all the same.
+#[test]
+fn g2_ciphertext_that_comes_while_the_waker_is_cloned() {
+    everywhere(|| async {
+        let tcp = tcp_pair().await;
+        let (client, server) = pair_over(&TLS12, tcp).await;
+        drop(start(client.recv()).await);
+        let listeners = reaping().await;
+        let foreign = ForeignWaker::new(move || {
+            let cx = &mut Context::from_waker(Waker::noop());
+            let _ = pin!(server.send_all("secret")).poll(cx); // it is with the kernel, or submitted
+            for listener in listeners {
+                drop(listener);
+            }
+            std::mem::forget(server);
+        });
+        let (waker, mut receiving) = (foreign.waker(), Box::pin(client.recv()));
+        assert!(receiving.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        foreign.woken().await;
+        let chunk = receiving.await.expect("connected").expect("a message");
+        assert_eq!(&chunk[..], b"secret");
     });
 }

@@ -117,6 +117,7 @@ impl Future for Race {
             };
             if this.addrs.is_empty() {
                 if this.attempts.is_empty() {
+                    ready!(context::consume_budget(cx)); // perhaps no attempt had a socket
                     let failed = std::mem::take(&mut this.failed);
                     return Poll::Ready(Err(AllFailed { failed }.into()));
                 }
