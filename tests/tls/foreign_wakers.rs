@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use tamam::tls::rustls::version::TLS12;
 
@@ -63,7 +64,8 @@ fn g2_ciphertext_that_comes_while_the_waker_is_cloned() {
             let cx = &mut Context::from_waker(Waker::noop());
             let _ = pin!(server.send_all("secret")).poll(cx); // it is with the kernel, or submitted
             for listener in listeners {
-                drop(listener);
+                drop(listener); // the first submits, the others reap
+                std::thread::sleep(Duration::from_millis(1)); // what was sent is there by then
             }
             std::mem::forget(server);
         });
