@@ -99,9 +99,13 @@ impl Waiters {
     /// longer.
     #[inline]
     pub(crate) fn wake(&mut self, deferred: &mut Deferred) {
-        if self.is_empty() {
-            return;
+        if !self.is_empty() {
+            self.wake_all(deferred);
         }
+    }
+
+    /// As [`wake`](Self::wake), when at least one future waits.
+    fn wake_all(&mut self, deferred: &mut Deferred) {
         self.round = self.round.wrapping_add(1);
         match mem::take(&mut self.line) {
             Line::Empty => {}

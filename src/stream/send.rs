@@ -195,10 +195,12 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     /// while it is still under way.
     #[inline]
     fn collect(&self, key: Key) -> Option<SendReport<H::Buf>> {
-        let collected = self.connection.collect(key)?;
-        let error = self.connection.error_of(collected.answer);
-        let buf = collected.payload.expect("`collect` has looked").take();
-        Some(SendReport { sent: collected.sent, error, buf })
+        let (sent, answer, buf) = self.connection.collect(key)?;
+        let error = match answer {
+            Answer::Sent => None,
+            answer => self.connection.error_of(answer),
+        };
+        Some(SendReport { sent, error, buf })
     }
 
     /// One poll of the future, without its `answer`. Away from home, a buffer that is queued is

@@ -398,18 +398,23 @@ impl Connection {
 
     // ---- a future and its entry -------------------------------------------------------------
 
-    /// Removes the entry `key` and gives its answer and its buffer, if it is finished; `None`, and
-    /// no change, while it is still under way. Panics if the engine has failed with the buffer in
-    /// flight: in what this returns, the payload is there.
+    /// Removes the entry `key` and gives how much was sent, its answer and its buffer, if it is
+    /// finished; `None`, and no change, while it is still under way. Panics if the engine has failed
+    /// with the buffer in flight, or if the buffer is no `B`.
     #[inline]
-    pub(super) fn collect(&self, key: Key) -> Option<Collected<Answer>> {
-        let collected = self.transmit.borrow_mut().queue.collect(key)?;
-        if collected.payload.is_none() {
-            let error = self.error_of(collected.answer);
-            let error = error.as_ref().map_or_else(String::new, io::Error::to_string);
-            panic!("the engine failed with this buffer in flight: {error}");
-        }
-        Some(collected)
+    pub(super) fn collect<B: 'static>(&self, key: Key) -> Option<(usize, Answer, B)> {
+        let queue = &mut self.transmit.borrow_mut().queue;
+        let Collected { sent, answer, payload } = queue.collect_with(key, Outgoing::take)?;
+        let Some(buf) = payload else { self.buffer_is_lost(answer) };
+        Some((sent, answer, buf))
+    }
+
+    /// Panics, since a future cannot give its buffer back.
+    #[cold]
+    fn buffer_is_lost(&self, answer: Answer) -> ! {
+        let error = self.error_of(answer);
+        let error = error.as_ref().map_or_else(String::new, io::Error::to_string);
+        panic!("the engine failed with this buffer in flight: {error}");
     }
 
     /// The error that an answer stands for; `None` if all was sent.

@@ -67,11 +67,11 @@ pub(crate) enum NextPayload {
 }
 
 /// A finished entry.
-pub(crate) struct Collected<A> {
+pub(crate) struct Collected<A, P = Outgoing> {
     pub(crate) sent: usize,
     pub(crate) answer: A,
     /// `None`: it is lost, because the engine has failed and the kernel may still read it.
-    pub(crate) payload: Option<Outgoing>,
+    pub(crate) payload: Option<P>,
 }
 
 /// What has become of an entry whose future is gone.
@@ -455,9 +455,20 @@ impl<A: Copy> SendQueue<A> {
     /// no change: it is still under way, or not there.
     #[inline]
     pub(crate) fn collect(&mut self, key: Key) -> Option<Collected<A>> {
+        self.collect_with(key, |payload| payload)
+    }
+
+    /// As [`collect`](Self::collect), with what `convert` makes of the payload. It must not run
+    /// foreign code.
+    #[inline]
+    pub(crate) fn collect_with<P>(
+        &mut self,
+        key: Key,
+        convert: impl FnOnce(Outgoing) -> P,
+    ) -> Option<Collected<A, P>> {
         let entry = self.line.get_mut(key)?;
         let BufferState::Finished(answer) = entry.state else { return None };
-        let (sent, payload) = (entry.sent, entry.payload.take());
+        let (sent, payload) = (entry.sent, entry.payload.take().map(convert));
         self.line.drop_element(key); // an entry out of line is in no total
         Some(Collected { sent, answer, payload })
     }
