@@ -10,6 +10,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use common::filter::install;
 use common::{child, example};
 use tamam::{Backend, Runtime, SetupError, Support};
 
@@ -85,14 +86,7 @@ fn deny(calls: &[i64], errno: i32) -> io::Result<()> {
         program[at + 1] = libc::sock_filter { jt: (calls.len() - at) as u8, ..is_equal };
     }
     program[len - 1] = answer(libc::SECCOMP_RET_ERRNO | errno as u32);
-    let filter = libc::sock_fprog { len: len as u16, filter: program.as_mut_ptr() };
-    let none: libc::c_ulong = 0;
-    let one: libc::c_ulong = 1;
-    // SAFETY: takes no pointers.
-    check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, one, none, none, none) })?;
-    let mode = libc::c_ulong::from(libc::SECCOMP_MODE_FILTER);
-    // SAFETY: `filter` points to `len` instructions; the kernel copies them.
-    check(unsafe { libc::prctl(libc::PR_SET_SECCOMP, mode, &raw const filter, none, none) })
+    install(&mut program[..len])
 }
 
 fn set_limit(what: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()> {

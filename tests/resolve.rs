@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use common::filter::{install_or_skip, step};
 use common::{alone, begin, descriptors, engines, everywhere, start, turn, with};
 use tamam::net::{
     Resolver, Resolving, SystemResolver, TcpListener, TcpStream, ToSocketAddrs, lookup_host,
@@ -427,7 +428,6 @@ fn hn6_dropped_lookups_of_the_system() {
 /// Lets this thread make no more IPv6 sockets, as where the kernel has no IPv6: EAFNOSUPPORT. False,
 /// with a word, if that cannot be.
 fn refuse_ipv6() -> bool {
-    let step = |code: u32, k: u32, jt, jf| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let compare = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let mut steps = [
@@ -438,16 +438,7 @@ fn refuse_ipv6() -> bool {
         step(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | libc::EAFNOSUPPORT as u32, 0, 0),
         step(libc::BPF_RET, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
-    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    // SAFETY: the program and its steps are readable, and copied by the kernel.
-    let done = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-    };
-    if !done {
-        println!("skipped: needs a seccomp filter: {}", std::io::Error::last_os_error());
-    }
-    done
+    install_or_skip(&mut steps)
 }
 
 /// HN4. A machine without IPv6: the IPv4 addresses of a list are tried all the same.

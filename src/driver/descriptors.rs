@@ -198,16 +198,8 @@ mod tests {
     }
 
     fn driver() -> Rc<Driver> {
-        let settings = Settings {
-            backend: Backend::Epoll,
-            pretended: None,
-            entries: 2,
-            completion_entries: 2,
-            buffer_len: 64,
-            buffer_count: 2,
-            stream_credit: 64,
-        };
-        Driver::new(settings).unwrap_or_else(|error| panic!("epoll does not start: {error}"))
+        let driver = Driver::new(Settings::small(Backend::Epoll));
+        driver.unwrap_or_else(|error| panic!("epoll does not start: {error}"))
     }
 
     #[cfg(feature = "tls")]

@@ -95,6 +95,20 @@ impl Settings {
     fn may_wait_exactly(&self) -> bool {
         self.pretended.is_none_or(|kernel| kernel >= Kernel(5, 11))
     }
+
+    /// For unit tests: so small that a few ops fill the queues.
+    #[cfg(test)]
+    pub(crate) fn small(backend: Backend) -> Settings {
+        Settings {
+            backend,
+            pretended: None,
+            entries: 2,
+            completion_entries: 2,
+            buffer_len: 64,
+            buffer_count: 2,
+            stream_credit: 64,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

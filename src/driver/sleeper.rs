@@ -120,15 +120,7 @@ mod tests {
     /// The kernel ends a multishot poll on a full completion queue. Here a cancel does.
     #[test]
     fn a_poll_on_the_eventfd_that_has_ended_is_armed_again() {
-        let settings = Settings {
-            backend: Backend::Ring,
-            pretended: None,
-            entries: 2,
-            completion_entries: 4,
-            buffer_len: 64,
-            buffer_count: 2,
-            stream_credit: 64,
-        };
+        let settings = Settings { completion_entries: 4, ..Settings::small(Backend::Ring) };
         let Ok(driver) = Driver::new(settings) else {
             return println!("skipped: io_uring is not available here");
         };

@@ -302,15 +302,7 @@ mod tests {
     use crate::sys;
 
     fn settings(backend: Backend) -> Settings {
-        Settings {
-            backend,
-            pretended: None,
-            entries: 2,
-            completion_entries: 64,
-            buffer_len: 64,
-            buffer_count: 2,
-            stream_credit: 64,
-        }
+        Settings { completion_entries: 64, ..Settings::small(backend) }
     }
 
     fn on_epoll() -> Submissions {

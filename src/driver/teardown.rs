@@ -147,16 +147,8 @@ mod tests {
 
     /// A driver with one op in flight, which nobody else keeps.
     fn with_an_op() -> (Rc<Driver>, Kept) {
-        let settings = Settings {
-            backend: Backend::Epoll,
-            pretended: None,
-            entries: 2,
-            completion_entries: 2,
-            buffer_len: 64,
-            buffer_count: 2,
-            stream_credit: 64,
-        };
-        let driver = Driver::new(settings).unwrap_or_else(|error| panic!("epoll: {error}"));
+        let driver = Driver::new(Settings::small(Backend::Epoll));
+        let driver = driver.unwrap_or_else(|error| panic!("epoll: {error}"));
         let memory: Rc<Fill<dyn Any>> = Rc::new(Fill::new(Vec::<u8>::with_capacity(64), 64));
         let owner = Rc::new(NoOwner);
         let kept = Kept {

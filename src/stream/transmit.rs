@@ -466,15 +466,7 @@ mod tests {
     use crate::driver::{Backend, Driver, Settings, Wait};
 
     fn driver(backend: Backend) -> Option<Rc<Driver>> {
-        let settings = Settings {
-            backend,
-            pretended: None,
-            entries: 4,
-            completion_entries: 8,
-            buffer_len: 64,
-            buffer_count: 2,
-            stream_credit: 64,
-        };
+        let settings = Settings { entries: 4, completion_entries: 8, ..Settings::small(backend) };
         Driver::new(settings).ok()
     }
 

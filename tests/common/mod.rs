@@ -5,6 +5,7 @@
 pub mod broken;
 pub mod child;
 pub mod example;
+pub mod filter;
 pub mod foreign;
 pub mod peer;
 pub mod quarantine;

@@ -5,6 +5,7 @@ use std::thread;
 
 use tamam::time::timeout;
 
+use crate::common::filter::{install_or_skip, step};
 use crate::common::{PATIENCE, pair, ring_only, start};
 use crate::{common, rings};
 
@@ -12,7 +13,6 @@ use crate::{common, rings};
 /// when the queue is full. Where it also waits it works. False, with a word, if that cannot be.
 fn refuse_to_submit_only() -> bool {
     const GETEVENTS: u32 = 1;
-    let step = |code: u32, k: u32, jt, jf| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let jump = libc::BPF_JMP | libc::BPF_K;
     let mut steps = [
@@ -23,16 +23,7 @@ fn refuse_to_submit_only() -> bool {
         step(libc::BPF_RET, libc::SECCOMP_RET_ERRNO | libc::EAGAIN as u32, 0, 0),
         step(libc::BPF_RET, libc::SECCOMP_RET_ALLOW, 0, 0),
     ];
-    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
-    // SAFETY: the program and its steps are readable, and copied by the kernel.
-    let done = unsafe {
-        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-            && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
-    };
-    if !done {
-        println!("skipped: needs a seccomp filter: {}", std::io::Error::last_os_error());
-    }
-    done
+    install_or_skip(&mut steps)
 }
 
 /// 1 a receive fills the queue; 2 a send does not fit in, and the kernel takes nothing; 3 the bytes

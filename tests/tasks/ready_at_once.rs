@@ -1,57 +1,33 @@
 //! G9: every public future, in a loop in which it is ready at once. The loop lets others run.
 
-use std::cell::Cell;
-use std::future::{Future, ready};
+use std::future::ready;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd};
-use std::pin::Pin;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use tamam::net::{TcpKeepalive, TcpListener, TcpSocket, TcpStream, lookup_host};
-use tamam::signal::{SignalKind, ctrl_c, signal, terminate};
+use tamam::signal::{SignalKind, signal};
 use tamam::task::{consume_budget, cooperative};
-use tamam::time::{interval, interval_at, sleep, sleep_until, timeout, timeout_at};
-use tamam::{Runtime, spawn, spawn_blocking, yield_now};
+use tamam::time::{interval_at, sleep, sleep_until, timeout, timeout_at};
+use tamam::{spawn, spawn_blocking, yield_now};
 
-use crate::common::{Watchdog, with_both};
+#[path = "../common/ready_at_once.rs"]
+pub mod looped;
 
-/// So many answers are there at once.
-const ROUNDS: usize = 1000;
+use looped::{Line, ROUNDS, assert_others_run, line};
+
 const MS: Duration = Duration::from_millis(1);
 
-thread_local! {
-    /// How often another task was polled since the loop began.
-    static POLLS: Cell<usize> = const { Cell::new(0) };
-}
-
-type Loop = Pin<Box<dyn Future<Output = ()>>>;
-
-/// Lines that wait for something, so that a loop over them cannot be ready all the time.
-const WAIT: [&str; 5] = [
+/// Futures that have no line of their own.
+#[expect(dead_code, reason = "a list for the reader, and for `tidy`")]
+const ELSEWHERE: [&str; 5] = [
     "ctrl_c",         // one answer for a signal: as `Signal::recv`
     "terminate",      // the same
     "spawn",          // its handle is `JoinHandle`
     "Runtime::spawn", // the same
     "spawn_blocking",
 ];
-
-/// A line: a name, and a block that makes the loop's body.
-macro_rules! line {
-    ($name:literal, $setup:expr, |$state:ident| $call:expr) => {
-        (
-            $name,
-            Box::pin(async {
-                #[allow(unused_mut, reason = "some calls need it")]
-                let mut $state = $setup;
-                POLLS.set(0);
-                for _ in 0..ROUNDS {
-                    let _ = $call.await;
-                }
-            }) as Loop,
-        )
-    };
-}
 
 /// An address to which there is no route: under epoll the answer comes at once.
 fn nowhere() -> SocketAddr {
@@ -83,7 +59,7 @@ fn not_listening() -> TcpListener {
     listener
 }
 
-fn lines() -> Vec<(&'static str, Loop)> {
+fn lines() -> Vec<Line> {
     vec![
         line!("TcpStream::recv", ended().await, |stream| stream.recv()),
         line!("TcpStream::read", ended().await, |stream| stream.read(Vec::with_capacity(1))),
@@ -171,23 +147,5 @@ fn raise(signal: i32) {
 
 #[test]
 fn g9_every_future_that_is_ready_at_once_lets_others_run() {
-    let _watchdog = Watchdog::start();
-    let _ = (interval as fn(Duration) -> _, ctrl_c as fn() -> _, terminate as fn() -> _, WAIT);
-    let names: Vec<_> = lines().into_iter().map(|(name, _)| name).collect();
-    for (number, name) in names.into_iter().enumerate() {
-        eprintln!("-- {name}");
-        with_both(Runtime::builder(), || async {
-            let (_, ready) = lines().swap_remove(number);
-            let others = tamam::spawn(async {
-                loop {
-                    POLLS.set(POLLS.get() + 1);
-                    yield_now().await;
-                }
-            });
-            ready.await;
-            let polls = POLLS.get();
-            assert!(polls >= ROUNDS / 128, "{name}: others had {polls} polls");
-            others.abort();
-        });
-    }
+    assert_others_run(lines);
 }

@@ -1,47 +1,23 @@
 //! G9: every public future of TLS, in a loop in which it is ready at once. The loop lets others run.
 
-use std::cell::Cell;
-use std::future::Future;
-use std::pin::Pin;
-
 use tamam::tls::rustls::version::TLS13;
 use tamam::tls::{TlsConnector, TlsStream};
-use tamam::{Runtime, yield_now};
 use tokio::io::AsyncWriteExt;
 
-use crate::common::{Watchdog, with_both};
+#[path = "../common/ready_at_once.rs"]
+pub mod looped;
+
+use looped::{Line, assert_others_run, line};
+
 use crate::keys::tcp_pair;
 use crate::{client_config, pair};
 
-/// So many answers are there at once.
-const ROUNDS: usize = 1000;
-
-thread_local! {
-    /// How often another task was polled since the loop began.
-    static POLLS: Cell<usize> = const { Cell::new(0) };
-}
-
-type Loop = Pin<Box<dyn Future<Output = ()>>>;
+/// As many as there are descriptors for, under the usual limit of 1024.
+const CONNECTS: usize = 400;
 
 /// Each answer of these needs a connection of its own.
-#[allow(dead_code, reason = "a list for the reader, and for `tidy`")]
+#[expect(dead_code, reason = "a list for the reader, and for `tidy`")]
 const WAIT: [&str; 3] = ["TlsAcceptor::accept", "StartHandshake::into_stream", "TlsStream::close"];
-
-macro_rules! line {
-    ($name:literal, $setup:expr, |$state:ident| $call:expr) => {
-        (
-            $name,
-            Box::pin(async {
-                #[allow(unused_mut, reason = "some calls need it")]
-                let mut $state = $setup;
-                POLLS.set(0);
-                for _ in 0..ROUNDS {
-                    let _ = $call.await;
-                }
-            }) as Loop,
-        )
-    };
-}
 
 /// Its peer has ended, and it has shut down.
 async fn ended() -> TlsStream {
@@ -60,7 +36,7 @@ async fn failed() -> TlsStream {
     failed
 }
 
-fn lines() -> Vec<(&'static str, Loop)> {
+fn lines() -> Vec<Line> {
     vec![
         line!("TlsStream::recv", ended().await, |stream| stream.recv()),
         line!("TlsStream::recv", failed().await, |stream| stream.recv()),
@@ -86,10 +62,11 @@ fn lines() -> Vec<(&'static str, Loop)> {
         line!("poll_flush", ended().await, |stream| stream.flush()),
         (
             "TlsConnector::connect",
+            CONNECTS,
             Box::pin(async {
                 let connector = TlsConnector::from(client_config(&TLS13));
                 let mut streams = Vec::new();
-                for _ in 0..ROUNDS / 2 {
+                for _ in 0..CONNECTS {
                     streams.push(tcp_pair().await);
                 }
                 for (client, _server) in streams {
@@ -102,22 +79,5 @@ fn lines() -> Vec<(&'static str, Loop)> {
 
 #[test]
 fn g9_every_future_of_tls_that_is_ready_at_once_lets_others_run() {
-    let _watchdog = Watchdog::start();
-    let names: Vec<_> = lines().into_iter().map(|(name, _)| name).collect();
-    for (number, name) in names.into_iter().enumerate() {
-        eprintln!("-- {name}");
-        with_both(Runtime::builder(), || async {
-            let (_, ready) = lines().swap_remove(number);
-            let others = tamam::spawn(async {
-                loop {
-                    POLLS.set(POLLS.get() + 1);
-                    yield_now().await;
-                }
-            });
-            ready.await;
-            let polls = POLLS.get();
-            assert!(polls >= ROUNDS / 2 / 128, "{name}: others had {polls} polls");
-            others.abort();
-        });
-    }
+    assert_others_run(lines);
 }
