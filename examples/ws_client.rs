@@ -34,8 +34,8 @@ use serde_json::Value;
 use shared::{Site, causes, printable};
 use tamam::net::TcpStream;
 use tamam::time::{sleep, timeout};
-use tamam::tls::TlsConnector;
 use tamam::tls::rustls::{self, AlertDescription, ClientConfig};
+use tamam::tls::{TlsConnector, TlsError};
 use tokio_util::sync::CancellationToken;
 
 const USAGE: &str = "usage: ws_client URL [--ca CERT.pem] [--count N] [--delay-ms MS]
@@ -151,8 +151,7 @@ impl From<io::Error> for End {
     fn from(error: io::Error) -> End {
         use AlertDescription as Alert;
         let text = causes(&error);
-        let cause = error.get_ref().and_then(|error| error.source());
-        match cause.and_then(|cause| cause.downcast_ref::<rustls::Error>()) {
+        match TlsError::of(&error).map(TlsError::cause) {
             // A certificate nobody vouches for; no language in common; or it does not want us.
             Some(
                 rustls::Error::InvalidCertificate(_)

@@ -21,7 +21,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use crate::executor::{self, JoinError, TaskId};
+use crate::executor::{self, JoinError, Origin, TaskId};
 use crate::panics::contain;
 use crate::sys::signal::spawn_without_signals;
 
@@ -101,7 +101,8 @@ where
                 return contain(|| drop(closure));
             }
             let output = catch_unwind(AssertUnwindSafe(closure));
-            worker.complete(output.map_err(|payload| JoinError::panic(id, payload)));
+            worker
+                .complete(output.map_err(|payload| JoinError::panic(Origin::Closure, id, payload)));
         }),
     )?;
     Ok(BlockingHandle { id, shared })
@@ -440,6 +441,17 @@ mod tests {
         }
         crate::run(wanted).expect("no panic");
         assert_eq!(ran.load(Ordering::SeqCst), 1);
+    }
+
+    /// The mark of a parent that lacked a thread means nothing in its forked copy.
+    #[test]
+    fn a_forked_copy_does_not_lack_its_parents_thread() {
+        let parent = std::process::id() + 1; // any other process
+        let (state, work) = (Mutex::new(PoolState::new(0)), Condvar::new());
+        let pool = ThreadPool { state, work, short: AtomicU32::new(parent) };
+        assert!(!pool.is_short());
+        pool.short.store(std::process::id(), Relaxed);
+        assert!(pool.is_short());
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod context;
 pub mod task;
 mod executor;
 pub mod time;
+pub mod io;
 pub mod net;
 #[cfg(feature = "tls")]
 pub mod tls;

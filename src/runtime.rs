@@ -173,18 +173,21 @@ impl Builder {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn build(self) -> io::Result<Runtime> {
-        let invalid = |text: &str| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        if self.entries == 0 || self.completion_entries == 0 {
-            return invalid("a ring needs at least one entry");
-        }
-        if self.buffer_size == 0 || self.buffer_size > 1 << 30 {
-            return invalid("a receive buffer has between 1 byte and 1 GiB");
-        }
-        if self.buffer_count == 0 || self.buffer_count > 1 << 15 {
-            return invalid("there are between 1 and 32768 receive buffers");
-        }
-        if self.stream_credit == 0 || self.budget == 0 {
-            return invalid("with a credit or a budget of zero nothing would ever happen");
+        let any = usize::MAX;
+        for (setting, value, most) in [
+            ("entries", self.entries as usize, any),
+            ("completion_entries", self.completion_entries as usize, any),
+            ("buffer_size", self.buffer_size, 1 << 30),
+            ("buffer_count", self.buffer_count as usize, 1 << 15),
+            ("stream_credit", self.stream_credit, any),
+            ("budget", self.budget as usize, any),
+        ] {
+            if !(1..=most).contains(&value) {
+                let bound =
+                    if value == 0 { "at least 1".into() } else { format!("at most {most}") };
+                let text = format!("{setting} is {value}, and has to be {bound}");
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            }
         }
         let settings = Settings {
             backend: self.backend.or_from_env()?,

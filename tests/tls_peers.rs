@@ -5,7 +5,6 @@ mod common;
 #[path = "common/keys.rs"]
 mod keys;
 
-use std::error::Error;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
@@ -21,7 +20,7 @@ use tamam::net::{TcpListener, TcpStream};
 use tamam::time::{sleep, timeout};
 use tamam::tls::rustls::version::{TLS12, TLS13};
 use tamam::tls::rustls::{self, SupportedProtocolVersion};
-use tamam::tls::{TlsAcceptor, TlsConnector, TlsStream};
+use tamam::tls::{TlsAcceptor, TlsConnector, TlsError, TlsStream};
 
 const VERSIONS: [(&SupportedProtocolVersion, &str); 2] = [(&TLS12, "-tls1_2"), (&TLS13, "-tls1_3")];
 
@@ -86,7 +85,7 @@ async fn rest(stream: &TlsStream) -> (Vec<u8>, Option<std::io::Error>) {
 }
 
 fn cause(error: &std::io::Error) -> Option<&rustls::Error> {
-    error.source().and_then(|source| source.downcast_ref())
+    TlsError::of(error).map(TlsError::cause)
 }
 
 // ---- openssl ------------------------------------------------------------------------------------

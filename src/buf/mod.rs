@@ -282,6 +282,6 @@ impl<B> fmt::Display for BufError<B> {
 
 impl<B> std::error::Error for BufError<B> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+        self.error.source()
     }
 }

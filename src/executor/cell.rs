@@ -28,7 +28,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::panics::{contain, drop_payload};
 
-use super::join::{JoinError, TaskId};
+use super::join::{JoinError, Origin, TaskId};
 use super::state::TaskState;
 use super::task::Header;
 use super::waker;
@@ -125,7 +125,7 @@ unsafe fn poll<F: Future>(header: NonNull<Header>, cx: &mut Context<'_>) -> Poll
         Err(payload) => {
             // SAFETY: the state is still that of a poll, and `DropOnUnwind` has dropped the future.
             unsafe { stage.write(Stage::Empty) };
-            Err(JoinError::panic(header.id, payload))
+            Err(JoinError::panic(Origin::Task, header.id, payload))
         }
     };
     header.step(TaskState::end);
@@ -192,7 +192,7 @@ fn after_panic_in_drop<T>(
         }
         late => {
             discard(late);
-            Err(JoinError::panic(id, payload))
+            Err(JoinError::panic(Origin::Task, id, payload))
         }
     }
 }

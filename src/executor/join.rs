@@ -264,27 +264,35 @@ impl fmt::Display for TaskId {
 /// assert!(error.to_string().ends_with("panicked: one is not more than two"));
 /// ```
 pub struct JoinError {
-    task: TaskId,
+    id: TaskId,
     cause: Cause,
 }
 
 enum Cause {
     Cancelled,
-    Panic(PanicPayload),
+    Panic(Origin, PanicPayload),
+}
+
+/// Where a panic came from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Origin {
+    Task,
+    /// A closure of `spawn_blocking`.
+    Closure,
 }
 
 /// Boxed twice so that a `Result` with it is small. The mutex is there only to make it `Sync`.
 struct PanicPayload(Option<Box<Mutex<Box<dyn Any + Send>>>>);
 
 impl JoinError {
-    pub(super) fn cancelled(task: TaskId) -> Self {
-        Self { task, cause: Cause::Cancelled }
+    pub(super) fn cancelled(id: TaskId) -> Self {
+        Self { id, cause: Cause::Cancelled }
     }
 
     #[cold]
-    pub(crate) fn panic(task: TaskId, payload: Box<dyn Any + Send>) -> Self {
+    pub(crate) fn panic(origin: Origin, id: TaskId, payload: Box<dyn Any + Send>) -> Self {
         let payload = PanicPayload(Some(Box::new(Mutex::new(payload))));
-        Self { task, cause: Cause::Panic(payload) }
+        Self { id, cause: Cause::Panic(origin, payload) }
     }
 
     /// Whether the task was aborted, or its runtime dropped, before it finished.
@@ -306,12 +314,12 @@ impl JoinError {
 
     /// Whether the task panicked.
     pub fn is_panic(&self) -> bool {
-        matches!(self.cause, Cause::Panic(_))
+        matches!(self.cause, Cause::Panic(..))
     }
 
     /// The id of the task.
     pub fn id(&self) -> TaskId {
-        self.task
+        self.id
     }
 
     /// The payload of the panic, for [`resume_unwind`](std::panic::resume_unwind).
@@ -352,7 +360,7 @@ impl JoinError {
     /// ```
     pub fn try_into_panic(self) -> Result<Box<dyn Any + Send + 'static>, Self> {
         match self.cause {
-            Cause::Panic(mut payload) => {
+            Cause::Panic(_, mut payload) => {
                 let payload = payload.0.take().expect("a payload is taken once, by value");
                 Ok(payload.into_inner().unwrap_or_else(PoisonError::into_inner))
             }
@@ -363,7 +371,7 @@ impl JoinError {
     /// Calls `show` with the message of the panic; with `None` if the payload is no string, or the
     /// task did not panic.
     fn with_message<R>(&self, show: impl FnOnce(Option<&str>) -> R) -> R {
-        let Cause::Panic(PanicPayload(Some(payload))) = &self.cause else { return show(None) };
+        let Cause::Panic(_, PanicPayload(Some(payload))) = &self.cause else { return show(None) };
         // No foreign code runs under the lock, only a downcast and our own formatting.
         let payload = payload.lock().unwrap_or_else(PoisonError::into_inner);
         let text = payload.downcast_ref::<&'static str>().copied();
@@ -383,11 +391,13 @@ impl Drop for PanicPayload {
 impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.cause {
-            Cause::Cancelled => write!(f, "task {} was cancelled", self.task),
-            Cause::Panic(_) => match self.with_message(|message| message.map(String::from)) {
-                Some(message) => write!(f, "task {} panicked: {message}", self.task),
-                None => write!(f, "task {} panicked", self.task),
-            },
+            Cause::Cancelled => return write!(f, "task {} was cancelled", self.id),
+            Cause::Panic(Origin::Task, _) => write!(f, "task {} panicked", self.id)?,
+            Cause::Panic(Origin::Closure, _) => write!(f, "blocking closure {} panicked", self.id)?,
+        }
+        match self.with_message(|message| message.map(String::from)) {
+            Some(message) => write!(f, ": {message}"),
+            None => Ok(()),
         }
     }
 }
@@ -396,7 +406,7 @@ impl fmt::Debug for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = if self.is_panic() { "JoinError::Panic" } else { "JoinError::Cancelled" };
         let mut tuple = f.debug_tuple(name);
-        tuple.field(&self.task);
+        tuple.field(&self.id);
         if let Some(message) = self.with_message(|message| message.map(String::from)) {
             tuple.field(&message);
         }

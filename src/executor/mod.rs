@@ -26,6 +26,7 @@ use core::task::{Context, Waker};
 use std::rc::Rc;
 use std::sync::Arc;
 
+pub(crate) use self::join::Origin;
 pub use self::join::{AbortHandle, JoinError, JoinHandle, TaskId};
 pub(crate) use self::waker::{consume_budget, poll_budget, set_home, take_unit};
 pub use self::yield_now::{YieldNow, yield_now};

@@ -2,7 +2,6 @@
 //!
 //! How a connect tries the addresses is not here. Read next: `tcp/race.rs`.
 
-use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,6 +9,7 @@ use super::addr::{Destination, ToSocketAddrs};
 use super::resolver::{Resolver, Resolving, SharedResolver};
 use crate::blocking;
 use crate::context;
+use crate::io::CallError;
 use crate::sys;
 
 /// The addresses of a host: `"example.org:443"`, `("example.org", 443)`, and all that
@@ -83,7 +83,7 @@ pub(super) async fn lookup_name(
         Ok(_) => io::Error::new(io::ErrorKind::NotFound, "it has no address"),
         Err(error) => error,
     };
-    Err(NotResolved { host, cause }.into())
+    Err(CallError::wrap("resolve", host, cause))
 }
 
 /// Asks getaddrinfo(3), on another thread. The list may be empty.
@@ -115,30 +115,5 @@ impl Resolver for SystemResolver {
             let addrs = ask_system(host, 0).await?;
             Ok(addrs.into_iter().map(|addr| addr.ip()).collect())
         })
-    }
-}
-
-/// Why a name has no addresses, inside an `io::Error`.
-#[derive(Debug)]
-struct NotResolved {
-    host: String,
-    cause: io::Error,
-}
-
-impl From<NotResolved> for io::Error {
-    fn from(error: NotResolved) -> io::Error {
-        io::Error::new(error.cause.kind(), error)
-    }
-}
-
-impl fmt::Display for NotResolved {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot resolve {:?}: {}", self.host, self.cause)
-    }
-}
-
-impl std::error::Error for NotResolved {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.cause)
     }
 }

@@ -1,6 +1,7 @@
 //! Options of sockets: getsockopt(2), setsockopt(2).
 #![allow(unsafe_code)]
 
+use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -36,6 +37,24 @@ impl IntOption {
             IntOption::NoDelay => (libc::IPPROTO_TCP, libc::TCP_NODELAY),
             IntOption::OnlyV6 => (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
         }
+    }
+}
+
+impl fmt::Display for IntOption {
+    /// The name that the man pages use.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IntOption::ReuseAddr => "SO_REUSEADDR",
+            IntOption::ReusePort => "SO_REUSEPORT",
+            IntOption::ReceiveBuffer => "SO_RCVBUF",
+            IntOption::SendBuffer => "SO_SNDBUF",
+            IntOption::KeepAlive => "SO_KEEPALIVE",
+            IntOption::KeepIdle => "TCP_KEEPIDLE",
+            IntOption::KeepInterval => "TCP_KEEPINTVL",
+            IntOption::KeepCount => "TCP_KEEPCNT",
+            IntOption::NoDelay => "TCP_NODELAY",
+            IntOption::OnlyV6 => "IPV6_V6ONLY",
+        })
     }
 }
 

@@ -18,6 +18,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(any(feature = "tls-ring", feature = "tls-aws-lc-rs"))]
 use rustls::{ClientConfig, ServerConfig, crypto::CryptoProvider};
 
+use crate::io::CallError;
+
 /// Loads the certificates of a PEM file: the server's or client's own first, then those that
 /// certify it.
 ///
@@ -63,14 +65,14 @@ pub fn load_key(path: impl AsRef<Path>) -> io::Result<PrivateKeyDer<'static>> {
 
 /// The error of a PEM file, with its name. `wanted` is what was looked for.
 fn in_file(path: &Path, wanted: &str, error: pem::Error) -> io::Error {
-    let path = path.display();
-    match error {
-        pem::Error::Io(error) => io::Error::new(error.kind(), format!("{path}: {error}")),
+    let cause = match error {
+        pem::Error::Io(error) => error,
         pem::Error::NoItemsFound => {
-            io::Error::new(io::ErrorKind::InvalidData, format!("{path}: no {wanted} in it"))
+            io::Error::new(io::ErrorKind::InvalidData, format!("no {wanted} in it"))
         }
-        error => io::Error::new(io::ErrorKind::InvalidData, format!("{path}: {error}")),
-    }
+        error => io::Error::new(io::ErrorKind::InvalidData, error.to_string()),
+    };
+    CallError::wrap("read", path.display(), cause)
 }
 
 /// The authorities that the system trusts.

@@ -40,11 +40,59 @@ impl TlsFailure {
     }
 }
 
-/// An error of rustls, and when it happened.
+/// Why a TLS connection failed, and when. It is inside each [`io::Error`] of kind `InvalidData` that
+/// a connection gives.
+///
+/// The text contains that of the cause. So [`source`](Error::source) does not give the cause again,
+/// and a chain of errors says each thing once; [`cause`](Self::cause) gives it.
+///
+/// # Examples
+/// A client that meets a server without TLS:
+/// ```
+/// # #[cfg(feature = "tls-ring")] {
+/// use tamam::net::{TcpListener, TcpStream};
+/// use tamam::tls::{TlsConnector, TlsError, client_config, rustls};
+///
+/// # tamam::run(async {
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let addr = listener.local_addr()?;
+/// tamam::spawn(async move {
+///     let (stream, _peer) = listener.accept().await?;
+///     stream.send_all("220 ready\r\n").await?; // a mail server greets first
+///     stream.recv().await
+/// });
+/// let config = client_config(rustls::RootCertStore::empty())?;
+/// let stream = TcpStream::connect(addr).await?;
+/// let error = TlsConnector::from(config).connect("localhost", stream).await.unwrap_err();
+/// let failed = TlsError::of(&error).expect("the server does not speak TLS");
+/// assert!(failed.in_handshake());
+/// assert!(matches!(failed.cause(), rustls::Error::InvalidMessage(_)));
+/// # std::io::Result::Ok(())
+/// # })?;
+/// # }
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
-struct TlsError {
+pub struct TlsError {
     in_handshake: bool,
     cause: rustls::Error,
+}
+
+impl TlsError {
+    /// The `TlsError` inside an error; `None` if there is none.
+    pub fn of(error: &io::Error) -> Option<&TlsError> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// What went wrong, in rustls' words.
+    pub fn cause(&self) -> &rustls::Error {
+        &self.cause
+    }
+
+    /// Whether it was in the handshake, before the connection could be used.
+    pub fn in_handshake(&self) -> bool {
+        self.in_handshake
+    }
 }
 
 impl fmt::Display for TlsError {
@@ -58,6 +106,6 @@ impl fmt::Display for TlsError {
 
 impl Error for TlsError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(&self.cause)
+        self.cause.source()
     }
 }

@@ -23,8 +23,7 @@
 //! such a certificate.
 //!
 //! # Errors
-//! Failures are [`std::io::Error`]s: `InvalidData` for one of TLS, with the [`rustls::Error`] as
-//! [`source`](std::error::Error::source); `UnexpectedEof` for a peer that ends TCP without ending
+//! Failures are [`std::io::Error`]s: `InvalidData` for one of TLS, with a [`TlsError`] inside; `UnexpectedEof` for a peer that ends TCP without ending
 //! TLS before; `TimedOut` for a handshake that took too long. They stay.
 //!
 //! # Versions
@@ -58,6 +57,7 @@ pub use config::webpki_roots;
 pub use config::{client_config, provider, server_config};
 pub use config::{load_certs, load_key};
 pub use connector::{TlsConnector, ToServerName};
+pub use failure::TlsError;
 pub use info::TlsInfo;
 pub use rustls;
 pub use split::{TlsReadHalf, TlsReuniteError, TlsWriteHalf};

@@ -21,6 +21,7 @@ const TESTED_SECTIONS: &[&str] = &[
     "Host names",
     "Blocking",
     "Signals",
+    "Errors",
 ];
 
 #[test]

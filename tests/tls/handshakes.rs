@@ -56,6 +56,19 @@ fn tl7_a_handshake_has_a_timeout() {
 }
 
 #[test]
+fn er4_handshake_timeouts_of_zero_and_for_ever() {
+    everywhere(|| async {
+        for (limit, is_enough) in [(Duration::ZERO, false), (Duration::MAX, true)] {
+            let limit = Some(limit);
+            let connector = TlsConnector::from(client_config(&TLS13)).handshake_timeout(limit);
+            let acceptor = TlsAcceptor::from(server_config(&TLS13)).handshake_timeout(limit);
+            let (client, server) = handshakes(&connector, &acceptor, tcp_pair().await).await;
+            assert_eq!((client.is_ok(), server.is_ok()), (is_enough, is_enough), "{limit:?}");
+        }
+    });
+}
+
+#[test]
 fn tl7_the_timeout_of_a_lazy_handshake_covers_both_of_its_parts() {
     everywhere(|| async {
         let (client, server) = tcp_pair().await;

@@ -19,12 +19,10 @@ mod files;
 mod openssl;
 mod ready_at_once;
 
-use std::error::Error;
-
 use keys::{NAME, tcp_pair};
 use tamam::net::TcpStream;
 use tamam::tls::rustls::{self, ClientConfig, ServerConfig, SupportedProtocolVersion};
-use tamam::tls::{TlsAcceptor, TlsConnector, TlsStream};
+use tamam::tls::{TlsAcceptor, TlsConnector, TlsError, TlsStream};
 
 /// Trusts the root, and shows no certificate.
 fn client_config(version: &'static SupportedProtocolVersion) -> ClientConfig {
@@ -75,6 +73,6 @@ async fn receive_all(stream: &TlsStream) -> std::io::Result<Vec<u8>> {
 
 /// The error of rustls inside one of I/O.
 fn cause(error: &std::io::Error) -> &rustls::Error {
-    let source = error.source().and_then(|source| source.downcast_ref());
-    source.unwrap_or_else(|| panic!("rustls is not the cause of: {error}"))
+    let failed = TlsError::of(error);
+    failed.unwrap_or_else(|| panic!("rustls is not the cause of: {error}")).cause()
 }

@@ -1,9 +1,11 @@
 //! TL21, SY2: a stream outlives its runtime, its process forks, what it calls panics.
 
+use std::future::Future;
 use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tamam::time::timeout;
@@ -18,7 +20,7 @@ use tamam::{Backend, Runtime};
 
 use crate::common::broken::{descriptors_of, not_registered, replace};
 use crate::common::{PATIENCE, child, everywhere};
-use crate::keys::{narrow_tcp_pair, tcp_pair};
+use crate::keys::{NAME, narrow_tcp_pair, tcp_pair};
 use crate::{client_config, common, handshakes, pair, pair_over, server_config};
 
 #[test]
@@ -167,6 +169,44 @@ fn sy2_halves_dropped_in_a_forked_child_say_nothing() {
             assert_eq!(status, 0, "the child has panicked");
             client.1.send_all("goes on").await.expect("the peer reads");
             let received = server.0.read_exact(Vec::with_capacity(7), 7).await;
+            assert_eq!(received.expect("sent"), b"goes on");
+        });
+    });
+}
+
+/// SY2. 1 a handshake can end with what was received; 2 the process forks; 3 the child polls it, and its
+/// parent's engine is not entered; 4 in the parent it ends.
+#[test]
+fn sy2_a_handshake_polled_in_a_forked_child_does_not_enter() {
+    common::alone("surroundings::sy2_a_handshake_polled_in_a_forked_child_does_not_enter", || {
+        common::with_both(Runtime::builder(), || async {
+            let (client, server) = tcp_pair().await;
+            let connector = TlsConnector::from(client_config(&TLS13));
+            let mut connect = common::start(connector.connect(NAME, client)).await;
+            let acceptor = TlsAcceptor::from(server_config(&TLS13));
+            let accept = tamam::spawn(async move { acceptor.accept(server).await });
+            common::settle().await; // the server's flight is unread
+            let enters = tamam::metrics().enters;
+            // SAFETY: this is the only thread that matters here; the child leaves by `_exit`.
+            let pid = unsafe { libc::fork() };
+            assert!(pid >= 0, "fork works");
+            if pid == 0 {
+                let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    let cx = &mut Context::from_waker(Waker::noop());
+                    let _ = connect.as_mut().poll(cx); // what was received is served
+                    assert_eq!(tamam::metrics().enters, enters);
+                }));
+                // SAFETY: ends the child, and nothing else.
+                unsafe { libc::_exit(polled.is_err().into()) };
+            }
+            let mut status = 0;
+            // SAFETY: `status` is writable.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert_eq!(status, 0, "the child has panicked");
+            let client = connect.await.expect("the server is trusted");
+            let server = accept.await.expect("no panic").expect("anybody may connect");
+            client.send_all("goes on").await.expect("the peer reads");
+            let received = server.read_exact(Vec::with_capacity(7), 7).await;
             assert_eq!(received.expect("sent"), b"goes on");
         });
     });

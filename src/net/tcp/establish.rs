@@ -14,6 +14,7 @@ use super::race::{DELAY, Race, interleave};
 use super::stream::TcpStream;
 use crate::context;
 use crate::driver::Driver;
+use crate::io::{CallError, errno};
 use crate::net::addr::{Destination, ToSocketAddrs};
 use crate::net::resolve::{destination_of, lookup_name};
 use crate::sys;
@@ -29,7 +30,10 @@ impl TcpStream {
     /// Those of connect(2), such as `ConnectionRefused`. For a list of addresses, the error of the
     /// last one. For a host name, one error that names each address and its cause; its kind is that
     /// of the last address to which there is a route. `NotFound` (no such name); `InvalidInput` if
-    /// `addr` is neither an address nor of the form `host:port`; `Other` outside a runtime.
+    /// `addr` is neither an address nor of the form `host:port`; `Other` outside a runtime. The
+    /// text says what `addr` was ([`CallError`]).
+    ///
+    /// [`CallError`]: crate::io::CallError
     /// # Cancel safety
     /// Dropped, the attempts end and their sockets are closed; no further address is tried.
     /// # Kernel
@@ -72,7 +76,7 @@ impl TcpStream {
             };
             match connected {
                 Ok(fd) => return Ok(TcpStream::new(fd, home)),
-                Err(error) => last = Some(error),
+                Err(error) => last = Some(connect_error(addr, error)),
             }
         }
         Err(last.expect("there is at least one address"))
@@ -115,9 +119,25 @@ impl TcpStream {
     ) -> io::Result<TcpStream> {
         let home = context::try_current()?.driver.clone();
         match destination_of(addr).await? {
-            Destination::Addrs(addrs) => race(home, addrs.into(), delay).await,
+            Destination::Addrs(addrs) => race(home, String::new(), addrs.into(), delay).await,
             Destination::Name(host, port) => connect_by_name(host, port, delay).await,
         }
+    }
+}
+
+/// Why `addr` could not be connected to.
+pub(super) fn connect_error(addr: SocketAddr, error: io::Error) -> io::Error {
+    let lacks_interface = match addr {
+        SocketAddr::V6(addr) => addr.ip().is_unicast_link_local() && addr.scope_id() == 0,
+        SocketAddr::V4(_) => false,
+    };
+    match errno(&error) {
+        Some(libc::EINVAL) if lacks_interface => {
+            let text = "a link-local address needs its interface, as in [fe80::1%eth0]:80";
+            let cause = io::Error::new(error.kind(), text);
+            CallError::wrap_with_errno("connect", addr, cause, Some(libc::EINVAL))
+        }
+        _ => CallError::wrap("connect", addr, error),
     }
 }
 
@@ -135,17 +155,19 @@ async fn connect_by_name(host: String, port: u16, delay: Duration) -> io::Result
         let handle = context::try_current()?;
         (handle.driver.clone(), handle.resolver.clone())
     };
+    let name = format!("{host}:{port}");
     let addrs = lookup_name(resolver, host, port).await?;
-    race(home, interleave(addrs), delay).await
+    race(home, name, interleave(addrs), delay).await
 }
 
 /// Connects to the first of `addrs` that answers. The next attempt starts after `delay`, or at once
-/// when one has failed.
+/// when one has failed. `name` is what the addresses belong to, for the error; it may be empty.
 async fn race(
     home: Rc<Driver>,
+    name: String,
     addrs: VecDeque<SocketAddr>,
     delay: Duration,
 ) -> io::Result<TcpStream> {
-    let fd = Race::new(home.clone(), addrs, delay).await?;
+    let fd = Race::new(home.clone(), name, addrs, delay).await?;
     Ok(TcpStream::new(fd, home))
 }

@@ -63,6 +63,6 @@ impl fmt::Display for IntoStdError {
 
 impl std::error::Error for IntoStdError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.error)
+        self.error.source()
     }
 }

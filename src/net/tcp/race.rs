@@ -19,6 +19,7 @@ use super::connect::Connect;
 use super::establish::new_socket;
 use crate::context;
 use crate::driver::Driver;
+use crate::io::{CallError, errno};
 use crate::time::{Sleep, sleep};
 
 /// How long an attempt runs before the next one starts (section 8, "Connection Attempt Delay").
@@ -49,6 +50,8 @@ pub(super) fn interleave(addrs: Vec<SocketAddr>) -> VecDeque<SocketAddr> {
 /// The future of the first connection. The other attempts end with it (SEMANTICS CL16).
 pub(super) struct Race {
     home: Rc<Driver>,
+    /// What the addresses belong to, for the error; empty for a list of addresses.
+    name: String,
     /// Not tried yet.
     addrs: VecDeque<SocketAddr>,
     /// Bounded by `IN_FLIGHT_MAX`.
@@ -61,10 +64,15 @@ pub(super) struct Race {
 
 impl Race {
     /// Nothing is submitted before the first poll.
-    pub(super) fn new(home: Rc<Driver>, addrs: VecDeque<SocketAddr>, delay: Duration) -> Race {
+    pub(super) fn new(
+        home: Rc<Driver>,
+        name: String,
+        addrs: VecDeque<SocketAddr>,
+        delay: Duration,
+    ) -> Race {
         let (attempts, failed) = (Vec::new(), Vec::new());
         let delay = delay.max(DELAY_MIN);
-        Race { home, addrs, attempts, failed, delay, next: sleep(Duration::ZERO) }
+        Race { home, name, addrs, attempts, failed, delay, next: sleep(Duration::ZERO) }
     }
 
     /// Polls the attempts in flight, and drops those that have failed. `Ok` is the socket of one
@@ -119,7 +127,7 @@ impl Future for Race {
                 if this.attempts.is_empty() {
                     ready!(context::consume_budget(cx)); // perhaps no attempt had a socket
                     let failed = std::mem::take(&mut this.failed);
-                    return Poll::Ready(Err(AllFailed { failed }.into()));
+                    return Poll::Ready(Err(AllFailed { failed }.into_error(&this.name)));
                 }
                 return Poll::Pending;
             }
@@ -137,7 +145,7 @@ impl Future for Race {
     }
 }
 
-/// Why no address could be connected to, inside an `io::Error`.
+/// Why no address could be connected to: the cause in a `CallError`.
 #[derive(Debug)]
 struct AllFailed {
     failed: Vec<(SocketAddr, io::Error)>,
@@ -154,36 +162,31 @@ impl AllFailed {
                 io::ErrorKind::NetworkUnreachable
                     | io::ErrorKind::HostUnreachable
                     | io::ErrorKind::AddrNotAvailable
-            ) && error.raw_os_error() != Some(libc::EAFNOSUPPORT)
+            ) && errno(error) != Some(libc::EAFNOSUPPORT)
         };
         let mut errors = self.failed.iter().rev().map(|(_, error)| error);
         errors.clone().find(is_useful).or_else(|| errors.next())
     }
-}
 
-impl From<AllFailed> for io::Error {
-    fn from(all: AllFailed) -> io::Error {
-        let kind = all.most_useful().map_or(io::ErrorKind::NotFound, io::Error::kind);
-        io::Error::new(kind, all)
+    /// The error of the whole connect. Its kind and its errno are those of the most useful error.
+    fn into_error(self, name: &str) -> io::Error {
+        let kind = self.most_useful().map_or(io::ErrorKind::NotFound, io::Error::kind);
+        let errno = self.most_useful().and_then(errno);
+        CallError::wrap_with_errno("connect", name, io::Error::new(kind, self), errno)
     }
 }
 
 impl fmt::Display for AllFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("cannot connect")?;
         for (number, (addr, error)) in self.failed.iter().enumerate() {
-            let mark = if number == 0 { ": " } else { "; " };
+            let mark = if number == 0 { "" } else { "; " };
             write!(f, "{mark}{addr}: {error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for AllFailed {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.most_useful().map(|error| error as &(dyn std::error::Error + 'static))
-    }
-}
+impl std::error::Error for AllFailed {}
 
 #[cfg(test)]
 mod tests {
@@ -215,11 +218,13 @@ mod tests {
         let error = |errno| io::Error::from_raw_os_error(errno);
         let all = |errnos: &[i32]| {
             let failed = addrs("a 1 b").into_iter().zip(errnos.iter().map(|errno| error(*errno)));
-            io::Error::from(AllFailed { failed: failed.collect() })
+            AllFailed { failed: failed.collect() }.into_error("name:1")
         };
         let refused = all(&[libc::ENETUNREACH, libc::ECONNREFUSED, libc::EHOSTUNREACH]);
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert_eq!(errno(&refused), Some(libc::ECONNREFUSED));
         let text = refused.to_string();
+        assert!(text.starts_with("connect name:1: "), "{text}");
         for part in ["[::a]:1: Network", "127.0.0.1:1: Connection refused", "[::b]:1: No route"] {
             assert!(text.contains(part), "{text}");
         }

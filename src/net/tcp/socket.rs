@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::connect::Connect;
+use super::establish::connect_error;
 use super::listener::TcpListener;
 use super::stream::TcpStream;
 use crate::context;
 use crate::driver::Driver;
+use crate::io::CallError;
 use crate::sys::{self, IntOption, addr::SockAddr};
 
 /// How many connections wait to be accepted, unless [`TcpSocket::backlog`] says otherwise.
@@ -69,6 +71,12 @@ pub struct TcpKeepalive {
     pub probes: Option<u32>,
 }
 
+/// setsockopt(2). The error names the option.
+pub(super) fn set_option(fd: BorrowedFd<'_>, option: IntOption, value: i32) -> io::Result<()> {
+    let set = sys::set(fd, option, value);
+    set.map_err(|error| CallError::wrap("setsockopt", format_args!("{option} {value}"), error))
+}
+
 impl TcpKeepalive {
     /// Sets SO_KEEPALIVE, and the times that are given. After an error, the options before it are
     /// set.
@@ -77,15 +85,15 @@ impl TcpKeepalive {
             let part = u64::from(time.subsec_nanos() > 0);
             i32::try_from(time.as_secs().saturating_add(part)).unwrap_or(i32::MAX)
         };
-        sys::set(fd, IntOption::KeepAlive, 1)?;
+        set_option(fd, IntOption::KeepAlive, 1)?;
         if let Some(idle) = self.idle {
-            sys::set(fd, IntOption::KeepIdle, seconds(idle))?;
+            set_option(fd, IntOption::KeepIdle, seconds(idle))?;
         }
         if let Some(interval) = self.interval {
-            sys::set(fd, IntOption::KeepInterval, seconds(interval))?;
+            set_option(fd, IntOption::KeepInterval, seconds(interval))?;
         }
         if let Some(probes) = self.probes {
-            sys::set(fd, IntOption::KeepCount, i32::try_from(probes).unwrap_or(i32::MAX))?;
+            set_option(fd, IntOption::KeepCount, i32::try_from(probes).unwrap_or(i32::MAX))?;
         }
         Ok(())
     }
@@ -138,7 +146,9 @@ impl TcpSocket {
 
     fn new(v6: bool) -> io::Result<TcpSocket> {
         let home = context::try_current()?.driver.clone();
-        let fd = sys::tcp_socket(v6)?;
+        let socket = sys::tcp_socket(v6);
+        let family = if v6 { "for IPv6" } else { "for IPv4" };
+        let fd = socket.map_err(|error| CallError::wrap("socket", family, error))?;
         Ok(TcpSocket { fd, home, backlog: BACKLOG, error: None, is_bound: false })
     }
 
@@ -149,7 +159,7 @@ impl TcpSocket {
 
     /// Sets an option. The first error is kept for `check`.
     fn set(mut self, option: IntOption, value: i32) -> TcpSocket {
-        if let Err(error) = sys::set(self.fd.as_fd(), option, value) {
+        if let Err(error) = set_option(self.fd.as_fd(), option, value) {
             self.error.get_or_insert(error);
         }
         self
@@ -234,7 +244,8 @@ impl TcpSocket {
                 "the socket is bound already (`listen` takes the address and binds by itself)";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        sys::bind(self.fd.as_fd(), &SockAddr::new(addr))?;
+        sys::bind(self.fd.as_fd(), &SockAddr::new(addr))
+            .map_err(|error| CallError::wrap("bind", addr, error))?;
         self.is_bound = true;
         Ok(self)
     }
@@ -260,7 +271,8 @@ impl TcpSocket {
     /// ```
     pub fn listen(self, addr: SocketAddr) -> io::Result<TcpListener> {
         let socket = self.bind(addr)?;
-        sys::listen(socket.fd.as_fd(), i32::try_from(socket.backlog).unwrap_or(i32::MAX))?;
+        sys::listen(socket.fd.as_fd(), i32::try_from(socket.backlog).unwrap_or(i32::MAX))
+            .map_err(|error| CallError::wrap("listen", addr, error))?;
         Ok(TcpListener::new(socket.fd, socket.home))
     }
 
@@ -290,8 +302,10 @@ impl TcpSocket {
             context::ready_at_once().await;
             return Err(error);
         }
-        let fd = Connect::new(self.fd, self.home.clone(), addr).await?;
-        Ok(TcpStream::new(fd, self.home))
+        match Connect::new(self.fd, self.home.clone(), addr).await {
+            Ok(fd) => Ok(TcpStream::new(fd, self.home)),
+            Err(error) => Err(connect_error(addr, error)),
+        }
     }
 
     /// The address it is bound to.

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use super::socket::TcpKeepalive;
+use super::socket::{TcpKeepalive, set_option};
 use super::stream::{TcpStream, all_sent, some_sent};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
 use crate::stream::{Connection, Read, ReadReport};
@@ -392,7 +392,7 @@ macro_rules! names {
             /// # Ok::<(), std::io::Error>(())
             /// ```
             pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-                sys::set(self.as_fd(), IntOption::NoDelay, on.into())
+                set_option(self.as_fd(), IntOption::NoDelay, on.into())
             }
 
             /// Sets SO_KEEPALIVE and its times: [`TcpStream::set_keepalive`].

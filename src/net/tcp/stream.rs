@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use super::into_std::IntoStdError;
-use super::socket::TcpKeepalive;
+use super::socket::{TcpKeepalive, set_option};
 use super::split::{OwnedReadHalf, OwnedWriteHalf};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
 use crate::context;
@@ -500,7 +500,7 @@ impl TcpStream {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        sys::set(self.as_fd(), IntOption::NoDelay, on.into())
+        set_option(self.as_fd(), IntOption::NoDelay, on.into())
     }
 
     /// Sets SO_KEEPALIVE and its times.

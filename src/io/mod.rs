@@ -1,0 +1,5 @@
+//! What all streams, files and sockets have in common.
+
+mod error;
+
+pub use error::{CallError, errno};
