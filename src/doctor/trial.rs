@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::driver::{Backend, Capabilities, SetupError};
+use crate::io::errno;
 use crate::net::{TcpListener, TcpStream};
 use crate::runtime::Runtime;
 use crate::time::{sleep, timeout};
@@ -55,7 +56,7 @@ impl Trial {
         let (result, note) = match ended {
             Ok(Ok(())) => (Ok(runtime.capabilities()), None),
             // The error has an errno: the engine delivered an answer of the network. It works.
-            Ok(Err(error)) if error.raw_os_error().is_some() => {
+            Ok(Err(error)) if errno(&error).is_some() => {
                 let note = format!("tried with a timer only, since loopback says: {error}");
                 (Ok(runtime.capabilities()), Some(note))
             }
