@@ -395,8 +395,9 @@ fn a_filter_in_its_own_way() {
     no_thread.says("epoll     usable\n          started only, not run: no thread could be had");
     let no_socket = doctor(|| deny(&[libc::SYS_socket], libc::EACCES));
     assert!(matches!(no_socket.code, Some(0 | 1)));
-    no_socket
-        .says("epoll     usable\n          tried with a timer only, since loopback says: Perm");
+    let note =
+        "epoll     usable\n          tried with a timer only, since loopback says: socket for IPv4";
+    no_socket.says(&format!("{note}: Perm"));
     let no_release = doctor(|| deny(&[libc::SYS_uname], libc::EPERM));
     no_release.says("kernel                         unknown\n");
     let no_limits = doctor(|| deny(&[libc::SYS_prlimit64, libc::SYS_readlinkat], libc::EPERM));
@@ -494,8 +495,9 @@ fn one_descriptor() {
 fn two_descriptors() {
     let ended = doctor(|| set_limit(libc::RLIMIT_NOFILE, 5, 5));
     assert!(matches!(ended.code, Some(0 | 1)));
-    ended
-        .says("epoll     usable\n          tried with a timer only, since loopback says: Too many");
+    let note =
+        "epoll     usable\n          tried with a timer only, since loopback says: socket for IPv4";
+    ended.says(&format!("{note}: Too many"));
 }
 
 /// Not one, when it is called: /proc cannot be read either.

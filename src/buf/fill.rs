@@ -135,6 +135,19 @@ impl<B: ?Sized> Fill<B> {
     }
 }
 
+/// Copies as many of `bytes` as fit behind what `buf` holds. Returns their number.
+pub(crate) fn append<B: IoBufMut>(buf: &mut B, bytes: &[u8]) -> usize {
+    let (len, capacity) = (buf.len(), buf.capacity());
+    assert!(len <= capacity, "a buffer holds at most its capacity");
+    let added = bytes.len().min(capacity - len);
+    // SAFETY: `ptr_mut` points to `capacity` bytes, and `len + added` is at most that. `bytes` does
+    // not overlap them: by the contract of `IoBufMut` the buffer shares its memory with nothing else.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), buf.ptr_mut().add(len), added) };
+    // SAFETY: the copy above initialised the bytes behind the first `len`.
+    unsafe { buf.set_len(len + added) };
+    added
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

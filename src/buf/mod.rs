@@ -20,7 +20,7 @@ use std::io;
 pub use crate::driver::Chunk;
 pub(crate) use batch::Batch;
 pub(crate) use erased::Erased;
-pub(crate) use fill::Fill;
+pub(crate) use fill::{Fill, append};
 pub(crate) use outgoing::{Handed, Many, One, Outgoing};
 
 #[diagnostic::on_unimplemented(

@@ -67,14 +67,14 @@ pub(super) struct Descriptor {
     /// same number apart.
     pub(super) life: u32,
     pub(super) is_registered: bool,
-    pub(super) read: Side,
-    pub(super) write: Side,
+    pub(super) read: DescriptorSide,
+    pub(super) write: DescriptorSide,
 }
 
 impl Descriptor {
     /// The side that a request with this interest waits for.
     #[inline]
-    pub(super) fn side(&mut self, interest: Interest) -> &mut Side {
+    pub(super) fn side(&mut self, interest: Interest) -> &mut DescriptorSide {
         match interest {
             Interest::Read => &mut self.read,
             Interest::Write => &mut self.write,
@@ -83,7 +83,7 @@ impl Descriptor {
 }
 
 /// One direction of a descriptor, and the request that waits for it.
-pub(super) struct Side {
+pub(super) struct DescriptorSide {
     /// The next attempt may succeed.
     pub(super) ready: bool,
     /// From now on, only EAGAIN shows that the side is not ready.
@@ -91,7 +91,7 @@ pub(super) struct Side {
     pub(super) request: Option<WaitingRequest>,
 }
 
-impl Side {
+impl DescriptorSide {
     /// Records the flags of an event. `ready` and `steady` are the flags that make the side ready
     /// and steady. False, and nothing has changed: the event is not about this side.
     #[inline]
@@ -118,10 +118,10 @@ impl Side {
     }
 }
 
-impl Default for Side {
+impl Default for DescriptorSide {
     /// Nothing is known, so the first request makes an attempt.
-    fn default() -> Side {
-        Side { ready: true, steady: false, request: None }
+    fn default() -> DescriptorSide {
+        DescriptorSide { ready: true, steady: false, request: None }
     }
 }
 
@@ -170,7 +170,7 @@ mod tests {
         .into_iter()
         .enumerate()
         {
-            let mut side = Side { steady, ..Side::default() };
+            let mut side = DescriptorSide { steady, ..DescriptorSide::default() };
             let done = side.note(attempt, sent);
             assert_eq!(done.map(Completion::result), answer, "row {index}");
             assert_eq!((side.ready, side.steady), (ready, steady), "row {index}");
@@ -191,7 +191,7 @@ mod tests {
             (libc::EPOLLERR, (true, true), (true, true)),
         ] {
             for ((ready, steady), wanted) in [(reading, read), (writing, write)] {
-                let mut side = Side { ready: false, ..Side::default() };
+                let mut side = DescriptorSide { ready: false, ..DescriptorSide::default() };
                 let is_about = side.note_edge(flag as u32, ready, steady);
                 assert_eq!(is_about, wanted.0, "flag {flag:#x}");
                 assert_eq!((side.ready, side.steady), wanted, "flag {flag:#x}");

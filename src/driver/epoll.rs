@@ -26,7 +26,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::buffer_ring::BufferPool;
-use super::descriptor_map::{Descriptor, DescriptorMap, Side, WaitingRequest};
+use super::descriptor_map::{Descriptor, DescriptorMap, DescriptorSide, WaitingRequest};
 use super::op::{Completion, Request, Target};
 use super::ring::SleepLimit;
 use super::{NOTIFIED, count};
@@ -324,12 +324,12 @@ impl Epoll {
     }
 
     /// Makes an attempt for the request of a side, if the edge is about that side (see
-    /// [`Side::note_edge`]). Gives the answer, if the request is done. `None`: it waits on, or
+    /// [`DescriptorSide::note_edge`]). Gives the answer, if the request is done. `None`: it waits on, or
     /// there was nothing to do.
     #[inline]
     fn advance(
         &self,
-        side: &mut Side,
+        side: &mut DescriptorSide,
         flags: u32,
         ready: u32,
         steady: u32,

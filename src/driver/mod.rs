@@ -51,8 +51,8 @@ use descriptors::Descriptors;
 pub(crate) use descriptors::UntilShortage;
 use engine::Engine;
 pub(crate) use op::{
-    Attempt, Completion, Interest, Op, Owner, Payload, Request, Role, Submitted, Target, Token,
-    error, is_retried,
+    Attempt, Completion, Interest, Medium, Op, Owner, Payload, Request, Role, Submitted, Target,
+    Token, error, is_retried,
 };
 pub use probe::{Backend, ParseBackendError, SetupError};
 pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};

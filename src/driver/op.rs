@@ -25,10 +25,21 @@ use crate::sys::addr::SockAddr;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) fd: RawFd,
+    pub(crate) medium: Medium,
     /// The memory: a buffer, a message header, an address; or null.
     pub(crate) memory: *mut u8,
     /// How many bytes the memory has. For a message: how many bytes the message has.
     pub(crate) len: usize,
+}
+
+/// What a descriptor is, as far as it changes how bytes are transferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Medium {
+    /// A TCP socket, and any other where that makes no difference.
+    Tcp,
+    /// A Unix stream socket. A receive can leave room in its buffer and bytes in the socket: it
+    /// stops where descriptors were sent along (unix(7)).
+    Unix,
 }
 
 /// What the descriptor must be ready for before the next attempt.
@@ -83,7 +94,7 @@ impl Attempt {
     }
 
     #[inline]
-    pub(super) fn is_blocked(self) -> bool {
+    pub(crate) fn is_blocked(self) -> bool {
         self.0.result == -libc::EAGAIN
     }
 
@@ -348,6 +359,11 @@ pub(super) mod testing {
 
     pub(in crate::driver) fn wait_with(fd: RawFd, payload: Payload) -> Op<WaitRequest> {
         // SAFETY: the target has no pointer.
-        unsafe { Op::new(Target { fd, memory: std::ptr::null_mut(), len: 0 }, payload) }
+        unsafe {
+            Op::new(
+                Target { fd, medium: Medium::Tcp, memory: std::ptr::null_mut(), len: 0 },
+                payload,
+            )
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! TCP over completions.
+//! TCP and Unix sockets over completions.
 //!
 //! Objects own what is in flight on them: a [`TcpListener`] its accept, a [`TcpStream`] its
 //! receive and its queue of sends. Futures only wait. So dropping any of them, in `select!`, at a
@@ -8,6 +8,7 @@ mod addr;
 mod resolve;
 pub(crate) mod resolver;
 mod tcp;
+mod unix;
 
 pub use addr::ToSocketAddrs;
 pub use resolve::{SystemResolver, lookup_host};
@@ -16,3 +17,7 @@ pub use tcp::{
     IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
     TcpSocket, TcpStream,
 };
+pub use unix::{UnixCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf, UnlinkOnDrop};
+
+/// The address of a Unix socket: a path, an abstract name, or nothing. It is std's.
+pub use std::os::unix::net::SocketAddr as UnixAddr;

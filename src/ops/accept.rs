@@ -10,15 +10,15 @@ use std::ptr;
 use io_uring::{opcode, squeue, types};
 
 use super::target_of;
-use crate::driver::{Attempt, BufferPool, Interest, Op, Payload, Request, Target};
+use crate::driver::{Attempt, BufferPool, Interest, Medium, Op, Payload, Request, Target};
 use crate::sys;
 
 const FLAGS: i32 = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
 /// One connection: the answer is a descriptor. Kernel 5.5, `IORING_OP_ACCEPT`; accept4(2).
-pub(crate) fn one(fd: BorrowedFd<'_>) -> Op<AcceptOneRequest> {
+pub(crate) fn one(fd: BorrowedFd<'_>, medium: Medium) -> Op<AcceptOneRequest> {
     // SAFETY: the target has no pointer, so nothing must outlive the op.
-    unsafe { Op::new(target_of(fd), Payload::None) }
+    unsafe { Op::new(Target { medium, ..target_of(fd) }, Payload::None) }
 }
 
 pub(crate) enum AcceptOneRequest {}
@@ -33,7 +33,7 @@ impl Request for AcceptOneRequest {
     }
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
-        Attempt::of(sys::accept(target.fd, FLAGS))
+        attempt(target)
     }
 }
 
@@ -54,6 +54,18 @@ impl Request for AcceptMultiRequest {
     }
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
-        Attempt::of(sys::accept(target.fd, FLAGS))
+        attempt(target)
+    }
+}
+
+/// One accept4(2) as an attempt. EINVAL if the socket was shut down: for a Unix socket accept4(2) says
+/// EAGAIN then.
+fn attempt(target: &Target) -> Attempt {
+    let attempt = Attempt::of(sys::accept(target.fd, FLAGS));
+    let may_be_shut_down = attempt.is_blocked() && target.medium == Medium::Unix;
+    // SAFETY: the object that owns the op keeps the descriptor open.
+    match may_be_shut_down && sys::is_hung_up(unsafe { BorrowedFd::borrow_raw(target.fd) }) {
+        true => Attempt::over(Err(libc::EINVAL)),
+        false => attempt,
     }
 }

@@ -14,10 +14,10 @@ pub(crate) mod send;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
-use crate::driver::Target;
+use crate::driver::{Medium, Target};
 
 /// The target of a request that has no memory. The object that owns the op keeps the descriptor
 /// open (invariant 1).
 fn target_of(fd: BorrowedFd<'_>) -> Target {
-    Target { fd: fd.as_raw_fd(), memory: ptr::null_mut(), len: 0 }
+    Target { fd: fd.as_raw_fd(), medium: Medium::Tcp, memory: ptr::null_mut(), len: 0 }
 }

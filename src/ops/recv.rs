@@ -1,8 +1,8 @@
 //! recv(2): bytes from a connected socket. No receive uses MSG_WAITALL, because a reset after some
 //! data would then look like EOF (SEMANTICS RX9).
 //!
-//! Under epoll, a receive that leaves room in its buffer has emptied the socket. The next byte
-//! makes a new edge.
+//! Under epoll, a receive that leaves room in its buffer has emptied a TCP socket. The next byte
+//! makes a new edge. A Unix socket counts as empty after EAGAIN only: see [`Medium::Unix`].
 //!
 //! Which receive is submitted, and when, is decided in `stream/receive.rs`: read that next.
 #![allow(unsafe_code)]
@@ -15,7 +15,9 @@ use io_uring::{opcode, squeue, types};
 
 use super::target_of;
 use crate::buf::Fill;
-use crate::driver::{Attempt, BUFFER_GROUP, BufferPool, Interest, Op, Payload, Request, Target};
+use crate::driver::{
+    Attempt, BUFFER_GROUP, BufferPool, Interest, Medium, Op, Payload, Request, Target,
+};
 use crate::sys::{self, TRANSFER_LEN_MAX};
 
 /// Whatever comes, each piece into a pooled buffer. The ring answers until the end, an error, a
@@ -29,9 +31,9 @@ pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<true>> {
 
 /// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring;
 /// recv(2).
-pub(crate) fn into_pool(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<false>> {
+pub(crate) fn into_pool(fd: BorrowedFd<'_>, medium: Medium) -> Op<RecvPooledRequest<false>> {
     // SAFETY: as in `multishot`.
-    unsafe { Op::new(target_of(fd), Payload::None) }
+    unsafe { Op::new(Target { medium, ..target_of(fd) }, Payload::None) }
 }
 
 pub(crate) enum RecvPooledRequest<const MULTISHOT: bool> {}
@@ -54,7 +56,7 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
             return Attempt::over(Err(libc::ENOBUFS));
         };
         // SAFETY: the buffer is `buffer_len` bytes long. It is free, so no chunk refers to it.
-        let attempt = unsafe { receive(target.fd, memory, pool.buffer_len()) };
+        let attempt = unsafe { receive(target, memory, pool.buffer_len()) };
         match attempt.ok() {
             Some(1..) => {
                 pool.pick(bid);
@@ -67,10 +69,14 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
 
 /// What comes next, into a caller's buffer behind what it holds. Panics if an op fills that buffer
 /// already. Kernel 5.6, `IORING_OP_RECV`; recv(2).
-pub(crate) fn into_fill(fd: BorrowedFd<'_>, fill: Rc<Fill<dyn Any>>) -> Op<RecvRequest> {
+pub(crate) fn into_fill(
+    fd: BorrowedFd<'_>,
+    medium: Medium,
+    fill: Rc<Fill<dyn Any>>,
+) -> Op<RecvRequest> {
     let (memory, len) = fill.target();
     fill.set_in_flight(true);
-    let target = Target { memory, len: len.min(TRANSFER_LEN_MAX), ..target_of(fd) };
+    let target = Target { medium, memory, len: len.min(TRANSFER_LEN_MAX), ..target_of(fd) };
     // SAFETY: the target points into the buffer of `fill`, which is the payload. The contract of
     // `IoBufMut` keeps its bytes in place. `Fill` lends the room to no one while it is in flight.
     unsafe { Op::new(target, Payload::Fill(fill)) }
@@ -87,10 +93,10 @@ pub(crate) fn filled(fill: &Fill<dyn Any>, len: usize) {
 
 /// What comes next, into `len` bytes on the heap: for when no pooled buffer is free. Kernel 5.6,
 /// `IORING_OP_RECV`; recv(2).
-pub(crate) fn into_heap(fd: BorrowedFd<'_>, len: usize) -> Op<RecvRequest> {
+pub(crate) fn into_heap(fd: BorrowedFd<'_>, medium: Medium, len: usize) -> Op<RecvRequest> {
     let mut memory = Vec::with_capacity(len);
     let len = len.min(TRANSFER_LEN_MAX);
-    let target = Target { memory: memory.as_mut_ptr(), len, ..target_of(fd) };
+    let target = Target { medium, memory: memory.as_mut_ptr(), len, ..target_of(fd) };
     // SAFETY: the target points into the heap memory of the vector, which is the payload.
     unsafe { Op::new(target, Payload::Heap(memory)) }
 }
@@ -119,16 +125,17 @@ impl Request for RecvRequest {
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         // SAFETY: the caller guarantees that there are `len` bytes at `memory` to write to.
-        unsafe { receive(target.fd, target.memory, target.len) }
+        unsafe { receive(target, target.memory, target.len) }
     }
 }
 
-/// One recv(2) as an attempt. If it brings bytes and leaves room, it has drained the socket.
+/// One recv(2) as an attempt. If it brings bytes and leaves room, it has drained a TCP socket.
 ///
 /// # Safety
 /// There are `len` bytes at `memory` to write to.
-unsafe fn receive(fd: i32, memory: *mut u8, len: usize) -> Attempt {
+unsafe fn receive(target: &Target, memory: *mut u8, len: usize) -> Attempt {
     // SAFETY: the caller guarantees that there are `len` bytes at `memory` to write to.
-    let attempt = Attempt::of(unsafe { sys::recv(fd, memory, len) });
-    attempt.drained(attempt.ok().is_some_and(|received| (1..len).contains(&(received as usize))))
+    let attempt = Attempt::of(unsafe { sys::recv(target.fd, memory, len) });
+    let left_room = attempt.ok().is_some_and(|received| (1..len).contains(&(received as usize)));
+    attempt.drained(left_room && target.medium == Medium::Tcp)
 }

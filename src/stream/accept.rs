@@ -3,11 +3,11 @@
 //!
 //! Connections stay here in order of arrival until a call takes them, so a dropped or forgotten
 //! `accept` loses none. The first accept is for one connection, so a listener accepts none that no
-//! call asked for. If the next call also finds none, the listener submits a multishot accept. That
+//! call asked for. If the next call also finds none, a TCP listener submits a multishot accept. That
 //! accept runs until [`ACCEPTED_MAX`] connections wait here; then the listener stops it until a
 //! call finds none.
 //!
-//! This file knows nothing of TCP. Read next: `net/tcp/listener.rs`.
+//! What differs between TCP and others is in [`Medium`]. Read next: `net/tcp/listener.rs`.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,7 +22,8 @@ use std::time::{Duration, Instant};
 use crate::context;
 use crate::deferred::Deferred;
 use crate::driver::{
-    self, Completion, Driver, Owner, Payload, Role, Submitted, Token, count, error, is_retried,
+    self, Completion, Driver, Medium, Owner, Payload, Role, Submitted, Token, count, error,
+    is_retried,
 };
 use crate::ops;
 use crate::queue::{WaiterId, Waiters};
@@ -42,6 +43,7 @@ pub(crate) struct Listener {
     /// Only `into_parts` takes it.
     fd: Option<OwnedFd>,
     home: Rc<Driver>,
+    medium: Medium,
     accept: RefCell<Accept>,
 }
 
@@ -93,7 +95,7 @@ impl Trouble {
 
 impl Listener {
     /// Takes over a listening, non-blocking socket.
-    pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>) -> Rc<Listener> {
+    pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>, medium: Medium) -> Rc<Listener> {
         let accept = Accept {
             accepted: VecDeque::new(),
             op: AcceptOp::Idle,
@@ -103,7 +105,7 @@ impl Listener {
             trouble: Trouble::NONE,
             waiters: Waiters::default(),
         };
-        Rc::new(Listener { fd: Some(fd), home, accept: RefCell::new(accept) })
+        Rc::new(Listener { fd: Some(fd), home, medium, accept: RefCell::new(accept) })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -133,6 +135,15 @@ impl Listener {
         result
     }
 
+    /// The kind of the accept after a one-shot accept. A Unix socket has no multishot: the kernel's
+    /// does not end when the socket is shut down.
+    fn after_one_shot(&self) -> NextShot {
+        match self.medium {
+            Medium::Tcp => NextShot::Multi,
+            Medium::Unix => NextShot::One,
+        }
+    }
+
     /// Makes sure that an accept is in flight; a pause ends with that. The caller is at home, and
     /// found no connection. True: the accept ended at once, so the caller looks again. False: it is
     /// in flight, and the caller waits.
@@ -150,8 +161,12 @@ impl Listener {
             accept.refused = None;
             let submitted = match accept.next {
                 NextShot::One => {
-                    accept.next = NextShot::Multi;
-                    self.home.submit(ops::accept::one(self.fd()), self.clone(), Role::Accept)
+                    accept.next = self.after_one_shot();
+                    self.home.submit(
+                        ops::accept::one(self.fd(), self.medium),
+                        self.clone(),
+                        Role::Accept,
+                    )
                 }
                 NextShot::Multi => {
                     self.home.submit(ops::accept::multishot(self.fd()), self.clone(), Role::Accept)
@@ -191,6 +206,9 @@ impl Listener {
                 accept.trouble = Trouble::NONE;
             }
             Err(errno) => {
+                // What the ring says of a Unix socket that was shut down.
+                let is_shut_down = errno == libc::EAGAIN && sys::is_hung_up(self.fd());
+                let errno = if is_shut_down { libc::EINVAL } else { errno };
                 count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));
                 self.home.note_shortage(errno);
                 // Linux takes a descriptor before it looks for a connection. While no client waits,

@@ -115,11 +115,6 @@ impl Connection {
         true
     }
 
-    /// Wakes every future that receives, so that it looks at the layer above.
-    pub(crate) fn wake_receivers(&self) {
-        self.receiving(|receive, deferred| receive.waiters.wake(deferred));
-    }
-
     /// Wakes every caller that waits for progress, so that it looks at the layer above.
     pub(crate) fn wake_senders(&self) {
         self.sending(|transmit, deferred| transmit.waiters.wake(deferred));

@@ -9,7 +9,7 @@
 //! while an op means it. Dropping the last handle cancels the ops in flight, and the driver does
 //! not sleep before they have ended.
 //!
-//! Nothing here knows TCP. Read next: `receive.rs`, then `transmit.rs`.
+//! What differs between TCP and others is in [`Medium`]. Read next: `receive.rs`, then `transmit.rs`.
 
 mod receive;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "poll traits and TLS use a part"))]
@@ -26,8 +26,10 @@ pub(crate) mod poll;
 #[cfg(feature = "tls")]
 mod layer;
 mod accept;
+mod calls;
 
 use std::cell::{Cell, RefCell};
+use std::future::Future;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -35,21 +37,22 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 pub(crate) use accept::Listener;
+pub(crate) use calls::{half_names, halves, receiving_calls, sending_calls};
 #[cfg(feature = "tls")]
 pub(crate) use read::{Asked, Source};
-pub(crate) use read::{Read, ReadReport, RecvChunk};
-use receive::Receive;
-pub(crate) use send::{SendBuffer, SendReport, Shutdown};
+pub(crate) use read::{Read, ReadReport, RecvChunk, put_back};
+use receive::ReceiveSide;
+use send::{SendBuffer, SendReport, Shutdown};
 #[cfg(feature = "tls")]
 pub(crate) use send_queue::{Abandoned, SendQueue};
-use transmit::Transmit;
+use transmit::TransmitSide;
 #[cfg(feature = "tls")]
 pub(crate) use unread::{End, EndingError, Errno, Segment, Unread};
 
-use crate::buf::Handed;
+use crate::buf::{BufError, Handed, IoBuf, Many, One};
 use crate::context;
 use crate::deferred::Deferred;
-use crate::driver::{self, Completion, Driver, Owner, Payload, Role, count};
+use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
 use crate::sys;
 
 /// How many unread bytes a drop discards, so that the close does not reset the connection.
@@ -60,8 +63,9 @@ pub(crate) struct Connection {
     /// Only `into_parts` takes it.
     fd: Option<OwnedFd>,
     home: Rc<Driver>,
-    receive: RefCell<Receive>,
-    transmit: RefCell<Transmit>,
+    medium: Medium,
+    receive: RefCell<ReceiveSide>,
+    transmit: RefCell<TransmitSide>,
     /// The number of handles: one for the stream, or one for each half.
     handles: Cell<u8>,
     /// The user wants close(2) to reset the connection.
@@ -69,14 +73,15 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Takes over a connected, non-blocking socket. One handle is the caller's, which ends it with
-    /// `drop_handle`.
-    pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>) -> Rc<Connection> {
+    /// Takes over a connected, non-blocking descriptor. One handle is the caller's, which ends it
+    /// with `drop_handle`.
+    pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>, medium: Medium) -> Rc<Connection> {
         Rc::new(Connection {
             fd: Some(fd),
             home,
-            receive: RefCell::new(Receive::new()),
-            transmit: RefCell::new(Transmit::new()),
+            medium,
+            receive: RefCell::new(ReceiveSide::new()),
+            transmit: RefCell::new(TransmitSide::new()),
             handles: Cell::new(1),
             zero_linger: Cell::new(false),
         })
@@ -117,12 +122,40 @@ impl Connection {
     /// until it is out or has failed. `answer` makes the future's output of the report, which has
     /// the buffer.
     #[inline]
-    pub(crate) fn send<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T>(
+    fn send<H: Handed, T, A: Fn(SendReport<H::Buf>) -> T>(
         self: &Rc<Self>,
         handed: H,
         answer: A,
     ) -> SendBuffer<'_, H, A> {
         SendBuffer::new(self, handed, answer)
+    }
+
+    /// The future that sends a buffer. It is an error only if no byte went out: the direction stays
+    /// failed, so the next call tells it.
+    #[inline]
+    pub(crate) fn send_some<B: IoBuf>(
+        self: &Rc<Self>,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        self.send(One::new(buf), SendReport::some_sent)
+    }
+
+    /// The future that sends a buffer. It is an error unless all bytes went out.
+    #[inline]
+    pub(crate) fn send_all<B: IoBuf>(
+        self: &Rc<Self>,
+        buf: B,
+    ) -> impl Future<Output = Result<B, BufError<B>>> {
+        self.send(One::new(buf), SendReport::all_sent)
+    }
+
+    /// The future that sends several buffers. It is an error only if no byte went out.
+    #[inline]
+    pub(crate) fn sendv<B: IoBuf>(
+        self: &Rc<Self>,
+        bufs: Vec<B>,
+    ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
+        self.send(Many::new(bufs), SendReport::some_sent)
     }
 
     /// The future that asks for the shutdown, at its first poll, and waits until everything queued
@@ -228,7 +261,10 @@ impl Drop for Connection {
         if !self.zero_linger.get() && !self.home.is_forked_copy() {
             self.transmit.get_mut().flush_now(fd.as_fd());
             if self.receive.get_mut().unread.end().is_none() {
-                let _ = sys::discard_unread(fd.as_fd(), DRAIN_LEN);
+                let _ = match self.medium {
+                    Medium::Tcp => sys::discard_unread(fd.as_fd(), DRAIN_LEN),
+                    Medium::Unix => sys::read_and_discard(fd.as_fd(), DRAIN_LEN),
+                };
             }
         }
         self.home.close_descriptor(fd);

@@ -18,6 +18,7 @@ use super::unread::{EndingError, Errno, Unread};
 use crate::buf::{BufError, Chunk, Fill, IoBufMut};
 use crate::context;
 use crate::deferred::Deferred;
+use crate::io::no_room;
 use crate::queue::WaiterId;
 
 /// A stream that can be received from: a connection, or TLS over one.
@@ -135,6 +136,12 @@ fn wait<S: Source, T>(
     Poll::Pending
 }
 
+/// Gives bytes back that a call has taken: they are the first in line again.
+pub(crate) fn put_back<S: Source>(source: &Rc<S>, chunk: Chunk) {
+    source.with_unread(|unread, _| unread.put_first(chunk));
+    source.connection().wake_receivers();
+}
+
 /// Takes one piece of what [`poll_unread`] found; `None` at EOF, `Err` after a failure. Panics if
 /// there is nothing to take.
 #[inline]
@@ -242,12 +249,7 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
         if spare >= self.min && (spare > 0 || self.max == 0) {
             return Ok(());
         }
-        let text = format!(
-            "the buffer has room for {spare} bytes behind what it holds, {} are wanted \
-             (Vec::with_capacity(n), not vec![0; n])",
-            self.min
-        );
-        Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        Err(no_room(spare, self.min))
     }
 
     /// Ends the future: gives the buffer back with `error`. Unread bytes in it stay in line, as a

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | lent | the caller's buffer is larger than a pooled one, and nothing is in flight |
 //! | bulk | the peer keeps filling pooled buffers: one large buffer on the heap (`bulk.rs`) |
-//! | pooled | otherwise: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset |
+//! | pooled | otherwise: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset or an end |
 //! | heap | the pool is empty |
 //!
 //! Bytes are kept in order of arrival (`unread.rs`). An arrival wakes every waiting future, and the
@@ -19,7 +19,6 @@
 use std::any::Any;
 use std::rc::Rc;
 use std::task::Context;
-use std::time::Duration;
 
 use super::Connection;
 use super::bulk::{BULK_LEN, Bulk};
@@ -27,13 +26,13 @@ use super::unread::{End, Errno, Segment, Unread};
 use crate::buf::{Chunk, Fill};
 use crate::context;
 use crate::deferred::Deferred;
-use crate::driver::{Completion, Op, Payload, Request, Role, Token, count, is_retried};
+use crate::driver::{Completion, Medium, Op, Payload, Request, Role, Token, count, is_retried};
 use crate::ops;
 use crate::queue::{WaiterId, Waiters};
 use crate::sys;
 
 /// The receiving side of a connection.
-pub(super) struct Receive {
+pub(super) struct ReceiveSide {
     pub(super) unread: Unread<Errno>,
     op: ReceiveOp,
     bulk: Bulk,
@@ -92,9 +91,9 @@ enum Stop {
     MissedReset,
 }
 
-impl Receive {
-    pub(super) fn new() -> Receive {
-        Receive {
+impl ReceiveSide {
+    pub(super) fn new() -> ReceiveSide {
+        ReceiveSide {
             unread: Unread::default(),
             op: ReceiveOp::Idle(IdleReason::Unasked),
             bulk: Bulk::new(),
@@ -160,7 +159,10 @@ impl Connection {
     /// `Deferred` is woken and dropped when the borrow has ended, since it may call back into this
     /// object.
     #[inline]
-    pub(super) fn receiving<T>(&self, change: impl FnOnce(&mut Receive, &mut Deferred) -> T) -> T {
+    pub(super) fn receiving<T>(
+        &self,
+        change: impl FnOnce(&mut ReceiveSide, &mut Deferred) -> T,
+    ) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.receive.borrow_mut(), &mut deferred);
         self.home.run_deferred(deferred);
@@ -179,7 +181,7 @@ impl Connection {
         match (memory, lend) {
             (None, _) => false,
             (Some(Memory::Lent), Some(fill)) => {
-                self.arm_op(ops::recv::into_fill(self.fd(), fill), Memory::Lent)
+                self.arm_op(ops::recv::into_fill(self.fd(), self.medium, fill), Memory::Lent)
             }
             (Some(Memory::Bulk), _) => self.arm_bulk(),
             (Some(memory), _) => self.arm_usual(memory),
@@ -190,7 +192,7 @@ impl Connection {
     /// caller must arm a receive then. `None`: there is none to arm, because the one in flight
     /// suits or cannot be taken back, or because no handle receives. `lends`: the caller lends a
     /// buffer.
-    fn memory_to_arm(&self, receive: &mut Receive, lends: bool) -> Option<Memory> {
+    fn memory_to_arm(&self, receive: &mut ReceiveSide, lends: bool) -> Option<Memory> {
         let is_bulk = receive.bulk.is_bulk();
         let has_free = self.home.pool().has_free();
         let reason = match &mut receive.op {
@@ -224,8 +226,14 @@ impl Connection {
             Memory::Heap
         } else {
             // A one-shot receive, or one under epoll, reports the reset.
-            Memory::Pooled { reset_checked: !self.home.has_multishot_recv() }
+            Memory::Pooled { reset_checked: !self.has_multishot() }
         })
+    }
+
+    /// Whether receives into the pool are multishot. The kernel's multishot can lose the end of a Unix
+    /// socket (docs/kernels.md).
+    fn has_multishot(&self) -> bool {
+        self.medium == Medium::Tcp && self.home.has_multishot_recv()
     }
 
     /// Arms a receive into the pool, or into a heap buffer of that size. True: it ended at once.
@@ -234,12 +242,14 @@ impl Connection {
         match memory {
             Memory::Heap | Memory::Bulk | Memory::Lent => {
                 let len = self.home.pool().buffer_len();
-                self.arm_op(ops::recv::into_heap(self.fd(), len), memory)
+                self.arm_op(ops::recv::into_heap(self.fd(), self.medium, len), memory)
             }
-            Memory::Pooled { .. } if self.home.has_multishot_recv() => {
+            Memory::Pooled { .. } if self.has_multishot() => {
                 self.arm_op(ops::recv::multishot(self.fd()), memory)
             }
-            Memory::Pooled { .. } => self.arm_op(ops::recv::into_pool(self.fd()), memory),
+            Memory::Pooled { .. } => {
+                self.arm_op(ops::recv::into_pool(self.fd(), self.medium), memory)
+            }
         }
     }
 
@@ -247,7 +257,7 @@ impl Connection {
     /// a usual one otherwise. True: it ended at once.
     #[cold]
     fn arm_bulk(self: &Rc<Self>) -> bool {
-        let mut op = ops::recv::into_heap(self.fd(), BULK_LEN);
+        let mut op = ops::recv::into_heap(self.fd(), self.medium, BULK_LEN);
         match self.home.attempt(&mut op) {
             // Under epoll there are no bytes yet. The wait for them needs no large buffer.
             None if self.home.attempts_first() => {
@@ -291,7 +301,7 @@ impl Connection {
 
     /// Asks for the receive in flight to end, if there is one. It stays in flight until its
     /// terminal completion.
-    fn stop_receive(&self, receive: &mut Receive, why: Stop) {
+    fn stop_receive(&self, receive: &mut ReceiveSide, why: Stop) {
         if let ReceiveOp::Armed { token, stopping, .. } = &mut receive.op {
             *stopping = Some(why);
             self.home.cancel(*token);
@@ -305,7 +315,7 @@ impl Connection {
     /// and drops go to `deferred`, which the caller runs when its borrow of `receive` has ended.
     pub(super) fn complete_receive(
         &self,
-        receive: &mut Receive,
+        receive: &mut ReceiveSide,
         done: Completion,
         payload: Payload,
         deferred: &mut Deferred,
@@ -351,7 +361,7 @@ impl Connection {
     #[inline]
     fn received(
         &self,
-        receive: &mut Receive,
+        receive: &mut ReceiveSide,
         segment: Segment,
         len: usize,
         done: Completion,
@@ -377,7 +387,7 @@ impl Connection {
     /// Stops a multishot receive if the unread bytes are over the credit, or a bulk transfer has
     /// begun.
     #[inline]
-    fn limit(&self, receive: &mut Receive, done: Completion) {
+    fn limit(&self, receive: &mut ReceiveSide, done: Completion) {
         if !done.more() {
             return;
         }
@@ -397,8 +407,8 @@ impl Connection {
     /// asked once whether there is a reset. If so, the receive is stopped, and the next one finds
     /// the reset.
     #[cold]
-    fn check_for_reset(&self, receive: &mut Receive) {
-        if sys::poll_hang_up(self.fd(), Duration::ZERO) {
+    fn check_for_reset(&self, receive: &mut ReceiveSide) {
+        if sys::is_hung_up(self.fd()) {
             self.stop_receive(receive, Stop::MissedReset);
         }
         if let ReceiveOp::Armed { memory, .. } = &mut receive.op {
@@ -408,7 +418,12 @@ impl Connection {
 
     /// Handles an answer without bytes: records EOF or a failure. After an empty pool, a cancel or
     /// a signal, there is nothing to record: a future that is woken here arms the next receive.
-    fn received_no_bytes(&self, receive: &mut Receive, done: Completion, deferred: &mut Deferred) {
+    fn received_no_bytes(
+        &self,
+        receive: &mut ReceiveSide,
+        done: Completion,
+        deferred: &mut Deferred,
+    ) {
         if !done.more() {
             receive.note_op_ended();
         }
@@ -483,6 +498,11 @@ impl Connection {
             let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
             self.receiving(|receive, deferred| receive.waiters.register(id, waker, deferred));
         }
+    }
+
+    /// Wakes every future that receives, so that it looks again.
+    pub(crate) fn wake_receivers(&self) {
+        self.receiving(|receive, deferred| receive.waiters.wake(deferred));
     }
 
     /// Whether a receive is in flight, or no handle receives any more: then one that waits is woken.

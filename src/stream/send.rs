@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::Connection;
-use super::transmit::{Answer, Direction, Flight, Share, Transmit};
-use crate::buf::{Handed, Outgoing};
+use super::transmit::{Answer, Direction, Flight, Share, TransmitSide};
+use crate::buf::{BufError, Handed, Outgoing};
 use crate::context;
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Payload, Role, error};
@@ -23,6 +23,26 @@ pub(crate) struct SendReport<B> {
     pub(crate) sent: usize,
     pub(crate) error: Option<io::Error>,
     pub(crate) buf: B,
+}
+
+impl<B> SendReport<B> {
+    /// An error only if no byte went out.
+    #[inline]
+    pub(super) fn some_sent(self) -> Result<(usize, B), BufError<B>> {
+        match self.error {
+            Some(error) if self.sent == 0 => Err(BufError::new(error, self.buf)),
+            _ => Ok((self.sent, self.buf)),
+        }
+    }
+
+    /// An error unless all bytes went out.
+    #[inline]
+    pub(super) fn all_sent(self) -> Result<B, BufError<B>> {
+        match self.error {
+            Some(error) => Err(BufError::new(error, self.buf)),
+            None => Ok(self.buf),
+        }
+    }
 }
 
 /// The future of `send`, `send_all` and `sendv`.
@@ -260,7 +280,7 @@ impl Connection {
     }
 
     /// As [`send_next`](Self::send_next), for the ring, which answers later.
-    fn send_next_on_ring(self: &Rc<Self>, transmit: &mut Transmit) {
+    fn send_next_on_ring(self: &Rc<Self>, transmit: &mut TransmitSide) {
         let mut deferred = Deferred::default();
         let has_ended = self.send_next(transmit, &mut deferred);
         debug_assert!(!has_ended && deferred.is_empty(), "the ring answers later");

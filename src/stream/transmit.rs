@@ -25,7 +25,7 @@ use crate::sys;
 const BATCH_LEN_MAX: usize = 64;
 
 /// The sending side of a connection.
-pub(super) struct Transmit {
+pub(super) struct TransmitSide {
     pub(super) queue: SendQueue<Answer>,
     pub(super) flight: Flight,
     pub(super) direction: Direction,
@@ -79,9 +79,9 @@ pub(crate) enum Answer {
     Lost,
 }
 
-impl Transmit {
-    pub(super) fn new() -> Transmit {
-        Transmit {
+impl TransmitSide {
+    pub(super) fn new() -> TransmitSide {
+        TransmitSide {
             queue: SendQueue::default(),
             flight: Flight::Idle,
             direction: Direction::Open,
@@ -143,7 +143,10 @@ impl Connection {
     /// Runs `change` on the sending side, under its borrow. What `change` puts into the `Deferred`
     /// is woken and dropped when the borrow has ended, since it may call back into this object.
     #[inline]
-    pub(super) fn sending<T>(&self, change: impl FnOnce(&mut Transmit, &mut Deferred) -> T) -> T {
+    pub(super) fn sending<T>(
+        &self,
+        change: impl FnOnce(&mut TransmitSide, &mut Deferred) -> T,
+    ) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.transmit.borrow_mut(), &mut deferred);
         self.home.run_deferred(deferred);
@@ -198,7 +201,7 @@ impl Connection {
     #[inline]
     pub(super) fn send_next(
         self: &Rc<Self>,
-        transmit: &mut Transmit,
+        transmit: &mut TransmitSide,
         deferred: &mut Deferred,
     ) -> bool {
         let mut has_ended = false;
@@ -230,7 +233,7 @@ impl Connection {
     #[inline]
     pub(super) fn complete_send(
         self: &Rc<Self>,
-        transmit: &mut Transmit,
+        transmit: &mut TransmitSide,
         done: Completion,
         payload: &mut Payload,
         deferred: &mut Deferred,
@@ -259,7 +262,7 @@ impl Connection {
     #[inline]
     fn complete_whole_send(
         &self,
-        transmit: &mut Transmit,
+        transmit: &mut TransmitSide,
         len: u32,
         done: Completion,
         payload: &mut Payload,
@@ -282,7 +285,7 @@ impl Connection {
     /// line. The caller changes `flight`, and sends what is next.
     pub(super) fn apply_send_result(
         &self,
-        transmit: &mut Transmit,
+        transmit: &mut TransmitSide,
         entries: u32,
         len: u32,
         done: Completion,
@@ -337,7 +340,7 @@ impl Connection {
     /// the runtime takes no ops any more, the entries are given up. Without a handle nothing is
     /// done.
     #[inline]
-    fn continue_sending(self: &Rc<Self>, transmit: &mut Transmit, deferred: &mut Deferred) {
+    fn continue_sending(self: &Rc<Self>, transmit: &mut TransmitSide, deferred: &mut Deferred) {
         if self.is_closing() {
             return; // `Drop` sends what can still be sent
         }
@@ -463,7 +466,7 @@ mod tests {
     use super::*;
     use crate::buf::{Many, One};
     use crate::context;
-    use crate::driver::{Backend, Driver, Settings, Wait};
+    use crate::driver::{Backend, Driver, Medium, Settings, Wait};
 
     fn driver(backend: Backend) -> Option<Rc<Driver>> {
         let settings = Settings { entries: 4, completion_entries: 8, ..Settings::small(backend) };
@@ -502,7 +505,7 @@ mod tests {
                 let socket = socket.expect("it listens");
                 let (peer, _) = listener.accept().expect("it is there");
                 socket.set_nonblocking(true).expect("a socket");
-                let connection = Connection::new(socket.into(), driver.clone());
+                let connection = Connection::new(socket.into(), driver.clone(), Medium::Tcp);
                 connection.sending(|transmit, _| transmit.fell_short = true);
                 assert_eq!(connection.errno_of_reset(), Some(libc::ECONNRESET));
                 let error = match count {

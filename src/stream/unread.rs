@@ -169,6 +169,14 @@ impl<F: EndingError> Unread<F> {
         self.segments.push_front(Segment::Filled(fill));
     }
 
+    /// Makes a chunk the first bytes in line: a caller gives them back. An empty one is dropped.
+    pub(crate) fn put_first(&mut self, chunk: Chunk) {
+        if !chunk.is_empty() {
+            self.pinned += chunk.footprint();
+            self.segments.push_front(Segment::Chunk(chunk));
+        }
+    }
+
     /// Sets how the stream ends, behind the bytes that are here. The first ending stays.
     pub(crate) fn finish(&mut self, end: End<F>) {
         self.end.get_or_insert(end);

@@ -1,10 +1,12 @@
-//! `SocketAddr` to and from the kernel's sockaddr; ip(7), ipv6(7). Only IPv4 and IPv6. Read next:
-//! `socket.rs`.
+//! Addresses to and from the kernel's sockaddr; ip(7), ipv6(7), unix(7). Read next: `socket.rs`.
 #![allow(unsafe_code)]
 
 use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::SocketAddr as UnixAddr;
 
 /// A socket address in the form that system calls take.
 #[derive(Clone)]
@@ -45,21 +47,65 @@ impl SockAddr {
         SockAddr { storage, len: len as libc::socklen_t }
     }
 
+    /// The address of a Unix socket: a path with a zero byte behind it, a name behind a zero byte, or
+    /// nothing.
+    pub(crate) fn unix(addr: &UnixAddr) -> SockAddr {
+        // SAFETY: sockaddr_un consists of integers, for which all zeroes are valid.
+        let mut raw: libc::sockaddr_un = unsafe { mem::zeroed() };
+        raw.sun_family = libc::AF_UNIX as libc::sa_family_t;
+        let (start, name, end) = match (addr.as_pathname(), addr.as_abstract_name()) {
+            (Some(path), _) => (0, path.as_os_str().as_bytes(), 1),
+            (None, Some(name)) => (1, name, 0),
+            (None, None) => (0, &[][..], 0),
+        };
+        // A `UnixAddr` holds no name that is too long.
+        for (place, byte) in raw.sun_path[start..].iter_mut().zip(name) {
+            *place = *byte as libc::c_char;
+        }
+        let len = mem::offset_of!(libc::sockaddr_un, sun_path) + start + name.len() + end;
+        // SAFETY: sockaddr_storage consists of integers, for which all zeroes are valid.
+        let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
+        // SAFETY: sockaddr_storage is as large and as aligned as any sockaddr.
+        unsafe { (&raw mut storage).cast::<libc::sockaddr_un>().write(raw) };
+        SockAddr { storage, len: len as libc::socklen_t }
+    }
+
     /// The address that `call` writes. It gets zeroed memory with room for any address, and the
-    /// length of that room, which it may change to the length of the address. An error is that of
-    /// `call`, or says that the address is neither IPv4 nor IPv6.
+    /// length of that room, which it may change to the length of the address. The error is that of
+    /// `call`.
     pub(crate) fn from_kernel(
         call: impl FnOnce(*mut libc::sockaddr, &mut libc::socklen_t) -> io::Result<()>,
-    ) -> io::Result<SocketAddr> {
+    ) -> io::Result<SockAddr> {
         // SAFETY: sockaddr_storage consists of integers, for which all zeroes are valid.
         let mut storage: libc::sockaddr_storage = unsafe { mem::zeroed() };
         let mut len = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
         call((&raw mut storage).cast(), &mut len)?;
-        SockAddr { storage, len }.to_std()
+        Ok(SockAddr { storage, len })
+    }
+
+    /// It is an error if the address is not that of a Unix socket.
+    pub(crate) fn to_unix(&self) -> io::Result<UnixAddr> {
+        if i32::from(self.storage.ss_family) != libc::AF_UNIX {
+            let text = format!("not a Unix socket (address family {})", self.storage.ss_family);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+        }
+        // SAFETY: the storage is as large and as aligned as any sockaddr, and all of it is
+        // initialised. Every byte pattern is a valid sockaddr_un.
+        let raw = unsafe { (&raw const self.storage).cast::<libc::sockaddr_un>().read() };
+        let len = self.len as usize - mem::offset_of!(libc::sockaddr_un, sun_path);
+        let name: Vec<u8> = raw.sun_path.iter().take(len).map(|byte| *byte as u8).collect();
+        match name.split_first() {
+            None => UnixAddr::from_pathname(""), // as std makes an unnamed address
+            Some((0, name)) => UnixAddr::from_abstract_name(name),
+            Some(_) => {
+                let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+                UnixAddr::from_pathname(std::ffi::OsStr::from_bytes(&name[..end]))
+            }
+        }
     }
 
     /// It is an error if the address is neither IPv4 nor IPv6.
-    fn to_std(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn to_std(&self) -> io::Result<SocketAddr> {
         match i32::from(self.storage.ss_family) {
             libc::AF_INET => {
                 // SAFETY: the storage is as large and as aligned as any sockaddr, and all of it is
@@ -102,5 +148,27 @@ mod tests {
             let addr: SocketAddr = text.parse().expect("a literal address");
             assert_eq!(SockAddr::new(addr).to_std().expect("a known family"), addr);
         }
+    }
+
+    #[test]
+    fn names_of_unix_sockets_survive_the_way_there_and_back() {
+        let path = "p".repeat(107);
+        for path in ["a", "/a/b", &path] {
+            let addr = UnixAddr::from_pathname(path).expect("short enough");
+            let back = SockAddr::unix(&addr).to_unix().expect("the family");
+            assert_eq!(back.as_pathname(), Some(std::path::Path::new(path)));
+        }
+        for name in [&b""[..], b"a", b"a\0b\0", &[0xff; 107]] {
+            let addr = UnixAddr::from_abstract_name(name).expect("short enough");
+            let back = SockAddr::unix(&addr).to_unix().expect("the family");
+            assert_eq!(back.as_abstract_name(), Some(name));
+        }
+        let addr = UnixAddr::from_pathname("").expect("as std does");
+        let raw = SockAddr::unix(&addr);
+        assert!(raw.to_unix().expect("the family").is_unnamed());
+        assert_eq!(raw.len(), 2);
+        assert!(
+            raw.to_std().is_err() && SockAddr::new(([127, 0, 0, 1], 1).into()).to_unix().is_err()
+        );
     }
 }

@@ -25,14 +25,15 @@ pub(crate) use descriptor::{adopt, present, set_nonblocking};
 pub(crate) use epoll::{epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly};
 pub(crate) use eventfd::{eventfd, eventfd_add, eventfd_clear};
 pub(crate) use memory::Mapping;
-pub(crate) use option::{IntOption, get, set, set_zero_linger};
-pub(crate) use poll::{is_readable, poll_hang_up, poll_readable};
+pub(crate) use option::{IntOption, get, peer_credentials, set, set_zero_linger};
+pub(crate) use poll::{is_hung_up, is_readable, poll_hang_up, poll_readable};
 pub(crate) use process::{
     Limited, has_seccomp_filter, is_root, kernel_release, limits, memlock_limit,
 };
 pub(crate) use socket::{
-    TRANSFER_LEN_MAX, accept, bind, connect, discard_unread, listen, local_addr, peer_addr, recv,
-    send, send_now, sendmsg, shutdown_write, tcp_socket,
+    TRANSFER_LEN_MAX, accept, bind, connect, connect_unix, discard_unread, listen, local_addr,
+    peer_addr, read_and_discard, recv, send, send_now, sendmsg, shutdown_write, tcp_socket,
+    unix_local_addr, unix_pair, unix_peer_addr, unix_socket,
 };
 pub(crate) use time::monotonic_ns;
 

@@ -75,6 +75,17 @@ pub(crate) fn get(fd: BorrowedFd<'_>, option: IntOption) -> io::Result<i32> {
     Ok(value)
 }
 
+/// SO_PEERCRED: user, group and process of whoever connected, or listened, at the other end of a Unix
+/// socket (unix(7)).
+pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = mem::size_of::<libc::ucred>() as libc::socklen_t;
+    let (level, name, out) = (libc::SOL_SOCKET, libc::SO_PEERCRED, &raw mut credentials);
+    // SAFETY: `out` points to `credentials`, which live through the call and are `len` bytes long.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out.cast(), &mut len) })?;
+    Ok(credentials)
+}
+
 /// SO_LINGER with a time of zero: from now on, close(2) resets the connection.
 pub(crate) fn set_zero_linger(fd: BorrowedFd<'_>) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };

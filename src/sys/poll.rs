@@ -17,6 +17,11 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(fd, libc::POLLIN, 0) != 0
 }
 
+/// Whether `fd` has ended in both directions at this moment, or was reset.
+pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
+    poll_hang_up(fd, Duration::ZERO)
+}
+
 /// Waits until the connection of `fd` is reset or has ended in both directions. False if the time
 /// is over first.
 pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {

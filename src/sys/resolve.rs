@@ -57,6 +57,7 @@ pub(crate) fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
             Ok(())
         });
         // An address that is neither IPv4 nor IPv6 is left out: this crate cannot connect to it.
+        let addr = addr.and_then(|addr| addr.to_std());
         addrs.extend(addr.ok().map(|mut addr| {
             addr.set_port(port);
             addr

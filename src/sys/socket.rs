@@ -1,4 +1,4 @@
-//! TCP sockets: opening them, connecting them, and the calls that move bytes without waiting.
+//! Stream sockets: opening them, connecting them, and the calls that move bytes without waiting.
 //!
 //! Options of a socket are in `option.rs`, addresses in `addr.rs`.
 #![allow(unsafe_code)]
@@ -6,6 +6,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::SocketAddr as UnixAddr;
 
 use super::addr::SockAddr;
 use super::poll::is_readable;
@@ -17,12 +18,30 @@ pub(crate) const TRANSFER_LEN_MAX: usize = 0x7fff_f000;
 
 /// socket(2): a non-blocking TCP socket that is closed on exec; of IPv6 if `v6`, else of IPv4.
 pub(crate) fn tcp_socket(v6: bool) -> io::Result<OwnedFd> {
-    let domain = if v6 { libc::AF_INET6 } else { libc::AF_INET };
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    stream_socket(if v6 { libc::AF_INET6 } else { libc::AF_INET })
+}
+
+/// socket(2): a non-blocking Unix stream socket that is closed on exec.
+pub(crate) fn unix_socket() -> io::Result<OwnedFd> {
+    stream_socket(libc::AF_UNIX)
+}
+
+const STREAM: libc::c_int = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+
+fn stream_socket(domain: libc::c_int) -> io::Result<OwnedFd> {
     // SAFETY: socket(2) takes no pointers.
-    let fd = check(unsafe { libc::socket(domain, kind, 0) })?;
+    let fd = check(unsafe { libc::socket(domain, STREAM, 0) })?;
     // SAFETY: socket(2) has just opened `fd`, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// socketpair(2): two connected Unix stream sockets.
+pub(crate) fn unix_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: `fds` has room for the two descriptors that socketpair(2) writes.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, STREAM, 0, fds.as_mut_ptr()) })?;
+    // SAFETY: socketpair(2) has just opened both, so nothing else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }
 
 /// bind(2).
@@ -88,6 +107,12 @@ pub(crate) unsafe fn connect(
     check(unsafe { libc::connect(fd, addr, len) }).map(drop)
 }
 
+/// connect(2) of a Unix socket. It does not wait: it fails with EAGAIN if the backlog is full.
+pub(crate) fn connect_unix(fd: BorrowedFd<'_>, addr: &SockAddr) -> io::Result<()> {
+    // SAFETY: `addr` is borrowed through the call, and its pointer is readable for its length.
+    retry(|| unsafe { connect(fd.as_raw_fd(), addr.as_ptr(), addr.len()) })
+}
+
 /// recv(2) without waiting. Returns how many bytes it received; 0 is EOF.
 ///
 /// # Safety
@@ -137,12 +162,48 @@ pub(crate) fn discard_unread(fd: BorrowedFd<'_>, len: usize) -> io::Result<usize
     check_len(unsafe { libc::recv(fd.as_raw_fd(), std::ptr::null_mut(), len, flags) })
 }
 
+/// Reads up to `len` received bytes and drops them, for sockets that [`discard_unread`] is not for.
+/// Returns how many it dropped.
+pub(crate) fn read_and_discard(fd: BorrowedFd<'_>, len: usize) -> io::Result<usize> {
+    let mut bytes = [0; 4096];
+    let mut dropped = 0;
+    while dropped < len {
+        // SAFETY: pointer and length are those of one array.
+        match unsafe { recv(fd.as_raw_fd(), bytes.as_mut_ptr(), bytes.len()) } {
+            Ok(0) => break,
+            Ok(received) => dropped += received as usize,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(dropped)
+}
+
 /// getsockname(2).
-pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+fn sock_name(fd: BorrowedFd<'_>) -> io::Result<SockAddr> {
     SockAddr::from_kernel(|addr, len| {
         // SAFETY: `from_kernel` gives an address that is writable for `len` bytes.
         check(unsafe { libc::getsockname(fd.as_raw_fd(), addr, len) }).map(drop)
     })
+}
+
+/// The address of an internet socket; getsockname(2).
+pub(crate) fn local_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    sock_name(fd)?.to_std()
+}
+
+/// The address of a Unix socket; getsockname(2).
+pub(crate) fn unix_local_addr(fd: BorrowedFd<'_>) -> io::Result<UnixAddr> {
+    sock_name(fd)?.to_unix()
+}
+
+/// The address of a Unix socket's peer, also when that is gone; getpeername(2).
+pub(crate) fn unix_peer_addr(fd: BorrowedFd<'_>) -> io::Result<UnixAddr> {
+    let peer = SockAddr::from_kernel(|addr, len| {
+        // SAFETY: `from_kernel` gives an address that is writable for `len` bytes.
+        check(unsafe { libc::getpeername(fd.as_raw_fd(), addr, len) }).map(drop)
+    });
+    peer?.to_unix()
 }
 
 /// The peer's address, by SO_PEERNAME. getpeername(2) fails with ENOTCONN once the peer has reset
@@ -164,5 +225,6 @@ pub(crate) fn peer_addr(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
             }
         }
         Ok(())
-    })
+    })?
+    .to_std()
 }

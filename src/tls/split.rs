@@ -13,8 +13,9 @@ use super::outbound::TlsSendBuffer;
 use super::session::Session;
 use super::stream::{self, TlsStream, all_sent, some_sent};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::io::{receives, transmits};
 use crate::net::TcpStream;
-use crate::stream::{Read, RecvChunk};
+use crate::stream::{Read, RecvChunk, put_back};
 
 /// The receiving half of a [`TlsStream`].
 ///
@@ -104,6 +105,11 @@ impl TlsReadHalf {
     /// Receives a number of bytes: [`TlsStream::read_exact`], with its errors and cancel safety.
     pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
         Read::exact(self.session(), buf, len).await.map(|(_, buf)| buf)
+    }
+
+    /// Gives plaintext back: [`TlsStream::unread`].
+    pub fn unread(&self, chunk: Chunk) {
+        put_back(self.session(), chunk);
     }
 
     /// Makes the stream whole again, with everything that was received and everything queued.
@@ -266,3 +272,6 @@ impl fmt::Display for TlsReuniteError {
 }
 
 impl std::error::Error for TlsReuniteError {}
+
+receives!(TlsReadHalf);
+transmits!(TlsWriteHalf);

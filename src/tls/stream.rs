@@ -12,9 +12,10 @@ use super::outbound::{TlsSendBuffer, TlsSendReport};
 use super::session::Session;
 use super::split::{TlsReadHalf, TlsWriteHalf};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::io::{receives, transmits};
 use crate::net::TcpStream;
 use crate::queue::WaiterId;
-use crate::stream::{Read, RecvChunk};
+use crate::stream::{Read, RecvChunk, put_back};
 
 /// A TLS connection over TCP, of a client or of a server.
 ///
@@ -240,6 +241,22 @@ impl TlsStream {
         Read::exact(&self.session, buf, len).await.map(|(_, buf)| buf)
     }
 
+    /// Gives plaintext back: the next call receives it first.
+    ///
+    /// # Examples
+    /// ```no_run
+    /// # async fn peek(stream: &tamam::tls::TlsStream) -> std::io::Result<()> {
+    /// if let Some(first) = stream.recv().await? {
+    ///     println!("it begins with {:?}", first.first());
+    ///     stream.unread(first);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn unread(&self, chunk: Chunk) {
+        put_back(&self.session, chunk);
+    }
+
     /// Sends `buf`, and returns how many bytes went out: always all of them.
     ///
     /// # Errors
@@ -459,3 +476,6 @@ impl Drop for ProgressWaiter<'_> {
         self.session.tcp().connection().stop_waiting_for_progress(self.waiter);
     }
 }
+
+receives!(TlsStream);
+transmits!(TlsStream); // dropped without `shutdown`, it sends no `close_notify`

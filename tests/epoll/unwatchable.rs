@@ -98,7 +98,8 @@ async fn nothing_can_wait(errno: i32) {
 
     let (full, _filling) = common::full_listener();
     let connect = TcpStream::connect(full.local_addr().expect("bound")).await;
-    assert_eq!(connect.map(drop).expect_err("it would wait").raw_os_error(), refused);
+    let refusal = connect.map(drop).expect_err("it would wait");
+    assert_eq!(tamam::io::errno(&refusal), refused);
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
     let accept = listener.accept().await.map(drop).expect_err("nobody is there");

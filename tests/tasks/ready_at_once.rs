@@ -6,7 +6,11 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tamam::net::{TcpKeepalive, TcpListener, TcpSocket, TcpStream, lookup_host};
+use tamam::io::{Lines, Receive, copy, copy_both, read_to_end, read_until};
+use tamam::net::{
+    TcpKeepalive, TcpListener, TcpSocket, TcpStream, UnixAddr, UnixListener, UnixStream,
+    lookup_host,
+};
 use tamam::signal::{SignalKind, signal};
 use tamam::task::{consume_budget, cooperative};
 use tamam::time::{interval_at, sleep, sleep_until, timeout, timeout_at};
@@ -59,6 +63,39 @@ fn not_listening() -> TcpListener {
     listener
 }
 
+/// As [`ended`], over a Unix socket.
+async fn ended_unix() -> UnixStream {
+    let (stream, _peer) = UnixStream::pair().expect("a pair");
+    stream.shutdown().await.expect("connected");
+    stream
+}
+
+fn unnamed() -> UnixAddr {
+    UnixAddr::from_pathname("").expect("as std has it")
+}
+
+/// As [`not_listening`], over a Unix socket.
+fn no_unix_listener() -> UnixListener {
+    let listener = UnixListener::bind_addr(&unnamed()).expect("the kernel chooses a name");
+    // SAFETY: takes no pointers.
+    let done = unsafe { libc::shutdown(listener.as_fd().as_raw_fd(), libc::SHUT_RDWR) };
+    assert_eq!(done, 0, "a listener may be shut down");
+    listener
+}
+
+/// A stream that has the trait's own methods.
+struct ForeignStream(TcpStream);
+
+impl Receive for ForeignStream {
+    async fn recv(&self) -> std::io::Result<Option<tamam::Chunk>> {
+        self.0.recv().await
+    }
+
+    fn unread(&self, chunk: tamam::Chunk) {
+        self.0.unread(chunk);
+    }
+}
+
 fn lines() -> Vec<Line> {
     vec![
         line!("TcpStream::recv", ended().await, |stream| stream.recv()),
@@ -96,6 +133,22 @@ fn lines() -> Vec<Line> {
             let endless = TcpKeepalive { idle: Some(Duration::MAX), ..Default::default() };
             TcpSocket::new_v4().expect("a socket").keepalive(endless).connect(nowhere()).await
         }),
+        line!("UnixStream::recv", ended_unix().await, |stream| stream.recv()),
+        line!("UnixStream::read", ended_unix().await, |stream| stream.read(Vec::new())),
+        line!("UnixStream::send_all", ended_unix().await, |stream| stream.send_all("late")),
+        line!("UnixStream::shutdown", ended_unix().await, |stream| stream.shutdown()),
+        line!("UnixStream::connect", (), |_state| UnixStream::connect("/nonsense/socket")),
+        line!("UnixStream::connect", (), |_state| UnixStream::connect("a\0b")),
+        line!("UnixStream::connect_addr", unnamed(), |addr| UnixStream::connect_addr(&addr)),
+        line!("UnixListener::accept", no_unix_listener(), |listener| listener.accept()),
+        line!("copy", ended().await, |stream| copy(&stream, &stream)),
+        line!("copy_both", ended().await, |stream| copy_both(&stream, &stream)),
+        line!("read_to_end", ended().await, |stream| read_to_end(&stream, 0)),
+        line!("read_until", ended().await, |stream| read_until(&stream, 0, 0)),
+        line!("Lines::next_line", Lines::new(ended().await), |lines| lines.next_line()),
+        line!("Receive::read", ForeignStream(ended().await), |stream| stream.read(Vec::new())),
+        line!("Receive::read_exact", ForeignStream(ended().await), |stream| stream
+            .read_exact(Vec::new(), 0)),
         line!("lookup_host", (), |_state| lookup_host("127.0.0.1:80")),
         line!("lookup_host", (), |_state| lookup_host("nonsense")),
         line!("sleep", (), |_state| sleep(Duration::ZERO)),

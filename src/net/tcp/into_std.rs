@@ -1,11 +1,12 @@
-//! The error of `TcpStream::into_std`, which gives the stream back.
+//! The error of `into_std` of streams, which gives the stream back.
 
 use std::fmt;
 use std::io;
 
 use super::stream::TcpStream;
 
-/// Why [`TcpStream::into_std`] could not, with the stream.
+/// Why `into_std` could not, with the stream: of [`TcpStream`], or of
+/// [`UnixStream`](crate::net::UnixStream).
 ///
 /// # Examples
 /// ```
@@ -31,37 +32,41 @@ use super::stream::TcpStream;
 /// # })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct IntoStdError {
-    pub(super) error: io::Error,
-    pub(super) stream: TcpStream,
+pub struct IntoStdError<S = TcpStream> {
+    error: io::Error,
+    stream: S,
 }
 
-impl IntoStdError {
+impl<S> IntoStdError<S> {
+    pub(in crate::net) fn new(error: io::Error, stream: S) -> Self {
+        IntoStdError { error, stream }
+    }
+
     /// The stream, unchanged.
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> S {
         self.stream
     }
 }
 
-impl From<IntoStdError> for io::Error {
-    fn from(error: IntoStdError) -> io::Error {
+impl<S> From<IntoStdError<S>> for io::Error {
+    fn from(error: IntoStdError<S>) -> io::Error {
         error.error
     }
 }
 
-impl fmt::Debug for IntoStdError {
+impl<S> fmt::Debug for IntoStdError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IntoStdError").field("error", &self.error).finish_non_exhaustive()
     }
 }
 
-impl fmt::Display for IntoStdError {
+impl<S> fmt::Display for IntoStdError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.error, f)
     }
 }
 
-impl std::error::Error for IntoStdError {
+impl<S> std::error::Error for IntoStdError<S> {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::socket::TcpSocket;
 use super::stream::TcpStream;
 use crate::context;
-use crate::driver::Driver;
+use crate::driver::{Driver, Medium};
 use crate::net::addr::ToSocketAddrs;
 use crate::stream::Listener;
 use crate::sys;
@@ -44,7 +44,7 @@ pub struct TcpListener {
 
 impl TcpListener {
     pub(super) fn new(fd: OwnedFd, home: Rc<Driver>) -> TcpListener {
-        TcpListener { inner: Some(Listener::new(fd, home)) }
+        TcpListener { inner: Some(Listener::new(fd, home, Medium::Tcp)) }
     }
 
     fn inner(&self) -> &Rc<Listener> {

@@ -2,6 +2,7 @@
 //! next: `stream.rs`.
 
 mod stream;
+mod options;
 mod split;
 mod establish;
 mod connect;

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
 use super::socket::{TcpKeepalive, set_option};
-use super::stream::{TcpStream, all_sent, some_sent};
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
-use crate::stream::{Connection, Read, ReadReport};
+use super::stream::TcpStream;
+use crate::io::{receives, transmits};
+use crate::stream::{Connection, halves};
 use crate::sys::{self, IntOption};
 
 /// The receiving half of a [`TcpStream`].
@@ -78,292 +78,22 @@ pub struct OwnedWriteHalf {
     connection: Option<Rc<Connection>>,
 }
 
-fn present(connection: &Option<Rc<Connection>>) -> &Rc<Connection> {
-    connection.as_ref().expect("a half has its connection until it is consumed")
-}
+halves!(
+    TcpStream,
+    OwnedReadHalf,
+    OwnedWriteHalf,
+    SocketAddr,
+    sys::local_addr,
+    sys::peer_addr,
+    "# let listener = tamam::net::TcpListener::bind(\"127.0.0.1:0\")?;
+# let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+# let (server, _) = listener.accept().await?;"
+);
 
-impl OwnedReadHalf {
-    /// Takes over one handle of the connection.
-    pub(super) fn new(connection: Rc<Connection>) -> OwnedReadHalf {
-        OwnedReadHalf { connection: Some(connection) }
-    }
-
-    pub(crate) fn connection(&self) -> &Rc<Connection> {
-        present(&self.connection)
-    }
-
-    /// Receives the next bytes: [`TcpStream::recv`], with its errors and cancel safety.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (read, _write) = client.into_split();
-    /// server.send_all("hello").await?;
-    /// assert_eq!(&read.recv().await?.expect("a message")[..], b"hello");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Chunk>>> {
-        self.connection().recv()
-    }
-
-    /// Receives into spare room: [`TcpStream::read`], with its errors and cancel safety.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (read, _write) = client.into_split();
-    /// server.send_all("hello").await?;
-    /// let (len, buf) = read.read(Vec::with_capacity(1024)).await?;
-    /// assert_eq!((len, &buf[..]), (5, &b"hello"[..]));
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
-        Read::some(self.connection(), buf)
-    }
-
-    /// Receives a number of bytes: [`TcpStream::read_exact`], with its errors and cancel safety.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (read, _write) = client.into_split();
-    /// server.send_all("hello world").await?;
-    /// assert_eq!(read.read_exact(Vec::with_capacity(5), 5).await?, b"hello");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub async fn read_exact<B: IoBufMut>(&self, buf: B, len: usize) -> Result<B, BufError<B>> {
-        Read::exact(self.connection(), buf, len).await.map(|(_, buf)| buf)
-    }
-
-    /// Makes the stream whole again, with everything that was received and everything queued.
-    ///
-    /// # Errors
-    /// [`ReuniteError`] with both halves, if they are not of the same stream.
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (read, write) = client.into_split();
-    /// write.send_all("before").await?;
-    /// let client = read.reunite(write).expect("halves of one stream");
-    /// client.send_all("after").await?;
-    /// assert_eq!(server.read_exact(Vec::with_capacity(11), 11).await?, b"beforeafter");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn reunite(mut self, mut other: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
-        if !Rc::ptr_eq(self.connection(), other.connection()) {
-            return Err(ReuniteError(self, other));
-        }
-        let connection = self.connection.take().expect("just compared");
-        other.connection = None;
-        // Two handles become one, and no direction ends.
-        connection.drop_handle();
-        Ok(TcpStream::from_connection(connection))
-    }
-}
-
-impl OwnedWriteHalf {
-    /// Takes over one handle of the connection.
-    pub(super) fn new(connection: Rc<Connection>) -> OwnedWriteHalf {
-        OwnedWriteHalf { connection: Some(connection) }
-    }
-
-    pub(crate) fn connection(&self) -> &Rc<Connection> {
-        present(&self.connection)
-    }
-
-    /// Sends a buffer: [`TcpStream::send`], with its errors and cancel safety.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (_read, write) = client.into_split();
-    /// let (sent, _buf) = write.send("hello").await?;
-    /// assert_eq!(sent, 5);
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        self.connection().send(One::new(buf), some_sent)
-    }
-
-    /// Sends all of a buffer: [`TcpStream::send_all`], with its errors and cancel safety.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (_read, write) = client.into_split();
-    /// let mut buf = write.send_all(String::from("hello")).await?;
-    /// buf.clear(); // to be filled again
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        self.connection().send(One::new(buf), all_sent)
-    }
-
-    /// Sends several buffers: [`TcpStream::sendv`], with its errors and cancel safety.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (_read, write) = client.into_split();
-    /// let (sent, _bufs) = write.sendv(vec!["hello ", "world"]).await?;
-    /// assert_eq!(sent, 11);
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn sendv<B: IoBuf>(
-        &self,
-        bufs: Vec<B>,
-    ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        self.connection().send(Many::new(bufs), some_sent)
-    }
-
-    /// Ends sending: [`TcpStream::shutdown`], with its errors and cancel safety.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (_read, write) = client.into_split();
-    /// write.shutdown().await?;
-    /// assert!(server.recv().await?.is_none());
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub async fn shutdown(&self) -> io::Result<()> {
-        self.connection().shutdown().await
-    }
-
-    /// Drops the half without shutting down sending: the peer sees the end only when the other
-    /// half is dropped too.
-    ///
-    /// # Examples
-    /// ```
-    /// use std::time::Duration;
-    /// use tamam::time::timeout;
-    ///
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (read, write) = client.into_split();
-    /// write.forget();
-    /// assert!(timeout(Duration::from_millis(1), server.recv()).await.is_err()); // no end yet
-    /// drop(read);
-    /// assert!(server.recv().await?.is_none());
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn forget(mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.drop_handle();
-        }
-    }
-}
-
-impl Drop for OwnedReadHalf {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.end_receive();
-            connection.drop_handle();
-        }
-    }
-}
-
-impl Drop for OwnedWriteHalf {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.drop_sending_half();
-        }
-    }
-}
-
-/// The methods of both halves.
-macro_rules! names {
+/// The options of both halves.
+macro_rules! options {
     ($($half:ident),*) => {$(
         impl $half {
-            /// The address of this end.
-            ///
-            /// # Errors
-            /// Those of getsockname(2).
-            /// # Examples
-            /// ```
-            /// # tamam::run(async {
-            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-            /// # let (server, _) = listener.accept().await?;
-            /// let (read, write) = client.into_split();
-            /// assert_eq!(read.local_addr()?, write.local_addr()?);
-            /// # drop(server);
-            /// # std::io::Result::Ok(())
-            /// # })?;
-            /// # Ok::<(), std::io::Error>(())
-            /// ```
-            pub fn local_addr(&self) -> io::Result<SocketAddr> {
-                sys::local_addr(self.as_fd())
-            }
-
-            /// The address of the peer, also when it is gone already.
-            ///
-            /// # Errors
-            /// Those of getsockopt(2).
-            /// # Examples
-            /// ```
-            /// # tamam::run(async {
-            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-            /// # let (server, _) = listener.accept().await?;
-            /// let (read, write) = client.into_split();
-            /// assert_eq!(read.peer_addr()?, server.local_addr()?);
-            /// assert_eq!(write.peer_addr()?, server.local_addr()?);
-            /// # std::io::Result::Ok(())
-            /// # })?;
-            /// # Ok::<(), std::io::Error>(())
-            /// ```
-            pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-                sys::peer_addr(self.as_fd())
-            }
-
             /// Whether small sends go out at once: [`TcpStream::nodelay`].
             ///
             /// # Errors
@@ -426,25 +156,17 @@ macro_rules! names {
                 self.connection().set_zero_linger()
             }
         }
-
-        impl AsFd for $half {
-            fn as_fd(&self) -> BorrowedFd<'_> {
-                self.connection().fd()
-            }
-        }
-
-        impl fmt::Debug for $half {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_struct(stringify!($half))
-                    .field("local_addr", &self.local_addr().ok())
-                    .field("peer_addr", &self.peer_addr().ok())
-                    .finish_non_exhaustive()
-            }
-        }
     )*};
 }
 
-names!(OwnedReadHalf, OwnedWriteHalf);
+options!(OwnedReadHalf, OwnedWriteHalf);
+
+receives!(OwnedReadHalf);
+transmits!(OwnedWriteHalf {
+    |half| {
+        let _ = half.set_zero_linger(); // its errors do not matter to a stream that has failed
+    }
+});
 
 /// Two halves that are not of the same stream.
 ///
@@ -464,23 +186,23 @@ names!(OwnedReadHalf, OwnedWriteHalf);
 /// # })?;
 /// # Ok::<(), std::io::Error>(())
 /// ```
-pub struct ReuniteError(
+pub struct ReuniteError<R = OwnedReadHalf, W = OwnedWriteHalf>(
     /// The receiving half.
-    pub OwnedReadHalf,
+    pub R,
     /// The sending half.
-    pub OwnedWriteHalf,
+    pub W,
 );
 
-impl fmt::Debug for ReuniteError {
+impl<R: fmt::Debug, W: fmt::Debug> fmt::Debug for ReuniteError<R, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ReuniteError").field(&self.0).field(&self.1).finish()
     }
 }
 
-impl fmt::Display for ReuniteError {
+impl<R, W> fmt::Display for ReuniteError<R, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("these halves are not of the same stream")
     }
 }
 
-impl std::error::Error for ReuniteError {}
+impl<R: fmt::Debug, W: fmt::Debug> std::error::Error for ReuniteError<R, W> {}

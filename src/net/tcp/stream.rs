@@ -5,17 +5,16 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
 use super::into_std::IntoStdError;
-use super::socket::{TcpKeepalive, set_option};
-use super::split::{OwnedReadHalf, OwnedWriteHalf};
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
 use crate::context;
-use crate::driver::Driver;
-use crate::stream::{Connection, Read, ReadReport, SendReport};
-use crate::sys::{self, IntOption};
+use crate::driver::{Driver, Medium};
+use crate::io::{receives, transmits};
+use crate::stream::{Connection, Read, ReadReport, put_back};
+use crate::sys;
 
 /// A TCP connection.
 ///
@@ -49,31 +48,12 @@ use crate::sys::{self, IntOption};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct TcpStream {
-    connection: Rc<Connection>,
+    pub(super) connection: Rc<Connection>,
 }
 
 impl TcpStream {
     pub(super) fn new(fd: OwnedFd, home: Rc<Driver>) -> TcpStream {
-        TcpStream { connection: Connection::new(fd, home) }
-    }
-
-    pub(super) fn from_connection(connection: Rc<Connection>) -> TcpStream {
-        TcpStream { connection }
-    }
-
-    /// The connection, for layers above.
-    #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
-    pub(crate) fn connection(&self) -> &Rc<Connection> {
-        &self.connection
-    }
-
-    /// Takes the connection out. The stream's handle is the caller's from here on.
-    fn into_connection(self) -> Rc<Connection> {
-        let connection = self.connection.clone();
-        // The clone takes the handle's place, so its drop must not end the connection.
-        connection.split_handle();
-        drop(self);
-        connection
+        TcpStream { connection: Connection::new(fd, home, Medium::Tcp) }
     }
 
     /// Takes over a connected socket. The first receive gives what the socket has received already,
@@ -142,36 +122,9 @@ impl TcpStream {
         match self.into_connection().into_parts() {
             Ok((fd, unread)) => Ok((fd.into(), unread)),
             Err((error, connection)) => {
-                Err(IntoStdError { error, stream: TcpStream::from_connection(connection) })
+                Err(IntoStdError::new(error, TcpStream::from_connection(connection)))
             }
         }
-    }
-
-    /// Splits into a half that receives and one that sends, for different tasks. Dropping the
-    /// latter shuts down sending.
-    ///
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// let (read, write) = client.into_split();
-    /// let answer = tamam::spawn(async move { read.read_exact(Vec::with_capacity(4), 4).await });
-    /// write.send_all("ping").await?;
-    ///
-    /// let chunk = server.recv().await?.expect("a message");
-    /// server.send_all(chunk).await?;
-    /// assert_eq!(answer.await??, b"ping");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[doc(alias = "split")]
-    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
-        let connection = self.into_connection();
-        connection.split_handle();
-        (OwnedReadHalf::new(connection.clone()), OwnedWriteHalf::new(connection))
     }
 
     /// Receives the next bytes, however many came together. `None`: the peer has finished.
@@ -287,6 +240,29 @@ impl TcpStream {
         Read::exact(&self.connection, buf, len).await.map(|(_, buf)| buf)
     }
 
+    /// Gives bytes back: the next call receives them first. They need not be bytes that came.
+    ///
+    /// # Examples
+    /// A server that looks at the first bytes, and leaves them to whom it may concern:
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all("GET / HTTP/1.1\r\n").await?;
+    /// let first = server.recv().await?.expect("a request");
+    /// let is_http = first.starts_with(b"GET ");
+    /// server.unread(first);
+    /// assert!(is_http);
+    /// assert_eq!(server.read_exact(Vec::with_capacity(4), 4).await?, b"GET ");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn unread(&self, chunk: Chunk) {
+        put_back(&self.connection, chunk);
+    }
+
     /// Sends `buf`, and returns how many of its bytes went out: all of them, unless the connection
     /// failed on the way; then the next call gives the error.
     ///
@@ -314,7 +290,7 @@ impl TcpStream {
     /// ```
     #[doc(alias = "write")]
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        self.connection.send(One::new(buf), some_sent)
+        self.connection.send_some(buf)
     }
 
     /// Sends all of `buf` and gives it back.
@@ -360,7 +336,7 @@ impl TcpStream {
     /// ```
     #[doc(alias = "write_all")]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        self.connection.send(One::new(buf), all_sent)
+        self.connection.send_all(buf)
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
@@ -393,7 +369,7 @@ impl TcpStream {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        self.connection.send(Many::new(bufs), some_sent)
+        self.connection.sendv(bufs)
     }
 
     /// Ends sending: the peer sees the end after every byte of sends that were polled before this,
@@ -472,121 +448,6 @@ impl TcpStream {
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         sys::peer_addr(self.as_fd())
     }
-
-    /// Whether small sends go out at once (TCP_NODELAY).
-    ///
-    /// # Errors
-    /// Those of getsockopt(2).
-    pub fn nodelay(&self) -> io::Result<bool> {
-        sys::get(self.as_fd(), IntOption::NoDelay).map(|on| on != 0)
-    }
-
-    /// Sets TCP_NODELAY: small sends do not wait for one another.
-    ///
-    /// # Errors
-    /// Those of setsockopt(2).
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// assert!(!client.nodelay()?); // off unless set
-    /// client.set_nodelay(true)?;
-    /// assert!(client.nodelay()?);
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        set_option(self.as_fd(), IntOption::NoDelay, on.into())
-    }
-
-    /// Sets SO_KEEPALIVE and its times.
-    ///
-    /// # Errors
-    /// Those of setsockopt(2).
-    /// # Examples
-    /// A peer that is gone without a word is noticed after 60 s + 3 · 10 s:
-    /// ```
-    /// use std::time::Duration;
-    /// use tamam::net::TcpKeepalive;
-    ///
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// client.set_keepalive(TcpKeepalive {
-    ///     idle: Some(Duration::from_secs(60)),
-    ///     interval: Some(Duration::from_secs(10)),
-    ///     probes: Some(3),
-    /// })?;
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn set_keepalive(&self, keepalive: TcpKeepalive) -> io::Result<()> {
-        keepalive.apply(self.as_fd())
-    }
-
-    /// Makes the drop of this stream reset the connection: the peer sees `ConnectionReset`, and
-    /// bytes not delivered yet are lost. SO_LINGER of zero; longer ones are not offered, since
-    /// close(2) would block the thread.
-    ///
-    /// # Errors
-    /// Those of setsockopt(2).
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// server.set_zero_linger()?;
-    /// drop(server);
-    /// let error = client.recv().await.unwrap_err();
-    /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn set_zero_linger(&self) -> io::Result<()> {
-        self.connection.set_zero_linger()
-    }
-}
-
-/// An error only if no byte went out: the direction stays failed, so the next call tells it.
-#[inline]
-pub(super) fn some_sent<B>(report: SendReport<B>) -> Result<(usize, B), BufError<B>> {
-    let SendReport { sent, error, buf } = report;
-    match error {
-        Some(error) if sent == 0 => Err(BufError::new(error, buf)),
-        _ => Ok((sent, buf)),
-    }
-}
-
-/// An error unless all bytes went out.
-#[inline]
-pub(super) fn all_sent<B>(report: SendReport<B>) -> Result<B, BufError<B>> {
-    match report.error {
-        Some(error) => Err(BufError::new(error, report.buf)),
-        None => Ok(report.buf),
-    }
-}
-
-impl Drop for TcpStream {
-    fn drop(&mut self) {
-        self.connection.drop_handle();
-    }
-}
-
-/// For options and names. Reading or writing by hand takes bytes that the runtime may have received
-/// already, or puts bytes between those of a send.
-impl AsFd for TcpStream {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.connection.as_fd()
-    }
 }
 
 impl fmt::Debug for TcpStream {
@@ -597,3 +458,10 @@ impl fmt::Debug for TcpStream {
             .finish_non_exhaustive()
     }
 }
+
+receives!(TcpStream);
+transmits!(TcpStream {
+    |stream| {
+        let _ = stream.set_zero_linger(); // its errors do not matter to a stream that has failed
+    }
+});
