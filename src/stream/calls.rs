@@ -388,10 +388,10 @@ macro_rules! half_names {
             }
 
             #[doc = concat!(
-                        "The address of the peer, also when it is gone already: [`",
-                        stringify!($stream),
-                        "::peer_addr`]."
-                    )]
+                                        "The address of the peer, also when it is gone already: [`",
+                                        stringify!($stream),
+                                        "::peer_addr`]."
+                                    )]
             ///
             /// # Errors
             /// Those of getpeername(2).

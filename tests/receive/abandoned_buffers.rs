@@ -8,10 +8,11 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use tamam::buf::{IoBuf, IoBufMut};
-use tamam::net::TcpStream;
 
-use crate::common::{completing, pair, pattern, poll_once, start, turn};
+use crate::common::{completing, pattern, poll_once, start, turn};
+use crate::family::{pair};
 use crate::{LENT, SMALL, Way, common, next, receive, write};
+use crate::family::Stream;
 
 /// A buffer that does something when it is freed.
 struct Tracked {
@@ -161,7 +162,7 @@ fn rx3_a_buffer_may_do_anything_when_it_is_freed() {
 async fn free_a_meddling_buffer(
     how: Freed,
     met: Rc<Cell<usize>>,
-) -> (Option<Rc<TcpStream>>, [StdStream; 2]) {
+) -> (Option<Rc<Stream>>, [StdStream; 2]) {
     let (stream, peer) = pair().await;
     let (other, other_peer) = pair().await;
     let stream = Rc::new(stream);

@@ -6,14 +6,15 @@ use std::net::TcpStream as StdStream;
 use std::pin::pin;
 use std::task::Poll;
 
-use tamam::net::TcpStream;
 use tamam::{Builder, Runtime};
 
-use crate::common::{Gone, assert_same, at_once, pair, pattern, start, turn};
+use crate::common::{Gone, assert_same, at_once, pattern, start, turn};
+use crate::family::{pair};
 use crate::{EOF, LENT, SMALL, WAYS, Way, assert_waits, common, next, receive, write};
+use crate::family::Stream;
 
 /// Builds a runtime with an open connection in it, whose stream is to outlive it.
-fn outliving(builder: Builder) -> (Runtime, TcpStream, StdStream) {
+fn outliving(builder: Builder) -> (Runtime, Stream, StdStream) {
     let runtime = common::build(builder);
     let (stream, peer) = runtime.block_on(pair());
     (runtime, stream, peer)
@@ -72,7 +73,7 @@ fn way_min(way: Way) -> usize {
 }
 
 /// Receives 100 bytes that no call takes, as far as there is a buffer for them; how many.
-async fn park_hundred(stream: &TcpStream, peer: &StdStream, parked_by: Way) -> usize {
+async fn park_hundred(stream: &Stream, peer: &StdStream, parked_by: Way) -> usize {
     let mut call = start(receive(stream, parked_by)).await;
     turn().await;
     write(peer, &pattern(100));
@@ -94,7 +95,7 @@ fn outside<F: Future>(future: F) -> F::Output {
 }
 
 /// What the kernel holds for a stream that has nothing parked.
-fn left_in_socket(stream: TcpStream) -> Vec<u8> {
+fn left_in_socket(stream: Stream) -> Vec<u8> {
     let (mut socket, unread) = stream.into_std().expect("nothing is in flight");
     assert!(unread.is_empty(), "all that was parked has been read");
     socket.set_nonblocking(false).expect("a socket");

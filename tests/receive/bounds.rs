@@ -1,42 +1,17 @@
 //! RX16: what nobody reads is bounded.
 
 use std::io::Write;
-use std::net::TcpStream as StdStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use tamam::Runtime;
-use tamam::net::{TcpSocket, TcpStream};
 use tamam::time::sleep;
 
-use crate::common::{PATIENCE, assert_same, completing, pair, pattern, quarantine, start, turn};
+use crate::common::{assert_same, completing, pattern, quarantine, start, turn};
+use crate::family::{self, Stream, narrow_inbound, pair};
 use crate::{EOF, LENT, Way, assert_ended, common, next, receive, until_end, write};
-
-/// A stream whose receives stall the peer early: small kernel buffers on that way.
-async fn narrow_inbound() -> (TcpStream, StdStream) {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let addr = listener.local_addr().expect("bound");
-    let socket = TcpSocket::new_v4().expect("a socket").recv_buffer_size(16 * 1024);
-    let stream = socket.connect(addr).await.expect("connects");
-    let (peer, _) = listener.accept().expect("it is there");
-    let len: libc::c_int = 16 * 1024;
-    // SAFETY: an int is passed, with its length.
-    let done = unsafe {
-        libc::setsockopt(
-            std::os::fd::AsRawFd::as_raw_fd(&peer),
-            libc::SOL_SOCKET,
-            libc::SO_SNDBUF,
-            (&raw const len).cast(),
-            size_of_val(&len) as libc::socklen_t,
-        )
-    };
-    assert_eq!(done, 0, "SO_SNDBUF can be set");
-    peer.set_nodelay(true).expect("a TCP socket");
-    peer.set_write_timeout(Some(*PATIENCE)).expect("not zero");
-    (stream, peer)
-}
 
 /// RX16. 1 a stream is read once, with a shot; 2 the peer writes `len` bytes; 3 the shot is stopped, and
 /// what is parked by then is bounded; 4 the peer blocks; 5 all of it is read.
@@ -88,7 +63,7 @@ async fn nobody_reads(credit: usize, len: usize) {
 }
 
 /// The end comes, after which it stays.
-async fn assert_ended_soon(stream: &TcpStream) {
+async fn assert_ended_soon(stream: &Stream) {
     assert_eq!(receive(stream, Way::Recv).await, (Vec::new(), Some(EOF)));
     turn().await; // with a full budget: what is ready is ready at once
     assert_ended(stream, EOF).await;
@@ -150,7 +125,7 @@ fn rx16_a_stopped_receive_goes_on_when_half_of_the_credit_is_free() {
     const MESSAGE: usize = 100;
     let Some(ring) = common::ring_only(Runtime::builder()) else { return };
     let runtime = common::build(ring.clone());
-    if !common::has_feature(&runtime, "multishot receive") {
+    if family::UNIX || !common::has_feature(&runtime, "multishot receive") {
         return println!("skipped: only a multishot receive is stopped");
     }
     drop(runtime);

@@ -10,6 +10,7 @@ use tamam::time::timeout;
 
 use crate::common;
 use crate::common::pattern;
+use crate::family;
 
 /// RX20. 1 the peer writes much; 2 after a while it comes in larger chunks than a pooled buffer; 3 some
 /// futures are dropped on the way, and reads of every kind take their part: every byte is there, in
@@ -19,7 +20,7 @@ fn rx20_a_bulk_transfer_comes_in_large_chunks() {
     let pooled = 4096;
     common::with_both(Runtime::builder().buffer_size(pooled), || async {
         let bytes = pattern(8 << 20);
-        let (stream, mut peer) = common::pair().await;
+        let (stream, mut peer) = family::pair().await;
         let sent = bytes.clone();
         let writer = thread::spawn(move || {
             peer.write_all(&sent).expect("it is read");
@@ -71,7 +72,7 @@ fn rx20_a_bulk_transfer_comes_in_large_chunks() {
 fn rx20_messages_of_the_size_of_a_buffer_are_no_bulk_transfer() {
     let pooled = 4096;
     common::with_both(Runtime::builder().buffer_size(pooled), || async {
-        let (stream, mut peer) = common::pair().await;
+        let (stream, mut peer) = family::pair().await;
         let message = pattern(pooled);
         let mut on_the_heap = 0;
         for _ in 0..1000 {

@@ -5,8 +5,10 @@ use std::thread;
 
 use tamam::Runtime;
 
-use crate::common::{assert_same, pair, pattern, start, turn};
+use crate::common::{assert_same, pattern, start, turn};
+use crate::family::{pair};
 use crate::{EOF, WAYS, assert_ended, common, receive, until_end, write};
+use crate::family;
 
 /// RX15. Queues of a few entries and pools of a few bytes: shots end for want of buffers and
 /// completions overflow, and nothing of it is visible.
@@ -26,7 +28,7 @@ fn rx15_shots_that_end_with_data_are_invisible() {
                         write(&peer, &pattern(200));
                         match end {
                             EOF => drop(peer),
-                            _ => common::reset(peer),
+                            _ => family::reset(peer),
                         }
                         let got = until_end(&stream, way).await;
                         assert_eq!(got, (pattern(200), end), "{way:?}, armed: {armed}");

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use tamam::Runtime;
 
 use crate::common::{self, turn, with_both};
+use crate::family;
 
 const MANY: usize = 1_000_000;
 
@@ -28,7 +29,7 @@ fn poll_and_drop<F: Future>(make: impl Fn() -> F, many: usize) -> usize {
 #[test]
 fn g2_a_million_receivers_come_and_go() {
     with_both(Runtime::builder(), || async {
-        let (stream, _peer) = common::pair().await;
+        let (stream, _peer) = family::pair().await;
         assert_eq!(poll_and_drop(|| stream.recv(), MANY), MANY);
         let listener = tamam::net::TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         let accept = || Box::pin(listener.accept());
@@ -41,7 +42,7 @@ fn g2_a_million_receivers_come_and_go() {
 #[test]
 fn g2_an_arrival_wakes_ten_thousand() {
     with_both(Runtime::builder(), || async {
-        let (stream, mut peer) = common::pair().await;
+        let (stream, mut peer) = family::pair().await;
         let stream = Rc::new(stream);
         let receivers: Vec<_> = (0..10_000)
             .map(|_| {
@@ -66,11 +67,11 @@ fn g2_an_arrival_wakes_ten_thousand() {
 #[test]
 fn tx1_half_a_million_sends_wait_behind_one() {
     with_both(Runtime::builder(), || async {
-        let (stream, _peer) = common::narrow_pair().await;
+        let (stream, _peer) = family::narrow_pair().await;
         let mut stalled = Box::pin(stream.send_all(common::pattern(64 << 20)));
         assert!(matches!(common::poll_once(&mut stalled).await, Poll::Pending));
         let queued = poll_and_drop(|| stream.send_all(vec![1_u8; 10]), 500_000);
         assert_eq!(queued, 500_000);
-        stream.set_zero_linger().expect("a socket");
+        family::discard(&stream);
     });
 }

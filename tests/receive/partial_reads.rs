@@ -6,14 +6,13 @@ use std::pin::pin;
 use std::task::Poll;
 
 use tamam::buf::BufError;
-use tamam::net::TcpStream;
 
-use crate::common::{
-    Gone, assert_same, at_once, completing, pair, pattern, poll_once, start, turn,
-};
+use crate::common::{Gone, assert_same, at_once, completing, pattern, poll_once, start, turn};
+use crate::family::{pair};
 use crate::{
     EOF, LENT, SMALL, Way, assert_ended, assert_waits, common, next, receive, until_end, write,
 };
+use crate::family::{self, Stream};
 
 /// RX5. 1 a `read` is left with its op in flight; 2 a `read` of less room comes in the same pass;
 /// 3 the bytes of the first buffer arrive; 4 the second gets as many as it has room for, the rest
@@ -96,7 +95,7 @@ fn rx5_bytes_are_appended_to_what_the_buffer_holds() {
 }
 
 /// RX6. Reading into a full buffer fails at once, whatever the stream is up to, and takes nothing.
-async fn full_buffers_are_refused(stream: &TcpStream, state: &str) {
+async fn full_buffers_are_refused(stream: &Stream, state: &str) {
     let refused = |error: BufError<Vec<u8>>, expected: &[u8]| {
         assert_eq!(
             (error.kind(), &error.buf()[..]),
@@ -135,7 +134,7 @@ fn rx6_no_spare_room_is_an_error_and_takes_nothing() {
 
         let (stream, peer) = pair().await;
         write(&peer, &pattern(10));
-        common::reset(peer);
+        family::reset(peer);
         full_buffers_are_refused(&stream, "data in the kernel").await;
         assert_eq!(until_end(&stream, Way::Recv).await, (pattern(10), ErrorKind::ConnectionReset));
         full_buffers_are_refused(&stream, "an error").await;

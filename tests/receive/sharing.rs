@@ -7,8 +7,10 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::thread;
 
-use crate::common::{assert_same, completing, pair, pattern, poll_once, start, turn};
+use crate::common::{assert_same, completing, pattern, poll_once, start, turn};
+use crate::family::{pair};
 use crate::{EOF, LENT, SMALL, WAYS, Way, assert_ended, assert_waits, common, receive, write};
+use crate::family;
 
 /// RX1. 1 readers of all kinds take from one stream at once; 2 the peer sends a mebibyte of
 /// counters and ends, by a FIN or a reset; 3 what they got, in the order in which they got it, is
@@ -40,7 +42,7 @@ async fn readers_share(ways: &[Way], end: ErrorKind) {
     if end == EOF {
         peer.shutdown(Shutdown::Write).expect("connected");
     } else {
-        common::reset(peer);
+        family::reset(peer);
     }
     for reader in readers {
         assert_eq!(reader.await.expect("no panic"), end);

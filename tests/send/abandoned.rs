@@ -5,11 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use tamam::buf::IoBuf;
-use tamam::net::TcpStream;
 use tamam::time::timeout;
 
 use crate::common::{Gone, arriving, assert_same, read_some};
 use crate::{STALLING, common, each};
+use crate::family::{self, Stream};
 
 /// TX3. 8 MiB; the future goes right after its first poll, before the kernel saw the submission,
 /// or after it, when part is out; all 8 MiB arrive, then the next message.
@@ -18,7 +18,7 @@ fn tx3_gone_while_in_flight_the_rest_goes_out() {
     const LEN: usize = 8 << 20;
     for (gone, submitted) in Gone::BOTH.into_iter().flat_map(|gone| [(gone, false), (gone, true)]) {
         common::everywhere(|| async move {
-            let (stream, peer) = common::pair().await;
+            let (stream, peer) = family::pair().await;
             let send = common::start(stream.send_all(common::pattern(LEN))).await;
             if submitted {
                 common::turn().await;
@@ -38,7 +38,7 @@ fn tx3_gone_while_in_flight_the_rest_goes_out() {
 #[test]
 fn tx3_an_abandoned_batch_goes_out_with_nobody_waiting() {
     common::everywhere(|| async {
-        let (stream, mut peer) = common::narrow_pair().await;
+        let (stream, mut peer) = family::narrow_pair().await;
         let first = common::start(stream.send_all(vec![1; STALLING])).await;
         let queued = [
             common::start(stream.send_all(vec![2; STALLING])).await,
@@ -61,7 +61,7 @@ fn tx3_an_abandoned_batch_goes_out_with_nobody_waiting() {
 /// A buffer that keeps a stream open: perhaps the one it is sent through.
 struct Owning {
     bytes: Vec<u8>,
-    _stream: Rc<TcpStream>,
+    _stream: Rc<Stream>,
 }
 
 // SAFETY: the bytes are those of a Vec that the value owns and nobody changes.
@@ -82,8 +82,8 @@ unsafe impl IoBuf for Owning {
 fn tx3_a_buffer_may_own_its_stream() {
     for crossed in [false, true] {
         common::everywhere(|| async move {
-            let (a, peer_a) = common::narrow_pair().await;
-            let (b, peer_b) = common::narrow_pair().await;
+            let (a, peer_a) = family::narrow_pair().await;
+            let (b, peer_b) = family::narrow_pair().await;
             let (a, b) = (Rc::new(a), Rc::new(b));
             for (stream, other) in [(&a, &b), (&b, &a)] {
                 let owned = if crossed { other } else { stream };
@@ -111,7 +111,7 @@ fn tx3_polled_in_another_runtime_it_still_goes_out_whole() {
     for queued in [false, true] {
         each::mixed(|runtime| {
             let (home, other) = (runtime(), runtime());
-            let (stream, peer) = home.block_on(common::narrow_pair());
+            let (stream, peer) = home.block_on(family::narrow_pair());
             let mut first =
                 home.block_on(common::start(stream.send_all(common::pattern(STALLING))));
             let mut second = home.block_on(common::start(stream.send_all(vec![2; 100])));
@@ -143,7 +143,7 @@ fn tx4_timeouts_in_a_row_hold_one_batch() {
     common::alone("abandoned::tx4_timeouts_in_a_row_hold_one_batch", || {
         common::everywhere(|| async {
             const LEN: usize = 64 * 1024;
-            let (stream, peer) = common::narrow_pair().await;
+            let (stream, peer) = family::narrow_pair().await;
             let mut before = common::quarantine::live();
             for number in 0..1000u32 {
                 let message = number.to_le_bytes().repeat(LEN / 4);
@@ -178,7 +178,7 @@ fn tx4_timeouts_in_a_row_hold_one_batch() {
 fn tx13_a_timeout_does_not_end_a_send() {
     for give_up in [false, true] {
         common::everywhere(|| async move {
-            let (stream, peer) = common::narrow_pair().await;
+            let (stream, peer) = family::narrow_pair().await;
             let message = common::pattern(STALLING);
             let elapsed = timeout(Duration::from_millis(5), stream.send_all(message)).await;
             let elapsed = elapsed.expect_err("nobody reads");

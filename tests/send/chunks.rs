@@ -11,6 +11,7 @@ use tamam::buf::IoBuf;
 
 use crate::common::{Gone, assert_same, read_some};
 use crate::{STALLING, common, stalled_pair};
+use crate::family;
 
 /// TX14. 1 echo tasks of many streams send chunks back to peers that do not read; 2 the chunks
 /// stay lent while they are in flight, also when the tasks are gone; 3 another stream is served
@@ -40,7 +41,7 @@ fn tx14_chunks_come_back_to_the_pool() {
             while tamam::metrics().buffers_lent < 6 {
                 tamam::yield_now().await;
             }
-            let (echo, mut client) = common::pair().await;
+            let (echo, mut client) = family::pair().await;
             for round in 0..50u8 {
                 client.write_all(&[round; 100]).expect("connected");
                 let mut len = 0;
@@ -81,8 +82,8 @@ fn tx14_a_chunk_in_flight_stays_lent() {
     for gone in Gone::BOTH {
         let large = Runtime::builder().buffer_size(STALLING).buffer_count(4);
         common::with_both(large, || async move {
-            let (stream, peer) = common::narrow_pair().await;
-            let (source, mut feeder) = common::pair().await;
+            let (stream, peer) = family::narrow_pair().await;
+            let (source, mut feeder) = family::pair().await;
             let feeding = thread::spawn(move || feeder.write_all(&common::pattern(STALLING)));
             // One chunk that is large enough to stall: parts of one buffer would do as well, but
             // the kernel fills one for each arrival.

@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
 
-use tamam::net::TcpStream;
 
 use crate::common::at_once;
 use crate::{common, stalled_pair};
+use crate::family::{self, Stream};
 
 /// A way to send nothing.
-async fn send_nothing(stream: &TcpStream, way: usize) -> Result<usize, ErrorKind> {
+async fn send_nothing(stream: &Stream, way: usize) -> Result<usize, ErrorKind> {
     match way {
         0 => stream.send("").await.map(|(sent, _)| sent).map_err(|error| error.kind()),
         1 => stream.send_all(Vec::new()).await.map(|buf| buf.len()).map_err(|error| error.kind()),
@@ -29,9 +29,9 @@ async fn send_nothing(stream: &TcpStream, way: usize) -> Result<usize, ErrorKind
 fn tx7_an_empty_buffer_is_ready_at_once() {
     common::everywhere(|| async {
         for way in 0..4 {
-            let (idle, _idle_peer) = common::pair().await;
+            let (idle, _idle_peer) = family::pair().await;
             let (stalled, stalled_peer) = stalled_pair().await;
-            let (ended, _ended_peer) = common::pair().await;
+            let (ended, _ended_peer) = family::pair().await;
             ended.shutdown().await.expect("connected");
             let before = tamam::metrics();
             assert_eq!(at_once(send_nothing(&idle, way)).await, Ok(0));
@@ -39,7 +39,7 @@ fn tx7_an_empty_buffer_is_ready_at_once() {
             assert_eq!(at_once(send_nothing(&ended, way)).await, Err(ErrorKind::BrokenPipe));
             let after = tamam::metrics();
             assert_eq!((after.enters, after.submissions), (before.enters, before.submissions));
-            common::reset(stalled_peer);
+            family::reset(stalled_peer);
             stalled.send("not empty").await.expect_err("it is reset");
             assert_eq!(at_once(send_nothing(&stalled, way)).await, Err(ErrorKind::ConnectionReset));
         }
@@ -50,8 +50,8 @@ fn tx7_an_empty_buffer_is_ready_at_once() {
 #[test]
 fn tx7_ready_at_once_does_not_starve_others() {
     common::everywhere(|| async {
-        let (idle, _peer) = common::pair().await;
-        let (ended, _ended_peer) = common::pair().await;
+        let (idle, _peer) = family::pair().await;
+        let (ended, _ended_peer) = family::pair().await;
         ended.shutdown().await.expect("connected");
         for way in 0..3 {
             let turn = Rc::new(Cell::new(false));

@@ -6,14 +6,15 @@ use std::net::TcpStream as StdStream;
 use std::os::fd::AsFd;
 use std::task::Context;
 
-use tamam::net::TcpStream;
 
 use crate::common::foreign::{ForeignWaker, reaping};
-use crate::common::{narrow_pair, reset, start, turn, wait_for};
+use crate::common::{start, turn, wait_for};
+use crate::family::{narrow_pair, reset};
 use crate::{STALLING, common, stalled_pair};
+use crate::family::Stream;
 
 /// While it is cloned, the peer resets, and what that ends is reaped.
-async fn resetting(stream: &TcpStream, peer: StdStream) -> ForeignWaker {
+async fn resetting(stream: &Stream, peer: StdStream) -> ForeignWaker {
     let socket = stream.as_fd().try_clone_to_owned().expect("a descriptor is left");
     let listeners = reaping().await;
     ForeignWaker::new(move || {

@@ -7,6 +7,7 @@ use tamam::Runtime;
 use tamam::buf::IoBuf;
 
 use crate::common;
+use crate::family;
 
 /// `len` zeroes of which only the page that is shared by all is in memory.
 struct Zeroes {
@@ -48,7 +49,7 @@ impl Drop for Zeroes {
 fn g10_more_than_two_gibibytes() {
     const LEN: usize = (2 << 30) + 100;
     common::with_both(Runtime::builder(), || async {
-        let (stream, mut peer) = common::pair().await;
+        let (stream, mut peer) = family::pair().await;
         let reader = thread::spawn(move || {
             let (mut buf, mut len, mut marks) = (vec![0; 4 << 20], 0, Vec::new());
             loop {

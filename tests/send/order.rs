@@ -8,12 +8,13 @@ use tamam::Runtime;
 
 use crate::common::{Gone, arriving, assert_same};
 use crate::{after_stall, common, stalled_pair};
+use crate::family;
 
 /// TX1. 1 two tasks send records at once; 2 the peer reads slowly; 3 each record is whole, those
 /// of one task are in order, and they alternate as first polls did.
 async fn records_stay_whole(records: u32) {
     const LEN: usize = 100 * 1024;
-    let (stream, mut peer) = common::narrow_pair().await;
+    let (stream, mut peer) = family::narrow_pair().await;
     let stream = Rc::new(stream);
     let reader = thread::spawn(move || {
         let (mut next, mut record) = ([0u32; 2], vec![0; LEN]);
@@ -97,7 +98,7 @@ fn tx1_the_order_is_that_of_first_polls() {
 #[test]
 fn tx1_a_vector_of_any_number_of_pieces_goes_out_whole() {
     common::everywhere(|| async {
-        let (stream, peer) = common::pair().await;
+        let (stream, peer) = family::pair().await;
         let pieces: Vec<Vec<u8>> = (0..3000).map(|n| common::pattern(n % 5)).collect();
         let whole = pieces.concat();
         let reader = common::read_to_end(peer);
@@ -136,7 +137,7 @@ fn tx2_dropped_while_queued_is_not_sent_forgotten_is() {
 #[test]
 fn tx2_never_polled_is_never_sent() {
     common::everywhere(|| async {
-        let (stream, peer) = common::pair().await;
+        let (stream, peer) = family::pair().await;
         drop(stream.send_all("dropped"));
         std::mem::forget(stream.send("forgotten"));
         drop(stream.shutdown());

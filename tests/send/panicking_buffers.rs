@@ -4,6 +4,7 @@ use tamam::buf::IoBuf;
 
 use crate::common::assert_same;
 use crate::{STALLING, after_stall, common};
+use crate::family;
 
 /// A buffer that panics when it is dropped.
 struct Panics(Vec<u8>);
@@ -31,7 +32,7 @@ impl Drop for Panics {
 #[test]
 fn h7_a_buffer_that_panics_when_dropped_holds_nobody_up() {
     common::everywhere(|| async {
-        let (stream, peer) = common::narrow_pair().await;
+        let (stream, peer) = family::narrow_pair().await;
         drop(common::start(stream.send_all(Panics(common::pattern(STALLING)))).await);
         drop(common::start(stream.send_all("dropped before its turn")).await);
         let second = common::start(stream.send_all("second")).await;

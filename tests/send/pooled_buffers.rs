@@ -11,6 +11,7 @@ use tamam::buf::IoBuf;
 use tamam::time::{sleep, timeout};
 
 use crate::common::{self, with_both};
+use crate::family;
 
 /// Whether the buffer is back in its pool, and the task that waits for that.
 #[derive(Clone, Default)]
@@ -48,7 +49,7 @@ impl Drop for Pooled {
 #[test]
 fn tx3_a_buffer_that_comes_back_before_the_sleep_wakes_its_task() {
     with_both(Runtime::builder(), || async {
-        let (stream, _peer) = common::narrow_pair().await;
+        let (stream, _peer) = family::narrow_pair().await;
         let place = Place::default();
         let buf = Pooled { bytes: common::pattern(4 << 20), place: place.clone() };
         drop(common::start(stream.send_all(buf)).await);

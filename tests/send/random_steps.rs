@@ -7,6 +7,7 @@ use std::time::Duration;
 use tamam::time::timeout;
 
 use crate::common;
+use crate::family;
 
 /// TX1 to TX11 together: 400 random steps a seed, on tiny and usual sizes. Sends of all sizes are
 /// started, awaited, dropped before or after their turn, forgotten; the peer reads in bursts. What
@@ -18,7 +19,7 @@ fn tx_random_steps_arrive_whole_and_in_order() {
         common::everywhere(|| async move {
             println!("seed {seed}");
             let mut random = common::Random(seed);
-            let (stream, mut peer) = common::narrow_pair().await;
+            let (stream, mut peer) = family::narrow_pair().await;
             let reader = thread::spawn(move || {
                 let (mut bytes, mut buf) = (Vec::new(), vec![0; 50_000]);
                 let mut random = common::Random(seed | 1 << 32);
