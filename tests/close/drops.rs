@@ -1,30 +1,19 @@
-//! CL1 to CL4, CL6, CL7: a stream is dropped, and what its peer sees.
+//! CL1 to CL4, CL7: a stream is dropped, and what its peer sees.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener as StdListener, TcpStream as StdStream};
+use std::net::{Shutdown, TcpStream as StdStream};
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
 use tamam::buf::IoBuf;
-use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::time::timeout;
 
 use crate::common::{Gone, PATIENCE, assert_same};
 use crate::{
-    Dropping, STALLING, blocking_read, blocking_read_to_end, both, common, park, until_unread,
+    Dropping, blocking_read, both, common, park, until_unread,
 };
-
-/// A stream with a large receive buffer.
-async fn wide_pair() -> (TcpStream, StdStream) {
-    let listener = StdListener::bind("127.0.0.1:0").expect("loopback has ports");
-    let addr = listener.local_addr().expect("bound");
-    let socket = TcpSocket::new_v4().expect("a socket").recv_buffer_size(400 << 10);
-    let stream = socket.connect(addr).await.expect("connects");
-    let (peer, _) = listener.accept().expect("it is there");
-    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
-    (stream, peer)
-}
+use crate::family::{self, Stream};
 
 /// Where a stream comes from that has nothing in flight.
 #[derive(Clone, Copy, Debug)]
@@ -44,20 +33,14 @@ fn cl1_drop_with_nothing_in_flight() {
         common::everywhere(|| async move {
             println!("{idle:?}");
             let (stream, mut peer) = match idle {
-                Idle::Accepted => {
-                    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-                    let addr = listener.local_addr().expect("bound");
-                    let peer = StdStream::connect(addr).expect("connects");
-                    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
-                    (listener.accept().await.expect("it is there").0, peer)
-                }
+                Idle::Accepted => family::accepted_pair().await,
                 Idle::Converted => {
-                    let (stream, peer) = common::pair().await;
+                    let (stream, peer) = family::pair().await;
                     let (stream, unread) = stream.into_std().expect("nothing is sent");
                     assert!(unread.is_empty());
-                    (TcpStream::from_std(stream).expect("inside a runtime"), peer)
+                    (Stream::from_std(stream).expect("inside a runtime"), peer)
                 }
-                _ => common::pair().await,
+                _ => family::pair().await,
             };
             match idle {
                 Idle::HasSent => {
@@ -78,7 +61,7 @@ fn cl1_drop_with_nothing_in_flight() {
 fn cl1_drop_outside_the_runtime() {
     for (builder, gone) in both().flat_map(|builder| [(builder.clone(), false), (builder, true)]) {
         let runtime = common::build(builder);
-        let (stream, mut peer) = runtime.block_on(common::pair());
+        let (stream, mut peer) = runtime.block_on(family::pair());
         if gone {
             drop(runtime);
         }
@@ -101,14 +84,14 @@ fn cl2_a_thousand_dropped_in_one_poll() {
             let before = common::descriptors().len();
             let (mut streams, mut reads, mut peers) = (Vec::new(), Vec::new(), Vec::new());
             for index in 0..STREAMS {
-                let (stream, mut peer) = common::pair().await;
+                let (stream, mut peer) = family::pair().await;
                 let buf = Vec::with_capacity(8192);
                 match index % 4 {
                     0 => Gone::Dropped.leave(common::start(stream.recv()).await),
                     1 => Gone::Forgotten.leave(common::start(stream.recv()).await),
                     2 => Gone::Forgotten.leave(common::start(stream.read(buf)).await),
                     _ => {
-                        let stream = TcpStream::from_std(stream.into_std().expect("idle").0);
+                        let stream = Stream::from_std(stream.into_std().expect("idle").0);
                         let stream = stream.expect("inside a runtime");
                         reads.push(common::start(async move { stream.read(buf).await }).await);
                         peers.push(peer);
@@ -124,7 +107,9 @@ fn cl2_a_thousand_dropped_in_one_poll() {
             common::turn().await;
             let metrics = tamam::metrics();
             // The `read`s that got their six bytes have ended, and wait to be heard of.
-            assert!(metrics.ops >= STREAMS * 9 / 10, "in flight for most: {}", metrics.ops);
+            // One-shot receives of one turn end when another one has the only buffer.
+            let least = if family::UNIX { STREAMS / 4 } else { STREAMS * 9 / 10 };
+            assert!(metrics.ops >= least, "in flight for most: {}", metrics.ops);
             drop(streams);
             drop(reads);
             let (all_ended, ended) = tokio::sync::oneshot::channel();
@@ -150,7 +135,7 @@ fn cl2_a_thousand_dropped_in_one_poll() {
 fn cl2_dropped_in_the_poll_that_armed_it() {
     common::everywhere(|| async {
         for gone in Gone::BOTH {
-            let (stream, mut peer) = common::pair().await;
+            let (stream, mut peer) = family::pair().await;
             gone.leave(common::start(stream.read(Vec::with_capacity(8192))).await);
             drop(stream);
             common::turn().await;
@@ -182,7 +167,7 @@ fn cl3_unread_bytes_do_not_reset() {
     for (case, halves) in cases.into_iter().flat_map(|case| [(case, false), (case, true)]) {
         common::everywhere(|| async move {
             println!("{case:?}, halves: {halves}");
-            let (stream, mut peer) = wide_pair().await;
+            let (stream, mut peer) = family::inbound_pair(400 << 10).await;
             if case.parked > 0 {
                 park(&stream, &mut peer, &vec![1; case.parked], Gone::Dropped).await;
             }
@@ -218,7 +203,7 @@ fn cl3_unread_bytes_do_not_reset() {
 fn cl4_more_unread_may_reset_unless_it_is_received() {
     common::everywhere(|| async {
         for sure in [false, true] {
-            let (stream, mut peer) = wide_pair().await;
+            let (stream, mut peer) = family::inbound_pair(400 << 10).await;
             peer.write_all(&[1; 200 << 10]).expect("the socket has room");
             until_unread(&stream, 200 << 10).await;
             let peer_writes = peer.try_clone().expect("dup");
@@ -247,31 +232,6 @@ fn cl4_more_unread_may_reset_unless_it_is_received() {
     });
 }
 
-/// CL6. Only after `set_zero_linger` does a drop reset; then it does in every state.
-#[test]
-fn cl6_zero_linger_resets() {
-    common::everywhere(|| async {
-        for state in 0..5 {
-            let (stream, mut peer) = common::narrow_pair().await;
-            match state {
-                0 => {}
-                1 => drop(common::start(stream.recv()).await),
-                2 => park(&stream, &mut peer, b"unread", Gone::Dropped).await,
-                3 => drop(common::start(stream.send_all(vec![7; STALLING])).await),
-                _ => {
-                    peer.write_all(b"unread").expect("connected");
-                    common::wait_for(&stream, libc::POLLIN);
-                }
-            }
-            stream.set_zero_linger().expect("a TCP socket");
-            drop(stream);
-            common::turn().await;
-            let error = blocking_read_to_end(peer).expect_err("a reset");
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "state {state}");
-        }
-    });
-}
-
 /// CL7. 1 the descriptor is duplicated; 2 the stream is dropped, with and without a receive in
 /// flight: the connection goes on in both directions until the dup is closed.
 #[test]
@@ -279,7 +239,7 @@ fn cl7_a_dup_keeps_the_connection() {
     common::everywhere(|| async {
         for dropping in Dropping::ALL {
             for armed in [false, true] {
-                let (stream, mut peer) = common::pair().await;
+                let (stream, mut peer) = family::pair().await;
                 if armed {
                     drop(common::start(stream.recv()).await);
                     common::turn().await;

@@ -5,6 +5,7 @@ use std::thread;
 
 use crate::common::{Gone, assert_same, read_some};
 use crate::{STALLING, blocking_read, blocking_read_to_end, common, park};
+use crate::family;
 
 /// CL8. 1 a send of 8 MiB is abandoned; 2 the write half is dropped; 3 the peer gets everything,
 /// then the end; 4 reading goes on.
@@ -13,7 +14,7 @@ fn cl8_the_write_half_ends_behind_its_queue() {
     const LEN: usize = 8 << 20;
     for gone in Gone::BOTH {
         common::everywhere(|| async move {
-            let (stream, mut peer) = common::pair().await;
+            let (stream, mut peer) = family::pair().await;
             let (read, write) = stream.into_split();
             gone.leave(common::start(write.send_all(common::pattern(LEN))).await);
             drop(write);
@@ -35,7 +36,7 @@ fn cl8_the_write_half_ends_behind_its_queue() {
 #[test]
 fn cl8_a_forgotten_write_half_does_not_end() {
     common::everywhere(|| async {
-        let (stream, peer) = common::narrow_pair().await;
+        let (stream, peer) = family::narrow_pair().await;
         let (read, write) = stream.into_split();
         drop(common::start(write.send_all(common::pattern(STALLING))).await);
         write.forget();
@@ -53,38 +54,13 @@ fn cl8_a_forgotten_write_half_does_not_end() {
     });
 }
 
-/// CL6, CL10. A reset was asked for by a half: no end comes before it, in whatever order they go.
-#[test]
-fn cl6_halves_that_are_dropped_reset_as_the_stream_does() {
-    common::everywhere(|| async {
-        for order in 0..3 {
-            let (stream, mut peer) = common::pair().await;
-            let (read, write) = stream.into_split();
-            match order {
-                0 => write.set_zero_linger().expect("a socket"),
-                _ => read.set_zero_linger().expect("a socket"),
-            }
-            if order == 2 {
-                drop(read);
-                drop(write);
-            } else {
-                drop(write);
-                drop(read);
-            }
-            common::turn().await;
-            let error = blocking_read(&mut peer).expect_err("a reset, and no end");
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset, "order {order}");
-        }
-    });
-}
-
 /// CL9. 1 bytes are parked, a receive is armed; 2 the read half is dropped: they are freed, no op
 /// is left; 3 the peer writes until TCP pushes it back; 4 sends arrive all the while.
 #[test]
 fn cl9_the_read_half_stops_reading_and_nothing_else() {
     common::everywhere(|| async {
         const LEN: usize = 8 << 20;
-        let (stream, mut peer) = common::narrow_pair().await;
+        let (stream, mut peer) = family::narrow_pair().await;
         park(&stream, &mut peer, &[1; 100], Gone::Dropped).await;
         let (read, write) = stream.into_split();
         drop(read);
@@ -119,7 +95,7 @@ fn cl9_the_read_half_stops_reading_and_nothing_else() {
 #[test]
 fn cl11_reunite_changes_nothing() {
     common::everywhere(|| async {
-        let (stream, mut peer) = common::narrow_pair().await;
+        let (stream, mut peer) = family::narrow_pair().await;
         park(&stream, &mut peer, b"parked ", Gone::Dropped).await;
         let (read, write) = stream.into_split();
         drop(common::start(write.send_all(common::pattern(STALLING))).await);
@@ -147,7 +123,7 @@ fn cl11_halves_of_two_streams_come_back() {
     common::everywhere(|| async {
         let mut sides = Vec::new();
         for _ in 0..2 {
-            let (stream, peer) = common::pair().await;
+            let (stream, peer) = family::pair().await;
             let (read, write) = stream.into_split();
             sides.push((read, write, peer));
         }

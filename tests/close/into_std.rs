@@ -7,11 +7,11 @@ use std::thread;
 use std::time::Duration;
 
 use tamam::buf::IoBuf;
-use tamam::net::TcpStream;
 use tamam::time::timeout;
 
 use crate::common::{Gone, PATIENCE, assert_same};
 use crate::{STALLING, blocking_read, blocking_read_to_end, both, common, park, until_unread};
+use crate::family::{self, Stream};
 
 /// How bytes come to be parked.
 #[derive(Clone, Copy, Debug)]
@@ -40,7 +40,7 @@ fn cl12_into_std_takes_every_byte_along() {
     for (parking, turned) in parkings.flat_map(|parking| [(parking, false), (parking, true)]) {
         common::everywhere(|| async move {
             println!("{parking:?}, a turn before the conversion: {turned}");
-            let (stream, mut peer) = common::pair().await;
+            let (stream, mut peer) = family::pair().await;
             let expected = common::pattern(200);
             let large = || Vec::with_capacity(64 * 1024);
             match parking {
@@ -108,7 +108,7 @@ fn cl12_into_std_takes_every_byte_along() {
 fn cl12_into_std_refuses_to_tear_a_send() {
     for gone in Gone::BOTH {
         common::everywhere(|| async move {
-            let (stream, mut peer) = common::narrow_pair().await;
+            let (stream, mut peer) = family::narrow_pair().await;
             park(&stream, &mut peer, b"parked", Gone::Dropped).await;
             gone.leave(common::start(stream.send_all(common::pattern(STALLING))).await);
             std::mem::forget(common::start(stream.send_all("queued")).await);
@@ -137,7 +137,7 @@ fn cl12_into_std_refuses_to_tear_a_send() {
 #[test]
 fn cl12_into_std_at_the_end_and_without_a_runtime() {
     common::everywhere(|| async {
-        let (stream, mut peer) = common::pair().await;
+        let (stream, mut peer) = family::pair().await;
         peer.write_all(b"last").expect("connected");
         peer.shutdown(Shutdown::Write).expect("connected");
         let mut received = 0;
@@ -153,7 +153,7 @@ fn cl12_into_std_at_the_end_and_without_a_runtime() {
     for builder in both() {
         let runtime = common::build(builder);
         let (stream, mut peer) = runtime.block_on(async {
-            let (stream, mut peer) = common::pair().await;
+            let (stream, mut peer) = family::pair().await;
             park(&stream, &mut peer, b"parked", Gone::Dropped).await;
             (stream, peer)
         });
@@ -172,7 +172,7 @@ fn cl12_into_std_at_the_end_and_without_a_runtime() {
 fn cl12_back_and_forth_under_traffic() {
     common::everywhere(|| async {
         const LEN: usize = 1 << 20;
-        let (mut stream, mut peer) = common::pair().await;
+        let (mut stream, mut peer) = family::pair().await;
         let writer = thread::spawn(move || {
             for piece in common::pattern(LEN).chunks(1013) {
                 peer.write_all(piece).expect("connected");
@@ -203,7 +203,7 @@ fn cl12_back_and_forth_under_traffic() {
             }
             let (std, unread) = stream.into_std().expect("nothing is sent");
             bytes.extend(unread);
-            stream = TcpStream::from_std(std).expect("inside a runtime");
+            stream = Stream::from_std(std).expect("inside a runtime");
         }
         assert_same(&bytes, &common::pattern(LEN));
         common::join(writer).await;

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use tamam::Runtime;
 
 use crate::{blocking_read, common};
+use crate::family;
 
 /// Makes `number` mean /dev/null from now on, as foreign code does that closes descriptors which
 /// are not its own and opens others.
@@ -14,6 +15,9 @@ fn usurp(number: RawFd) {
     // SAFETY: takes no pointers. The number's owner is the stream under test.
     let done = unsafe { libc::dup2(null.as_raw_fd(), number) };
     assert_eq!(done, number);
+    if null.as_raw_fd() == number {
+        std::mem::forget(null); // it was free, and is this file's now
+    }
 }
 
 /// CL18. 1 a receive is in flight; 2 foreign code closes the number and opens another file there;
@@ -26,7 +30,7 @@ fn cl18_an_op_in_flight_holds_the_file() {
         let Some(ring) = common::ring_only(Runtime::builder()) else { return };
         let small = ring.clone().entries(1).completion_entries(2).buffer_size(16).buffer_count(1);
         let test = || async {
-            let (stream, mut peer) = common::pair().await;
+            let (stream, mut peer) = family::pair().await;
             let recv = common::start(stream.recv()).await;
             common::turn().await;
             usurp(stream.as_fd().as_raw_fd());
@@ -48,7 +52,7 @@ fn cl18_later_calls_say_what_the_kernel_says() {
     common::alone("numbers::cl18_later_calls_say_what_the_kernel_says", || {
         common::everywhere(|| async {
             for errno in [libc::EBADF, libc::ENOTSOCK] {
-                let (stream, _peer) = common::pair().await;
+                let (stream, _peer) = family::pair().await;
                 let number = stream.as_fd().as_raw_fd();
                 if errno == libc::EBADF {
                     // SAFETY: takes no pointers. The number is usurped before the stream goes.

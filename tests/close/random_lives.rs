@@ -4,6 +4,7 @@ use std::io::Write;
 
 use crate::common::{Gone, arriving, assert_same};
 use crate::{Dropping, common};
+use crate::family;
 
 /// CL1 to CL12 together, for each stream a random life: seeded, under all sizes.
 #[test]
@@ -14,7 +15,7 @@ fn cl_random_lives() {
             println!("seed {seed}");
             let mut random = common::Random(seed);
             for _ in 0..200 {
-                let (stream, mut peer) = common::pair().await;
+                let (stream, mut peer) = family::pair().await;
                 let gone = Gone::BOTH[random.below(2) as usize];
                 let sent = random.below(2) * random.below(100_000);
                 if random.below(2) == 0 {

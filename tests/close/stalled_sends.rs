@@ -7,6 +7,7 @@ use tamam::buf::IoBuf;
 
 use crate::common::{Gone, assert_same};
 use crate::{Dropping, STALLING, blocking_read_to_end, common};
+use crate::family;
 
 /// A buffer that says when it is dropped.
 struct Counted {
@@ -39,7 +40,7 @@ async fn stalled_send_ends(dropping: Dropping, gone: Gone, submitted: bool) {
     println!("{dropping:?}, {gone:?}, submitted: {submitted}");
     let dropped = Rc::new(Cell::new(0));
     let counted = |bytes| Counted { bytes, dropped: dropped.clone() };
-    let (stream, peer) = common::pair().await;
+    let (stream, peer) = family::pair().await;
     let send = common::start(stream.send_all(counted(vec![7; LEN]))).await;
     if submitted {
         common::turn().await;
@@ -80,7 +81,7 @@ fn cl5_what_the_kernel_takes_at_once_is_sent() {
         for dropping in Dropping::ALL {
             common::everywhere(|| async move {
                 println!("{dropping:?}, {gone:?}, submitted: {submitted}");
-                let (stream, peer) = common::pair().await;
+                let (stream, peer) = family::pair().await;
                 let first = common::begin(stream.send_all(vec![1; 100])).await;
                 if submitted {
                     // In flight together, once the first is answered.
@@ -115,7 +116,7 @@ fn cl5_what_the_kernel_takes_at_once_is_sent() {
 #[test]
 fn cl5_drop_with_a_shutdown_that_waits() {
     common::everywhere(|| async {
-        let (stream, peer) = common::narrow_pair().await;
+        let (stream, peer) = family::narrow_pair().await;
         drop(common::start(stream.send_all(common::pattern(STALLING))).await);
         drop(common::start(stream.shutdown()).await);
         drop(stream);

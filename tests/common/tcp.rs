@@ -5,8 +5,8 @@ use std::io::ErrorKind;
 use std::net::{TcpListener as StdListener, TcpStream as StdStream};
 use std::os::fd::AsRawFd;
 
-use tamam::net::TcpSocket;
 pub use tamam::net::TcpStream as Stream;
+use tamam::net::{TcpListener, TcpSocket};
 
 use crate::common::PATIENCE;
 pub use crate::common::{narrow_pair, pair, reset};
@@ -23,6 +23,7 @@ pub async fn inbound_pair(receive_buffer: u32) -> (Stream, StdStream) {
     let socket = TcpSocket::new_v4().expect("a socket").recv_buffer_size(receive_buffer);
     let connected = socket.connect(listener.local_addr().expect("bound")).await;
     let (peer, _) = listener.accept().expect("it is there");
+    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
     (connected.expect("it listens"), peer)
 }
 
@@ -39,6 +40,14 @@ pub async fn narrow_inbound() -> (Stream, StdStream) {
     peer.set_nodelay(true).expect("a TCP socket");
     peer.set_write_timeout(Some(*PATIENCE)).expect("not zero");
     (stream, peer)
+}
+
+/// A stream that was accepted, and the std socket that has connected.
+pub async fn accepted_pair() -> (Stream, StdStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+    let peer = StdStream::connect(listener.local_addr().expect("bound")).expect("connects");
+    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
+    (listener.accept().await.expect("it is there").0, peer)
 }
 
 /// Discards what is queued when the stream is dropped.

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 pub use tamam::net::UnixStream as Stream;
+use tamam::net::{UnixAddr, UnixListener};
 
 use crate::common::PATIENCE;
 
@@ -60,6 +61,17 @@ pub async fn narrow_inbound() -> (Stream, StdStream) {
     let (stream, peer) = narrow_pair().await;
     peer.set_write_timeout(Some(*PATIENCE)).expect("not zero");
     (stream, peer)
+}
+
+/// A stream that was accepted, and the std socket that has connected.
+pub async fn accepted_pair() -> (Stream, StdStream) {
+    let unnamed = UnixAddr::from_pathname("").expect("as std has it");
+    let listener = UnixListener::bind_addr(&unnamed).expect("the kernel chooses a name");
+    let addr = listener.local_addr().expect("bound");
+    let peer = StdUnixStream::connect_addr(&addr).expect("connects");
+    peer.set_read_timeout(Some(*PATIENCE)).expect("not zero");
+    let stream = listener.accept().await.expect("it is there").0;
+    (stream, StdStream::from(OwnedFd::from(peer)))
 }
 
 /// Nothing is left to discard: the peer is gone, or reads no more.

@@ -13,6 +13,7 @@ const ROWS_WITHOUT_TEST: &[(&str, &str)] = &[
 /// Sections of `src/docs/semantics.md` whose rows have a test each.
 const TESTED_SECTIONS: &[&str] = &[
     "TCP",
+    "Unix",
     "TLS",
     "Runtimes",
     "Tasks",
