@@ -18,6 +18,7 @@ mod executor;
 pub mod time;
 pub mod io;
 pub mod net;
+pub mod pipe;
 #[cfg(feature = "tls")]
 pub mod tls;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]

@@ -5,6 +5,7 @@
 //! which waits in a shortage.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Context;
 #[cfg(feature = "tls")]
@@ -12,7 +13,7 @@ use std::task::Poll;
 
 use slab::Slab;
 
-use super::{Driver, count};
+use super::{Driver, count, error};
 use crate::deferred::Deferred;
 use crate::queue::{WaiterId, Waiters};
 
@@ -77,6 +78,15 @@ impl Driver {
         if !self.is_forked_copy() {
             self.submissions.forget(fd);
         }
+    }
+
+    /// Calls `call` with a descriptor that does no harm in another one's place. It is there as long as
+    /// the runtime; afterwards the call fails with EBADF.
+    pub(crate) fn with_placeholder<T>(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.is_in_use() { self.sleeper.with_eventfd(call) } else { Err(error(libc::EBADF)) }
     }
 
     /// Runs `change` on a list of waiting futures, under its borrow. What `change` puts into the

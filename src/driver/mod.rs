@@ -282,7 +282,7 @@ impl Driver {
     }
 
     /// Whether there is an engine that completes ops.
-    fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         matches!(self.state.get(), DriverState::Open | DriverState::Closing)
     }
 

@@ -40,6 +40,8 @@ pub(crate) enum Medium {
     /// A Unix stream socket. A receive can leave room in its buffer and bytes in the socket: it
     /// stops where descriptors were sent along (unix(7)).
     Unix,
+    /// An end of a pipe, or of a FIFO. It is read and written, and its end is a close.
+    Pipe,
 }
 
 /// What the descriptor must be ready for before the next attempt.

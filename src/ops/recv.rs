@@ -1,8 +1,8 @@
-//! recv(2): bytes from a connected socket. No receive uses MSG_WAITALL, because a reset after some
+//! recv(2) and read(2): bytes from a connected socket or a pipe. No receive uses MSG_WAITALL, because a reset after some
 //! data would then look like EOF (SEMANTICS RX9).
 //!
 //! Under epoll, a receive that leaves room in its buffer has emptied a TCP socket. The next byte
-//! makes a new edge. A Unix socket counts as empty after EAGAIN only: see [`Medium::Unix`].
+//! makes a new edge. A Unix socket or a pipe counts as empty after EAGAIN only: see [`Medium`].
 //!
 //! Which receive is submitted, and when, is decided in `stream/receive.rs`: read that next.
 #![allow(unsafe_code)]
@@ -29,8 +29,8 @@ pub(crate) fn multishot(fd: BorrowedFd<'_>) -> Op<RecvPooledRequest<true>> {
     unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
-/// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` with a buffer ring;
-/// recv(2).
+/// What comes next, into a pooled buffer. Kernel 5.19, `IORING_OP_RECV` or `IORING_OP_READ` with a
+/// buffer ring; recv(2), read(2).
 pub(crate) fn into_pool(fd: BorrowedFd<'_>, medium: Medium) -> Op<RecvPooledRequest<false>> {
     // SAFETY: as in `multishot`.
     unsafe { Op::new(Target { medium, ..target_of(fd) }, Payload::None) }
@@ -47,7 +47,13 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
             return opcode::RecvMulti::new(fd, BUFFER_GROUP).build();
         }
         // With a length of zero, the length of the picked buffer counts.
-        let entry = opcode::Recv::new(fd, std::ptr::null_mut(), 0).buf_group(BUFFER_GROUP).build();
+        let (memory, len) = (std::ptr::null_mut(), 0);
+        let entry = match target.medium {
+            Medium::Tcp | Medium::Unix => {
+                opcode::Recv::new(fd, memory, len).buf_group(BUFFER_GROUP).build()
+            }
+            Medium::Pipe => read(fd, memory, len).buf_group(BUFFER_GROUP).build(),
+        };
         entry.flags(squeue::Flags::BUFFER_SELECT)
     }
 
@@ -120,7 +126,11 @@ impl Request for RecvRequest {
     const INTEREST: Interest = Interest::Read;
 
     fn entry(target: &Target) -> squeue::Entry {
-        opcode::Recv::new(types::Fd(target.fd), target.memory, target.len as u32).build()
+        let (fd, len) = (types::Fd(target.fd), target.len as u32);
+        match target.medium {
+            Medium::Tcp | Medium::Unix => opcode::Recv::new(fd, target.memory, len).build(),
+            Medium::Pipe => read(fd, target.memory, len).build(),
+        }
     }
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
@@ -129,13 +139,23 @@ impl Request for RecvRequest {
     }
 }
 
-/// One recv(2) as an attempt. If it brings bytes and leaves room, it has drained a TCP socket.
+/// `IORING_OP_READ` of a file without positions; read(2).
+fn read(fd: types::Fd, memory: *mut u8, len: u32) -> opcode::Read {
+    opcode::Read::new(fd, memory, len).offset(u64::MAX)
+}
+
+/// One recv(2) or read(2) as an attempt. If it brings bytes and leaves room, it has drained a TCP
+/// socket.
 ///
 /// # Safety
 /// There are `len` bytes at `memory` to write to.
 unsafe fn receive(target: &Target, memory: *mut u8, len: usize) -> Attempt {
-    // SAFETY: the caller guarantees that there are `len` bytes at `memory` to write to.
-    let attempt = Attempt::of(unsafe { sys::recv(target.fd, memory, len) });
+    let attempt = Attempt::of(match target.medium {
+        // SAFETY: the caller guarantees that there are `len` bytes at `memory` to write to.
+        Medium::Tcp | Medium::Unix => unsafe { sys::recv(target.fd, memory, len) },
+        // SAFETY: as above.
+        Medium::Pipe => unsafe { sys::pipe::read(target.fd, memory, len) },
+    });
     let left_room = attempt.ok().is_some_and(|received| (1..len).contains(&(received as usize)));
     attempt.drained(left_room && target.medium == Medium::Tcp)
 }

@@ -259,11 +259,12 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
         if !self.zero_linger.get() && !self.home.is_forked_copy() {
-            self.transmit.get_mut().flush_now(fd.as_fd());
+            self.transmit.get_mut().flush_now(fd.as_fd(), self.medium);
             if self.receive.get_mut().unread.end().is_none() {
                 let _ = match self.medium {
                     Medium::Tcp => sys::discard_unread(fd.as_fd(), DRAIN_LEN),
                     Medium::Unix => sys::read_and_discard(fd.as_fd(), DRAIN_LEN),
+                    Medium::Pipe => Ok(0), // what is unread in a pipe costs its writer nothing
                 };
             }
         }

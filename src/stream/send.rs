@@ -106,7 +106,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let (Some(bytes), true) = (payload.as_one(0), is_alone) else {
             return self.queue(payload, None, cx);
         };
-        let mut op = ops::send::borrowed(connection.fd(), bytes);
+        let mut op = ops::send::borrowed(connection.fd(), connection.medium, bytes);
         match connection.home().attempt(&mut op) {
             None => {
                 let sent = op.sent();
@@ -138,7 +138,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     ) -> Poll<SendReport<H::Buf>> {
         let connection = self.connection;
         let all = payload.len();
-        let (op, len) = ops::send::rest(connection.fd(), payload, sent);
+        let (op, len) = ops::send::rest(connection.fd(), connection.medium, payload, sent);
         let token = connection.home().submit_after_attempt(op, connection.clone(), Role::Send);
         let key = connection.sending(|transmit, _| {
             transmit.flight = Flight::Sending(Share { token, entries: 1, len: len as u32 });

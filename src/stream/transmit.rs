@@ -16,7 +16,7 @@ use super::send_queue::{Collected, NextPayload, SendQueue};
 use super::unread::End;
 use crate::buf::Outgoing;
 use crate::deferred::Deferred;
-use crate::driver::{Completion, Payload, Role, Submitted, Token, error, is_retried};
+use crate::driver::{Completion, Medium, Payload, Role, Submitted, Token, error, is_retried};
 use crate::ops;
 use crate::queue::{Key, Waiters};
 use crate::sys;
@@ -130,11 +130,14 @@ impl TransmitSide {
 
     /// The last attempt, when the connection is closed: sends what the kernel takes without
     /// waiting, and nothing after a failure. No op may be in flight.
-    pub(super) fn flush_now(&mut self, fd: BorrowedFd<'_>) {
+    pub(super) fn flush_now(&mut self, fd: BorrowedFd<'_>, medium: Medium) {
+        let send = match medium {
+            Medium::Tcp | Medium::Unix => sys::send_now,
+            Medium::Pipe => sys::pipe::write_now,
+        };
         if self.errno().is_none() {
-            self.queue.for_each_piece(|piece| {
-                sys::send_now(fd, piece).is_ok_and(|sent| sent == piece.len())
-            });
+            self.queue
+                .for_each_piece(|piece| send(fd, piece).is_ok_and(|sent| sent == piece.len()));
         }
     }
 }
@@ -159,7 +162,7 @@ impl Connection {
     /// of the queue it sends: the number of entries and of bytes.
     #[inline]
     fn submit_one(self: &Rc<Self>, payload: Outgoing, offset: usize) -> (Submitted, u32, u32) {
-        match ops::send::one(self.fd(), payload, offset) {
+        match ops::send::one(self.fd(), self.medium, payload, offset) {
             Ok((op, len)) => (self.home.submit(op, self.clone(), Role::Send), 1, len as u32),
             Err(payload) => self.submit_batch(vec![payload], offset),
         }
@@ -169,7 +172,7 @@ impl Connection {
     /// later.
     #[inline]
     pub(super) fn submit_to_ring(self: &Rc<Self>, payload: Outgoing) -> Share {
-        match ops::send::one(self.fd(), payload, 0) {
+        match ops::send::one(self.fd(), self.medium, payload, 0) {
             Ok((mut op, len)) => {
                 let answer = self.home.attempt(&mut op);
                 debug_assert!(answer.is_none(), "the ring answers later");
@@ -191,7 +194,7 @@ impl Connection {
         offset: usize,
     ) -> (Submitted, u32, u32) {
         let entries = payloads.len() as u32;
-        let (op, len) = ops::send::batch(self.fd(), payloads, offset);
+        let (op, len) = ops::send::batch(self.fd(), self.medium, payloads, offset);
         (self.home.submit(op, self.clone(), Role::Send), entries, len as u32)
     }
 
@@ -307,8 +310,10 @@ impl Connection {
             Ok(sent) => {
                 queue.advance(entries, sent as usize, deferred, || Answer::Sent);
                 // With MSG_WAITALL a send is short only after an error, whose errno the kernel does
-                // not tell, or because we cancelled it.
-                transmit.fell_short = sent < len && !self.is_cancelling(transmit.flight);
+                // not tell, or because we cancelled it. A pipe takes what it has room for.
+                transmit.fell_short = sent < len
+                    && self.medium != Medium::Pipe
+                    && !self.is_cancelling(transmit.flight);
             }
             Err(errno) if is_retried(errno) => {}
             // The kernel is short of memory. The entries of this batch fail; later entries may
@@ -352,10 +357,22 @@ impl Connection {
             self.send_next(transmit, deferred);
         }
         if transmit.direction == Direction::ShutdownAsked && transmit.queue.is_idle() {
-            let done = sys::shutdown_write(self.fd());
+            let done = self.end_direction();
             let done = done.map_err(|error| error.raw_os_error().unwrap_or(libc::EIO));
             transmit.direction = Direction::ShutDown(done);
             transmit.waiters.wake(deferred);
+        }
+    }
+
+    /// Everything is out: tells the peer the end.
+    fn end_direction(&self) -> io::Result<()> {
+        match self.medium {
+            Medium::Tcp | Medium::Unix => sys::shutdown_write(self.fd()),
+            // The end of a pipe is a close. Its number stays taken until the object ends.
+            Medium::Pipe => {
+                self.home.release(self.fd());
+                self.home.with_placeholder(|other| sys::pipe::replace_file(self.fd(), other))
+            }
         }
     }
 
@@ -466,7 +483,7 @@ mod tests {
     use super::*;
     use crate::buf::{Many, One};
     use crate::context;
-    use crate::driver::{Backend, Driver, Medium, Settings, Wait};
+    use crate::driver::{Backend, Driver, Settings, Wait};
 
     fn driver(backend: Backend) -> Option<Rc<Driver>> {
         let settings = Settings { entries: 4, completion_entries: 8, ..Settings::small(backend) };

@@ -6,6 +6,7 @@
 
 pub(crate) mod addr;
 pub(crate) mod fork;
+pub(crate) mod pipe;
 pub(crate) mod resolve;
 pub(crate) mod signal;
 

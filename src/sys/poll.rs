@@ -17,6 +17,11 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(fd, libc::POLLIN, 0) != 0
 }
 
+/// Whether `fd` takes something at this moment, or would fail. It does not wait.
+pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
+    poll(fd, libc::POLLOUT, 0) != 0
+}
+
 /// Whether `fd` has ended in both directions at this moment, or was reset.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     poll_hang_up(fd, Duration::ZERO)

@@ -113,6 +113,16 @@ pub(crate) fn spawn_without_signals(
 
 /// Lets these signals reach the calling thread, those that are pending at once.
 pub(crate) fn unblock(signals: &[i32]) {
+    change_mask(libc::SIG_UNBLOCK, signals);
+}
+
+/// Keeps a signal from the calling thread, for good.
+pub(super) fn block(signal: i32) {
+    change_mask(libc::SIG_BLOCK, &[signal]);
+}
+
+/// pthread_sigmask(3). `how` is SIG_BLOCK or SIG_UNBLOCK.
+fn change_mask(how: libc::c_int, signals: &[i32]) {
     // SAFETY: sigset_t consists of integers, for which all zeroes are valid.
     let mut set: libc::sigset_t = unsafe { mem::zeroed() };
     // SAFETY: `set` lives through the call.
@@ -122,7 +132,7 @@ pub(crate) fn unblock(signals: &[i32]) {
         unsafe { libc::sigaddset(&mut set, *signal) };
     }
     // SAFETY: `set` is initialised and lives through the call; null asks for no copy of the old mask.
-    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &set, ptr::null_mut()) };
+    unsafe { libc::pthread_sigmask(how, &set, ptr::null_mut()) };
 }
 
 /// The set of all signals except those that a fault raises.

@@ -64,7 +64,7 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Whether the calls on `fd` that have no flag for it return instead of waiting. O_NONBLOCK belongs
 /// to the open file: another descriptor of it, also in another process, can clear it.
-fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
+pub(super) fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
     // SAFETY: F_GETFL takes no pointers.
     let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
     Ok(flags & libc::O_NONBLOCK != 0)

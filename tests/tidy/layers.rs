@@ -13,6 +13,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("runtime", 9),
     ("tls", 9),
     ("net", 8),
+    ("pipe", 9),
     ("stream", 7),
     ("ops", 6),
     ("io", 6),

@@ -38,7 +38,7 @@ pub struct IntoStdError<S = TcpStream> {
 }
 
 impl<S> IntoStdError<S> {
-    pub(in crate::net) fn new(error: io::Error, stream: S) -> Self {
+    pub(crate) fn new(error: io::Error, stream: S) -> Self {
         IntoStdError { error, stream }
     }
 

@@ -1,0 +1,241 @@
+//! Pipes and FIFOs: opening them, and the calls that move bytes without waiting; pipe(7).
+#![allow(unsafe_code)]
+
+use std::ffi::CString;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+
+use super::poll::{is_readable, is_writable};
+use super::socket::is_nonblocking;
+use super::{check, check_len, retry};
+
+/// A write meets a reader that is gone: EPIPE without SIGPIPE. Kernel 6.18; pwritev2(2).
+const RWF_NOSIGNAL: libc::c_int = 0x100;
+
+/// PIPE_BUF: a pipe that poll(2) calls writable takes so many bytes without waiting.
+const ATOMIC_LEN: usize = 4096;
+
+/// The flag of writes that raise no SIGPIPE: [`RWF_NOSIGNAL`], or 0 where the kernel lacks it. -1:
+/// nobody has asked yet.
+static NO_SIGNAL: AtomicI32 = AtomicI32::new(-1);
+
+/// Pipes of this kernel do not know RWF_NOWAIT (before 6.5).
+static LACKS_NOWAIT: AtomicBool = AtomicBool::new(false);
+
+/// pipe2(2): the end to read from, and the one to write to; both non-blocking and closed on exec.
+pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: `fds` has room for the two descriptors that pipe2(2) writes.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) })?;
+    // SAFETY: pipe2(2) has just opened both, so nothing else owns them.
+    Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
+}
+
+/// open(2) of a FIFO, without waiting for its other end. `access` is O_RDONLY, O_WRONLY or O_RDWR.
+/// Without a reader, O_WRONLY fails with ENXIO.
+pub(crate) fn open_fifo(path: &Path, access: libc::c_int) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let flags = access | libc::O_CLOEXEC | libc::O_NONBLOCK;
+    // SAFETY: `path` ends with a zero byte and lives through the call.
+    let fd = retry(|| check(unsafe { libc::open(path.as_ptr(), flags) }))?;
+    // SAFETY: open(2) has just opened `fd`, so nothing else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Whether `fd` is a pipe or a FIFO; fstat(2).
+pub(crate) fn is_pipe(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: stat consists of integers, for which all zeroes are valid.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    // SAFETY: `stat` lives through the call.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
+    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
+}
+
+/// O_RDONLY, O_WRONLY or O_RDWR: how the file was opened.
+pub(crate) fn access_mode(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFL takes no pointers.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    Ok(flags & libc::O_ACCMODE)
+}
+
+/// Clears O_NONBLOCK, for a program that does not expect it.
+pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL takes no pointers.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: F_SETFL takes no pointers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })
+        .map(drop)
+}
+
+/// Closes the file behind `fd` and puts that of `other` in its place, in one step: the number stays
+/// taken as long as its object lives; dup3(2).
+pub(crate) fn replace_file(fd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: dup3(2) takes no pointers.
+    retry(|| check(unsafe { libc::dup3(other.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) }))
+        .map(drop)
+}
+
+// ---- SIGPIPE --------------------------------------------------------------------------------
+
+/// Makes sure that writes of this thread to pipes raise no SIGPIPE that would end the process. Where
+/// the kernel has no flag for it and the signal has its default action, it is blocked on this thread
+/// for good. std unblocks it in the programs that it starts.
+pub(crate) fn silence_sigpipe() {
+    if no_signal_flag() != 0 {
+        return;
+    }
+    // SAFETY: sigaction consists of integers, a mask and an optional function pointer, for which
+    // all zeroes are valid.
+    let mut action: libc::sigaction = unsafe { mem::zeroed() };
+    // SAFETY: `action` lives through the call; a null pointer asks for no change.
+    let known = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut action) };
+    if known == 0 && action.sa_sigaction == libc::SIG_DFL {
+        super::signal::block(libc::SIGPIPE);
+    }
+}
+
+/// The flag of writes that raise no SIGPIPE, or 0: the kernel has none, and the signal is blocked.
+pub(crate) fn no_signal_flag() -> libc::c_int {
+    match NO_SIGNAL.load(Relaxed) {
+        -1 => {
+            let flag = probe_no_signal();
+            if let Some(flag) = flag {
+                NO_SIGNAL.store(flag, Relaxed);
+            }
+            flag.unwrap_or(0)
+        }
+        flag => flag,
+    }
+}
+
+/// Tries [`RWF_NOSIGNAL`] on a pipe. `None`: there is no pipe to try it on.
+#[cold]
+fn probe_no_signal() -> Option<libc::c_int> {
+    let (_read, write) = pipe().ok()?;
+    let byte = [0u8];
+    // SAFETY: pointer and length are those of one array that lives through the call.
+    let written = unsafe { write_once(write.as_raw_fd(), byte.as_ptr(), 1, RWF_NOSIGNAL) };
+    Some(if written.is_ok() { RWF_NOSIGNAL } else { 0 })
+}
+
+// ---- bytes ----------------------------------------------------------------------------------
+
+/// read(2) without waiting, also where O_NONBLOCK was cleared. Returns how many bytes it read; 0 is
+/// EOF.
+///
+/// # Safety
+/// `memory` is writable for `len` bytes.
+pub(crate) unsafe fn read(fd: RawFd, memory: *mut u8, len: usize) -> io::Result<u32> {
+    let piece = libc::iovec { iov_base: memory.cast(), iov_len: len };
+    if !LACKS_NOWAIT.load(Relaxed) {
+        // SAFETY: the caller promises that `memory` is writable for `len` bytes.
+        let read =
+            retry(|| check_len(unsafe { libc::preadv2(fd, &piece, 1, -1, libc::RWF_NOWAIT) }));
+        match read {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                LACKS_NOWAIT.store(true, Relaxed);
+            }
+            read => return read.map(|read| read as u32),
+        }
+    }
+    // SAFETY: the caller has a descriptor that stays open through this call.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    if !is_nonblocking(fd)? && !is_readable(borrowed) {
+        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+    }
+    // SAFETY: the caller promises that `memory` is writable for `len` bytes.
+    let read = retry(|| check_len(unsafe { libc::read(fd, memory.cast(), len) }))?;
+    Ok(read as u32)
+}
+
+/// write(2) without waiting and without SIGPIPE, also where O_NONBLOCK was cleared. Returns how many
+/// bytes the pipe took.
+///
+/// # Safety
+/// `memory` is readable for `len` bytes.
+pub(crate) unsafe fn write(fd: RawFd, memory: *const u8, len: usize) -> io::Result<u32> {
+    if !LACKS_NOWAIT.load(Relaxed) {
+        let flags = libc::RWF_NOWAIT | no_signal_flag();
+        // SAFETY: the caller promises that `memory` is readable for `len` bytes.
+        match retry(|| unsafe { write_once(fd, memory, len, flags) }) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                LACKS_NOWAIT.store(true, Relaxed);
+            }
+            written => return written,
+        }
+    }
+    let mut len = len;
+    if !is_nonblocking(fd)? {
+        // SAFETY: the caller has a descriptor that stays open through this call.
+        if !is_writable(unsafe { BorrowedFd::borrow_raw(fd) }) {
+            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+        }
+        len = len.min(ATOMIC_LEN);
+    }
+    // SAFETY: the caller promises that `memory` is readable for `len` bytes.
+    retry(|| unsafe { write_once(fd, memory, len, 0) })
+}
+
+/// One pwritev2(2) at the file's position, or write(2) if there are no flags.
+///
+/// # Safety
+/// `memory` is readable for `len` bytes.
+unsafe fn write_once(
+    fd: RawFd,
+    memory: *const u8,
+    len: usize,
+    flags: libc::c_int,
+) -> io::Result<u32> {
+    let piece = libc::iovec { iov_base: memory.cast_mut().cast(), iov_len: len };
+    let written = match flags {
+        // SAFETY: the caller promises that `memory` is readable for `len` bytes.
+        0 => unsafe { libc::write(fd, memory.cast(), len) },
+        // SAFETY: as above; `piece` lives through the call.
+        flags => unsafe { libc::pwritev2(fd, &piece, 1, -1, flags) },
+    };
+    check_len(written).map(|written| written as u32)
+}
+
+/// As [`write`], of the pieces of a list, perhaps of the first alone. Returns how many bytes the pipe
+/// took.
+///
+/// # Safety
+/// `pieces` leads to `count` pieces, at least one, and each is readable for its length.
+pub(crate) unsafe fn write_pieces(
+    fd: RawFd,
+    pieces: *const libc::iovec,
+    count: usize,
+) -> io::Result<u32> {
+    let count = count as libc::c_int;
+    let flags = libc::RWF_NOWAIT | no_signal_flag();
+    if !LACKS_NOWAIT.load(Relaxed) {
+        // SAFETY: the caller promises that the pieces and what they list are readable.
+        let write = || check_len(unsafe { libc::pwritev2(fd, pieces, count, -1, flags) });
+        match retry(write) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                LACKS_NOWAIT.store(true, Relaxed);
+            }
+            written => return written.map(|written| written as u32),
+        }
+    }
+    if is_nonblocking(fd)? {
+        // SAFETY: as above.
+        let written =
+            retry(|| check_len(unsafe { libc::writev(fd, pieces, count as libc::c_int) }));
+        return written.map(|written| written as u32);
+    }
+    // SAFETY: there is at least one piece.
+    let first = unsafe { &*pieces };
+    // SAFETY: the caller promises that it is readable for its length.
+    unsafe { write(fd, first.iov_base.cast(), first.iov_len) }
+}
+
+/// As [`write`], of a slice.
+pub(crate) fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of one borrowed slice.
+    unsafe { write(fd.as_raw_fd(), bytes.as_ptr(), bytes.len()) }.map(|written| written as usize)
+}
