@@ -13,6 +13,6 @@ pub use addr::ToSocketAddrs;
 pub use resolve::{SystemResolver, lookup_host};
 pub use resolver::{Resolver, Resolving};
 pub use tcp::{
-    IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
-    TcpSocket, TcpStream,
+    Incoming, IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
+    TcpOptions, TcpSocket, TcpStream,
 };

@@ -25,7 +25,7 @@ pub(crate) use descriptor::{adopt, present, set_nonblocking};
 pub(crate) use epoll::{epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly};
 pub(crate) use eventfd::{eventfd, eventfd_add, eventfd_clear};
 pub(crate) use memory::Mapping;
-pub(crate) use option::{IntOption, get, set, set_zero_linger};
+pub(crate) use option::{IntOption, get, linger, set, set_no_linger, set_zero_linger};
 pub(crate) use poll::{is_readable, poll_hang_up, poll_readable};
 pub(crate) use process::{
     Limited, has_seccomp_filter, is_root, kernel_release, limits, memlock_limit,

@@ -9,6 +9,7 @@ mod common;
 mod drops;
 mod stalled_sends;
 mod halves;
+mod lingering;
 mod into_std;
 mod by_hand;
 mod connects;

@@ -21,12 +21,13 @@ const MS: Duration = Duration::from_millis(1);
 
 /// Futures that have no line of their own.
 #[expect(dead_code, reason = "a list for the reader, and for `tidy`")]
-const ELSEWHERE: [&str; 5] = [
+const ELSEWHERE: [&str; 6] = [
     "ctrl_c",         // one answer for a signal: as `Signal::recv`
     "terminate",      // the same
     "spawn",          // its handle is `JoinHandle`
     "Runtime::spawn", // the same
     "spawn_blocking",
+    "TcpStream::close", // as `shutdown`, then as `recv`
 ];
 
 /// An address to which there is no route: under epoll the answer comes at once.
@@ -65,6 +66,8 @@ fn lines() -> Vec<Line> {
         line!("TcpStream::read", ended().await, |stream| stream.read(Vec::with_capacity(1))),
         line!("TcpStream::read", ended().await, |stream| stream.read(Vec::new())),
         line!("TcpStream::read_exact", ended().await, |stream| stream.read_exact(Vec::new(), 0)),
+        line!("TcpStream::peek", ended().await, |stream| stream.peek(Vec::with_capacity(1))),
+        line!("TcpStream::peek", ended().await, |stream| stream.peek(Vec::new())),
         line!("TcpStream::send", ended().await, |stream| stream.send("late")),
         line!("TcpStream::send", ended().await, |stream| stream.send("")),
         line!("TcpStream::send_all", ended().await, |stream| stream.send_all("late")),
@@ -74,6 +77,7 @@ fn lines() -> Vec<Line> {
         line!("OwnedReadHalf::read", ended().await.into_split().0, |half| half.read(Vec::new())),
         line!("OwnedReadHalf::read_exact", ended().await.into_split().0, |half| half
             .read_exact(Vec::new(), 0)),
+        line!("OwnedReadHalf::peek", ended().await.into_split().0, |half| half.peek(Vec::new())),
         line!("OwnedWriteHalf::send", ended().await.into_split().1, |half| half.send("late")),
         line!("OwnedWriteHalf::send_all", ended().await.into_split().1, |half| half
             .send_all("late")),
@@ -81,6 +85,9 @@ fn lines() -> Vec<Line> {
             .sendv(vec!["late"])),
         line!("OwnedWriteHalf::shutdown", ended().await.into_split().1, |half| half.shutdown()),
         line!("TcpListener::accept", not_listening(), |listener| listener.accept()),
+        line!("Incoming::next", not_listening(), |listener| async {
+            listener.incoming().next().await
+        }),
         line!("TcpStream::connect", (), |_state| TcpStream::connect("nonsense")),
         line!("TcpStream::connect", (), |_state| TcpStream::connect(nowhere())),
         line!("TcpStream::connect_staggered", (), |_state| {

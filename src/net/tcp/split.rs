@@ -8,11 +8,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use super::socket::{TcpKeepalive, set_option};
 use super::stream::{TcpStream, all_sent, some_sent};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
-use crate::stream::{Connection, Read, ReadReport};
-use crate::sys::{self, IntOption};
+use crate::stream::{Connection, Peek, Read, ReadReport};
+use crate::sys;
 
 /// The receiving half of a [`TcpStream`].
 ///
@@ -129,6 +128,27 @@ impl OwnedReadHalf {
     /// ```
     pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
         Read::some(self.connection(), buf)
+    }
+
+    /// Copies the bytes that come next: [`TcpStream::peek`], with its errors and cancel safety.
+    ///
+    /// # Examples
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let (read, _write) = client.into_split();
+    /// server.send_all("hello").await?;
+    /// let (len, buf) = read.peek(Vec::with_capacity(1)).await?;
+    /// assert_eq!((len, &buf[..]), (1, &b"h"[..]));
+    /// assert_eq!(read.read_exact(Vec::with_capacity(5), 5).await?, b"hello"); // none was taken
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn peek<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
+        Peek::new(self.connection(), buf)
     }
 
     /// Receives a number of bytes: [`TcpStream::read_exact`], with its errors and cancel safety.
@@ -362,68 +382,6 @@ macro_rules! names {
             /// ```
             pub fn peer_addr(&self) -> io::Result<SocketAddr> {
                 sys::peer_addr(self.as_fd())
-            }
-
-            /// Whether small sends go out at once: [`TcpStream::nodelay`].
-            ///
-            /// # Errors
-            /// Those of getsockopt(2).
-            pub fn nodelay(&self) -> io::Result<bool> {
-                sys::get(self.as_fd(), IntOption::NoDelay).map(|on| on != 0)
-            }
-
-            /// Sets TCP_NODELAY: [`TcpStream::set_nodelay`].
-            ///
-            /// # Errors
-            /// Those of setsockopt(2).
-            /// # Examples
-            /// It is an option of the socket, which both halves share:
-            /// ```
-            /// # tamam::run(async {
-            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-            /// # let (server, _) = listener.accept().await?;
-            /// let (read, write) = client.into_split();
-            /// write.set_nodelay(true)?;
-            /// assert!(read.nodelay()?);
-            /// # drop(server);
-            /// # std::io::Result::Ok(())
-            /// # })?;
-            /// # Ok::<(), std::io::Error>(())
-            /// ```
-            pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-                set_option(self.as_fd(), IntOption::NoDelay, on.into())
-            }
-
-            /// Sets SO_KEEPALIVE and its times: [`TcpStream::set_keepalive`].
-            ///
-            /// # Errors
-            /// Those of setsockopt(2).
-            pub fn set_keepalive(&self, keepalive: TcpKeepalive) -> io::Result<()> {
-                keepalive.apply(self.as_fd())
-            }
-
-            /// Makes the drop reset the connection: [`TcpStream::set_zero_linger`].
-            ///
-            /// # Errors
-            /// Those of setsockopt(2).
-            /// # Examples
-            /// ```
-            /// # tamam::run(async {
-            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-            /// # let (server, _) = listener.accept().await?;
-            /// let (read, write) = client.into_split();
-            /// write.set_zero_linger()?;
-            /// drop((read, write));
-            /// let error = server.recv().await.unwrap_err();
-            /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-            /// # std::io::Result::Ok(())
-            /// # })?;
-            /// # Ok::<(), std::io::Error>(())
-            /// ```
-            pub fn set_zero_linger(&self) -> io::Result<()> {
-                self.connection().set_zero_linger()
             }
         }
 

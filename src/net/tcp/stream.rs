@@ -8,14 +8,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::into_std::IntoStdError;
-use super::socket::{TcpKeepalive, set_option};
+use super::options::Lingering;
 use super::split::{OwnedReadHalf, OwnedWriteHalf};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Many, One};
-use crate::context;
 use crate::driver::Driver;
-use crate::stream::{Connection, Read, ReadReport, SendReport};
-use crate::sys::{self, IntOption};
+use crate::stream::{Connection, Peek, Read, ReadReport, SendReport};
+use crate::sys;
 
 /// A TCP connection.
 ///
@@ -57,94 +55,35 @@ impl TcpStream {
         TcpStream { connection: Connection::new(fd, home) }
     }
 
+    /// As [`new`](Self::new), of a socket that was set to linger so, or not.
+    pub(super) fn with_lingering(
+        fd: OwnedFd,
+        home: Rc<Driver>,
+        lingering: Lingering,
+    ) -> io::Result<TcpStream> {
+        let stream = TcpStream::new(fd, home);
+        if lingering == Lingering::Reset {
+            stream.connection.set_zero_linger()?; // the drop has to know it too
+        }
+        Ok(stream)
+    }
+
     pub(super) fn from_connection(connection: Rc<Connection>) -> TcpStream {
         TcpStream { connection }
     }
 
-    /// The connection, for layers above.
-    #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
+    /// The connection, for options and for layers above.
     pub(crate) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
     /// Takes the connection out. The stream's handle is the caller's from here on.
-    fn into_connection(self) -> Rc<Connection> {
+    pub(super) fn into_connection(self) -> Rc<Connection> {
         let connection = self.connection.clone();
         // The clone takes the handle's place, so its drop must not end the connection.
         connection.split_handle();
         drop(self);
         connection
-    }
-
-    /// Takes over a connected socket. The first receive gives what the socket has received already,
-    /// or its end. The socket becomes non-blocking, and so do duplicates of its descriptor.
-    ///
-    /// # Errors
-    /// `Other` outside a runtime; those of fcntl(2).
-    /// # Examples
-    /// ```
-    /// use std::io::Write;
-    /// use tamam::net::TcpStream;
-    ///
-    /// # tamam::run(async {
-    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    /// let mut client = std::net::TcpStream::connect(listener.local_addr()?)?;
-    /// client.write_all(b"early")?;
-    ///
-    /// let stream = TcpStream::from_std(listener.accept()?.0)?;
-    /// assert_eq!(stream.read_exact(Vec::with_capacity(5), 5).await?, b"early");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-        let home = context::try_current()?.driver.clone();
-        sys::set_nonblocking(stream.as_fd())?;
-        Ok(TcpStream::new(OwnedFd::from(stream), home))
-    }
-
-    /// Gives the socket back, with the bytes that were received and not read: they come before
-    /// those still in the socket. The socket stays non-blocking. If a receive has met a reset
-    /// already, the socket shows an end instead, because the kernel reports a reset once.
-    ///
-    /// There is no `IntoRawFd`, since it could not give these bytes:
-    /// ```compile_fail
-    /// fn raw(stream: tamam::net::TcpStream) -> std::os::fd::RawFd {
-    ///     std::os::fd::IntoRawFd::into_raw_fd(stream)
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// [`IntoStdError`] with the stream, if bytes of a dropped send are still on their way out.
-    /// Wait for them, with `shutdown` or another send, and try again.
-    /// # Examples
-    /// The unread bytes, then what is still in the socket:
-    /// ```
-    /// use std::io::Read;
-    ///
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// client.send_all("hello world").await?;
-    /// client.shutdown().await?;
-    /// assert_eq!(server.read_exact(Vec::with_capacity(5), 5).await?, b"hello");
-    ///
-    /// let (mut socket, mut rest) = server.into_std()?;
-    /// socket.set_nonblocking(false)?;
-    /// socket.read_to_end(&mut rest)?;
-    /// assert_eq!(rest, b" world");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn into_std(self) -> Result<(std::net::TcpStream, Vec<u8>), IntoStdError> {
-        match self.into_connection().into_parts() {
-            Ok((fd, unread)) => Ok((fd.into(), unread)),
-            Err((error, connection)) => {
-                Err(IntoStdError { error, stream: TcpStream::from_connection(connection) })
-            }
-        }
     }
 
     /// Splits into a half that receives and one that sends, for different tasks. Dropping the
@@ -237,6 +176,40 @@ impl TcpStream {
     /// ```
     pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
         Read::some(&self.connection, buf)
+    }
+
+    /// Copies the bytes that come next into the spare room of `buf`, as many as are there and fit,
+    /// and leaves them unread: the next receive of any kind gives them again. Waits until there is
+    /// one; 0 means that the peer has finished.
+    ///
+    /// A second call right after the first gives the same bytes: to wait for more of them, use
+    /// [`read_exact`](Self::read_exact).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    /// # Cancel safety
+    /// Cancel safe: it takes no byte. `buf` is gone.
+    /// # Kernel
+    /// As [`recv`](Self::recv): the stream receives, and keeps what came. MSG_PEEK is not used.
+    /// # Examples
+    /// One port for two protocols:
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all(b"\x16 begins a handshake of TLS").await?;
+    /// let (len, first) = server.peek(Vec::with_capacity(1)).await?;
+    /// assert_eq!((len, first[0]), (1, 0x16));
+    ///
+    /// let all = server.read_exact(Vec::with_capacity(27), 27).await?; // nothing was taken
+    /// assert_eq!(all, b"\x16 begins a handshake of TLS");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn peek<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
+        Peek::new(&self.connection, buf)
     }
 
     /// Receives exactly `len` bytes into the spare room of `buf`.
@@ -432,6 +405,47 @@ impl TcpStream {
         self.connection.shutdown().await
     }
 
+    /// Ends the connection in order: [`shutdown`](Self::shutdown), then receives until the peer has
+    /// finished too. What still comes is thrown away. After `Ok` nothing that was sent is lost.
+    ///
+    /// The peer may take its time: put a [`timeout`](crate::time::timeout) around it. This is what
+    /// a linger time above zero is for elsewhere. (`AsyncWriteExt::close` of futures-util, which
+    /// this hides, only shuts down.)
+    ///
+    /// # Errors
+    /// Those of [`shutdown`](Self::shutdown) and [`recv`](Self::recv): a peer that resets the
+    /// connection gives `ConnectionReset`.
+    /// # Cancel safety
+    /// Dropped after its first poll, it is as `shutdown` and a drop of the stream.
+    /// # Kernel
+    /// As [`shutdown`](Self::shutdown) and [`recv`](Self::recv).
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::time::timeout;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let closed = tamam::spawn(async move {
+    ///     client.send_all("the last words").await?;
+    ///     timeout(Duration::from_secs(5), client.close()).await?
+    /// });
+    /// let words = server.read_exact(Vec::with_capacity(14), 14).await?;
+    /// assert_eq!(words, b"the last words");
+    /// drop(server);
+    /// closed.await??;
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn close(self) -> io::Result<()> {
+        self.shutdown().await?;
+        while self.recv().await?.is_some() {}
+        Ok(())
+    }
+
     /// The address of this end.
     ///
     /// # Errors
@@ -471,88 +485,6 @@ impl TcpStream {
     /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         sys::peer_addr(self.as_fd())
-    }
-
-    /// Whether small sends go out at once (TCP_NODELAY).
-    ///
-    /// # Errors
-    /// Those of getsockopt(2).
-    pub fn nodelay(&self) -> io::Result<bool> {
-        sys::get(self.as_fd(), IntOption::NoDelay).map(|on| on != 0)
-    }
-
-    /// Sets TCP_NODELAY: small sends do not wait for one another.
-    ///
-    /// # Errors
-    /// Those of setsockopt(2).
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// assert!(!client.nodelay()?); // off unless set
-    /// client.set_nodelay(true)?;
-    /// assert!(client.nodelay()?);
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-        set_option(self.as_fd(), IntOption::NoDelay, on.into())
-    }
-
-    /// Sets SO_KEEPALIVE and its times.
-    ///
-    /// # Errors
-    /// Those of setsockopt(2).
-    /// # Examples
-    /// A peer that is gone without a word is noticed after 60 s + 3 · 10 s:
-    /// ```
-    /// use std::time::Duration;
-    /// use tamam::net::TcpKeepalive;
-    ///
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// client.set_keepalive(TcpKeepalive {
-    ///     idle: Some(Duration::from_secs(60)),
-    ///     interval: Some(Duration::from_secs(10)),
-    ///     probes: Some(3),
-    /// })?;
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn set_keepalive(&self, keepalive: TcpKeepalive) -> io::Result<()> {
-        keepalive.apply(self.as_fd())
-    }
-
-    /// Makes the drop of this stream reset the connection: the peer sees `ConnectionReset`, and
-    /// bytes not delivered yet are lost. SO_LINGER of zero; longer ones are not offered, since
-    /// close(2) would block the thread.
-    ///
-    /// # Errors
-    /// Those of setsockopt(2).
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// server.set_zero_linger()?;
-    /// drop(server);
-    /// let error = client.recv().await.unwrap_err();
-    /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn set_zero_linger(&self) -> io::Result<()> {
-        self.connection.set_zero_linger()
     }
 }
 
