@@ -21,9 +21,10 @@ const MS: Duration = Duration::from_millis(1);
 
 /// Futures that have no line of their own.
 #[expect(dead_code, reason = "a list for the reader, and for `tidy`")]
-const ELSEWHERE: [&str; 6] = [
+const ELSEWHERE: [&str; 7] = [
     "ctrl_c",         // one answer for a signal: as `Signal::recv`
     "terminate",      // the same
+    "shutdown",       // the same
     "spawn",          // its handle is `JoinHandle`
     "Runtime::spawn", // the same
     "spawn_blocking",

@@ -7,8 +7,16 @@ use crate::reader::{Report, read, sources};
 const TABLES: [&str; 2] = ["tests/tasks/ready_at_once.rs", "tests/tls/ready_at_once.rs"];
 
 /// Types of futures that public functions return.
-const FUTURES: [&str; 7] =
-    ["impl Future", "Sleep", "Timeout<", "YieldNow", "Next", "JoinHandle<", "BlockingHandle<"];
+const FUTURES: [&str; 8] = [
+    "impl Future",
+    "Sleep",
+    "Timeout<",
+    "YieldNow",
+    "Next",
+    "ShutdownSignal",
+    "JoinHandle<",
+    "BlockingHandle<",
+];
 
 #[test]
 fn every_public_future_is_looped_while_it_is_ready() {
