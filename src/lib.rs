@@ -32,6 +32,7 @@ mod queue;
 mod deferred;
 mod metrics;
 mod panics;
+mod unwind;
 #[cfg(test)]
 mod random;
 mod sync;

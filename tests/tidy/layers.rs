@@ -9,6 +9,7 @@ use crate::reader::{Report, numbered, sources, without_tests, words};
 const LAYERS: &[(&str, u8)] = &[
     ("lib", 10),
     ("doctor", 10),
+    ("unwind", 10),
     ("compat", 10),
     ("runtime", 9),
     ("tls", 9),
