@@ -14,10 +14,12 @@
 //! `tests/auto_traits.rs` has the table of all public types. Those with a foreign value inside (an
 //! `io::Error`, a resolver, a config of rustls) are not listed here: that value decides.
 
+use std::os::fd::AsFd;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use crate::driver::Chunk;
 use crate::executor::{AbortHandle, JoinHandle};
+use crate::io::Readiness;
 use crate::net::{Incoming, OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpSocket, TcpStream};
 use crate::runtime::Runtime;
 use crate::time::Sleep;
@@ -41,3 +43,6 @@ whole_after_a_panic!(TlsStream, TlsReadHalf, TlsWriteHalf);
 /// A handle shows nothing of the output but all of it, at once.
 impl<T> UnwindSafe for JoinHandle<T> {}
 impl<T> RefUnwindSafe for JoinHandle<T> {}
+
+impl<T: AsFd + UnwindSafe> UnwindSafe for Readiness<T> {}
+impl<T: AsFd + RefUnwindSafe> RefUnwindSafe for Readiness<T> {}

@@ -9,12 +9,13 @@ mod common;
 
 use std::cell::Cell;
 use std::marker::{PhantomData, PhantomPinned};
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use tamam::buf::BufError;
 use tamam::hyper::{Executor, Timer, Upgradeable};
-use tamam::io::CallError;
+use tamam::io::{CallError, Readiness, ReadyFor, ReadyGuard, TryIoError};
 use tamam::net::{
     Incoming, IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, SystemResolver,
     TcpKeepalive, TcpListener, TcpOptions, TcpSocket, TcpStream,
@@ -70,6 +71,7 @@ macro_rules! rows {
 
 // Send, Sync, Unpin, UnwindSafe, RefUnwindSafe: the types.
 rows!(yes, yes, yes, yes, yes:
+    ReadyFor, TryIoError,
     JoinError, TaskId, YieldNow, BlockingHandle<u8>, BlockingHandle<Cell<u8>>, Backend,
     Capabilities, Feature, ParseBackendError, SetupError, Support, Limit, Metrics,
     TcpKeepalive, TcpOptions, SystemResolver, Elapsed, MissedTickBehavior, Signal, SignalKind,
@@ -78,6 +80,7 @@ rows!(yes, yes, yes, yes, yes:
 rows!(yes, yes, yes, no, no: Builder, Report, BufError<Vec<u8>>, CallError, Next, ShutdownSignal);
 rows!(yes, no, yes, yes, yes: Upgradeable<TcpStream>);
 rows!(no, no, yes, yes, yes:
+    Readiness<OwnedFd>, ReadyGuard<'static, OwnedFd>,
     Runtime, EnterGuard<'static>, JoinHandle<Rc<Cell<u8>>>, AbortHandle, Chunk, TcpListener,
     Incoming<'static>, TcpSocket, TcpStream, OwnedReadHalf, OwnedWriteHalf, ReuniteError,
     Sleep, Timeout<u8>, Interval

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tamam::io::{Readiness, ReadyFor};
 use tamam::net::{TcpKeepalive, TcpListener, TcpSocket, TcpStream, lookup_host};
 use tamam::signal::{SignalKind, signal};
 use tamam::task::{consume_budget, cooperative};
@@ -106,6 +107,9 @@ fn lines() -> Vec<Line> {
         }),
         line!("lookup_host", (), |_state| lookup_host("127.0.0.1:80")),
         line!("lookup_host", (), |_state| lookup_host("nonsense")),
+        line!("Readiness::readable", ended_socket(ReadyFor::Both), |socket| socket.readable()),
+        line!("Readiness::readable", ended_socket(ReadyFor::Write), |socket| socket.readable()),
+        line!("Readiness::writable", ended_socket(ReadyFor::Both), |socket| socket.writable()),
         line!("sleep", (), |_state| sleep(Duration::ZERO)),
         line!("sleep_until", Instant::now(), |start| sleep_until(start)),
         line!("timeout", (), |_state| timeout(Duration::ZERO, sleep(Duration::ZERO))),
@@ -123,6 +127,12 @@ fn lines() -> Vec<Line> {
         line!("consume_budget", (), |_state| consume_budget()),
         line!("cooperative", (), |_state| cooperative(ready(()))),
     ]
+}
+
+/// A socket of std's whose peer is gone.
+fn ended_socket(asked: ReadyFor) -> Readiness<std::os::unix::net::UnixStream> {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+    Readiness::with_interest(ours, asked).expect("a socket can be watched")
 }
 
 fn due_for_long() -> tamam::time::Interval {
