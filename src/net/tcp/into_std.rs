@@ -17,7 +17,7 @@ impl TcpStream {
     /// same.
     ///
     /// # Errors
-    /// `Other` outside a runtime; those of fcntl(2) and getsockopt(2).
+    /// `Other` outside a runtime; those of fcntl(2) and setsockopt(2).
     /// # Examples
     /// ```
     /// use std::io::Write;

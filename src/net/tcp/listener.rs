@@ -102,7 +102,7 @@ impl TcpListener {
     /// off, see [`TcpStream::set_linger`]. `TryFrom` does the same.
     ///
     /// # Errors
-    /// `Other` outside a runtime; those of fcntl(2) and getsockopt(2).
+    /// `Other` outside a runtime; those of fcntl(2) and setsockopt(2).
     /// # Examples
     /// A socket that a supervisor has bound, with a client that came early:
     /// ```

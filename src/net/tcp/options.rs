@@ -179,9 +179,10 @@ impl Lingering {
         }
     }
 
-    /// What a socket is set to that somebody else has made. A time above zero is switched off.
+    /// What a socket is set to that somebody else has made. A time above zero is switched off. What
+    /// is no socket does not linger; its calls will say what it is.
     pub(super) fn of_foreign(fd: BorrowedFd<'_>) -> io::Result<Lingering> {
-        let time = sys::linger(fd)?;
+        let Ok(time) = sys::linger(fd) else { return Ok(Lingering::Off) };
         Lingering::of(time).or_else(|_| sys::set_no_linger(fd).map(|()| Lingering::Off))
     }
 
