@@ -24,7 +24,7 @@ use crate::sys;
 /// before are delivered, unless the peer still writes: its bytes meet a closed socket, TCP resets
 /// the connection, and the peer loses what it has not read yet. The rest of a send in flight is
 /// offered to the kernel once more, and what it does not take is discarded. To be sure that
-/// everything arrives, call `shutdown().await`, receive until the end, then drop the stream.
+/// everything arrives, [`close`](Self::close) it: that shuts down, and receives until the end.
 ///
 /// # Examples
 /// An echo of one message:
