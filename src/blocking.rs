@@ -25,7 +25,7 @@ use crate::executor::{self, JoinError, Origin, TaskId};
 use crate::panics::contain;
 use crate::sys::signal::spawn_without_signals;
 
-/// How many closures of `spawn_blocking` run at the same time.
+/// How many closures of `spawn_blocking` run at the same time, unless it was set.
 const CLOSURES_MAX: usize = 8;
 /// How many host names are looked up at the same time.
 const LOOKUPS_MAX: usize = 4;
@@ -37,8 +37,8 @@ const NAME: &str = "tamam-blocking";
 /// Runs a closure that blocks, on a thread that is there for such closures, and gives its output.
 ///
 /// Use it for calls that have no asynchronous form: a library that does I/O by itself, a file on a
-/// slow disk. At most 8 closures of a process run at the same time; others wait in order. So a
-/// closure must not wait for another one. Threads start when they are needed, and end after 5
+/// slow disk. At most 8 closures of a process run at the same time, or as many as
+/// [`set_blocking_threads`] says; others wait in order. So a closure must not wait for another one. Threads start when they are needed, and end after 5
 /// seconds without work. For computing in parallel, use threads of your own or a library that is
 /// made for it.
 ///
@@ -73,6 +73,35 @@ where
         Ok(handle) => handle,
         Err(error) => panic!("{error}"),
     }
+}
+
+/// Sets how many threads of this process run closures of [`spawn_blocking`], and so how many of
+/// these run at the same time: 8 unless set, whatever the number of runtimes. Lookups of host names
+/// have threads of their own, 4 at most, and are not concerned.
+///
+/// It takes effect at once. With more threads, closures that wait begin; with fewer, those that run
+/// go on, and the next one begins when enough have ended. Threads start when they are needed, so a
+/// large number costs nothing by itself. A forked child keeps the number.
+///
+/// # Errors
+/// `InvalidInput` for zero: no closure would ever run.
+/// # Examples
+/// Early in `main`, for a library that blocks:
+/// ```
+/// tamam::set_blocking_threads(32)?;
+/// let len = tamam::run(async {
+///     tamam::spawn_blocking(|| std::fs::read("/proc/self/comm").map(|name| name.len())).await
+/// });
+/// assert!(len.expect("no panic")? > 0);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn set_blocking_threads(closures_max: usize) -> io::Result<()> {
+    if closures_max == 0 {
+        let text = "the number of blocking threads is 0, and has to be at least 1";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    POOL.set_closures_max(closures_max);
+    Ok(())
 }
 
 /// As `spawn_blocking`, in the lane of lookups. If its handle is dropped before its turn, the
@@ -240,7 +269,7 @@ impl<T> SharedJob<T> {
 // ------------------------------------------------------------------------------------
 
 static POOL: ThreadPool = ThreadPool {
-    state: Mutex::new(PoolState::new(0)),
+    state: Mutex::new(PoolState::new(0, CLOSURES_MAX)),
     work: Condvar::new(),
     short: AtomicU32::new(0),
 };
@@ -313,6 +342,15 @@ impl ThreadPool {
         }
     }
 
+    /// Changes how many closures may run. Those that wait and may run now get a thread.
+    fn set_closures_max(&self, closures_max: usize) {
+        let mut state = self.lock();
+        state.forget_parent();
+        state.lanes[Lane::Closures as usize].running_max = closures_max;
+        let _ = self.start_threads(&mut state); // if it fails, the next event tries again
+        self.work.notify_all(); // idle threads take what may run now
+    }
+
     /// Starts a thread for each job that may run and has none. `Err`: the first that could not be
     /// started. Then [`retry`](Self::retry) tries again.
     fn start_threads(&self, state: &mut PoolState) -> io::Result<()> {
@@ -366,8 +404,8 @@ impl ThreadPool {
 }
 
 impl PoolState {
-    const fn new(process: u32) -> PoolState {
-        let lanes = [JobQueue::new(CLOSURES_MAX), JobQueue::new(LOOKUPS_MAX)];
+    const fn new(process: u32, closures_max: usize) -> PoolState {
+        let lanes = [JobQueue::new(closures_max), JobQueue::new(LOOKUPS_MAX)];
         PoolState { process, lanes, threads: 0 }
     }
 
@@ -375,8 +413,9 @@ impl PoolState {
     fn forget_parent(&mut self) {
         let process = std::process::id();
         if self.process != process {
+            let closures_max = self.lanes[Lane::Closures as usize].running_max;
             // The jobs belong to the parent, so this child does not even drop them.
-            std::mem::forget(std::mem::replace(self, PoolState::new(process)));
+            std::mem::forget(std::mem::replace(self, PoolState::new(process, closures_max)));
         }
     }
 
@@ -411,6 +450,16 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
+
+    #[test]
+    fn a_forked_copy_keeps_the_number_of_closures() {
+        let no_process = 0;
+        let mut state = PoolState::new(no_process, 5);
+        state.threads = 3;
+        state.forget_parent();
+        assert_eq!((state.lanes[Lane::Closures as usize].running_max, state.threads), (5, 0));
+        assert_eq!(state.lanes[Lane::Lookups as usize].running_max, LOOKUPS_MAX);
+    }
 
     /// While all threads of the lane are busy, a lookup whose handle is dropped never starts, and
     /// closures do.
@@ -447,7 +496,7 @@ mod tests {
     #[test]
     fn a_forked_copy_does_not_lack_its_parents_thread() {
         let parent = std::process::id() + 1; // any other process
-        let (state, work) = (Mutex::new(PoolState::new(0)), Condvar::new());
+        let (state, work) = (Mutex::new(PoolState::new(0, CLOSURES_MAX)), Condvar::new());
         let pool = ThreadPool { state, work, short: AtomicU32::new(parent) };
         assert!(!pool.is_short());
         pool.short.store(std::process::id(), Relaxed);
@@ -456,7 +505,7 @@ mod tests {
 
     #[test]
     fn wanted_threads_are_capped_in_each_lane() {
-        let mut state = PoolState::new(0);
+        let mut state = PoolState::new(0, CLOSURES_MAX);
         assert_eq!(state.wanted(), 0);
         for _ in 0..2 * CLOSURES_MAX {
             state.lanes[Lane::Closures as usize].jobs.push_back(Box::new(|| ()));

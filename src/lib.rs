@@ -33,12 +33,13 @@ mod queue;
 mod deferred;
 mod metrics;
 mod panics;
+mod unwind;
 #[cfg(test)]
 mod random;
 mod sync;
 mod sys;
 
-pub use blocking::{BlockingHandle, spawn_blocking};
+pub use blocking::{BlockingHandle, set_blocking_threads, spawn_blocking};
 pub use buf::Chunk;
 #[cfg(feature = "hyper")]
 pub use compat::hyper;
@@ -46,7 +47,7 @@ pub use doctor::{Limit, Report, doctor};
 pub use driver::{Backend, Capabilities, Feature, ParseBackendError, SetupError, Support};
 pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};
 pub use metrics::{Metrics, metrics};
-pub use runtime::{Builder, EnterGuard, Runtime, run, spawn};
+pub use runtime::{Builder, EnterGuard, Runtime, backend, run, spawn};
 
 /// The long texts: how it is built, what dropping a future means, what the kernel must offer.
 pub mod docs {

@@ -532,3 +532,19 @@ pub fn run<F: Future>(future: F) -> F::Output {
 pub fn spawn<F: Future + 'static>(future: F) -> JoinHandle<F::Output> {
     context::expect_current().executor.spawn(future)
 }
+
+/// What completes the I/O of the runtime of this thread: [`Backend::Ring`] or [`Backend::Epoll`].
+///
+/// # Panics
+/// Outside a runtime, as [`metrics`](crate::metrics); [`Runtime::backend`] works there.
+/// # Examples
+/// ```
+/// let runtime = tamam::Runtime::new()?;
+/// let inside = runtime.block_on(async { tamam::backend() });
+/// assert_eq!(inside, runtime.backend());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[track_caller]
+pub fn backend() -> Backend {
+    context::expect_current().driver.backend()
+}

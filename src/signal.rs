@@ -163,6 +163,32 @@ pub fn terminate() -> Next {
     Next { signal: signal(SignalKind::TERMINATE) }
 }
 
+/// Waits for the next signal that asks the process to end, Ctrl-C (SIGINT) or SIGTERM, after this
+/// call, and tells which of the two came.
+///
+/// # Errors
+/// As [`signal`].
+/// # Cancel safety
+/// As [`ctrl_c`].
+/// # Kernel
+/// sigaction(2), and an eventfd.
+/// # Examples
+/// ```
+/// use std::process::Command;
+/// use tamam::signal::{SignalKind, shutdown};
+///
+/// tamam::run(async {
+///     let stop = shutdown();
+///     Command::new("sh").args(["-c", "kill -TERM $PPID"]).status()?;
+///     assert_eq!(stop.await?, SignalKind::TERMINATE);
+///     std::io::Result::Ok(())
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn shutdown() -> ShutdownSignal {
+    ShutdownSignal { next: [ctrl_c(), terminate()] }
+}
+
 /// The signals of one kind, from this call on.
 ///
 /// # Errors
@@ -364,6 +390,49 @@ impl Future for Next {
                 Poll::Ready(Err(std::mem::replace(error, again)))
             }
         }
+    }
+}
+
+/// Future of [`shutdown`]. Ready again only after a further signal: with the other one, if both came.
+///
+/// # Examples
+/// A second signal ends what takes too long to end by itself:
+/// ```
+/// use std::pin::pin;
+/// use std::process::Command;
+/// use futures_util::future::{Either, select};
+///
+/// tamam::run(async {
+///     let mut stop = tamam::signal::shutdown();
+///     Command::new("sh").args(["-c", "kill -TERM $PPID"]).status()?;
+///     (&mut stop).await?;
+///     let cleaning = pin!(std::future::pending::<()>());
+///     Command::new("sh").args(["-c", "kill -INT $PPID"]).status()?;
+///     match select(stop, cleaning).await {
+///         Either::Left((_again, _)) => std::io::Result::Ok(()), // enough
+///         Either::Right(_) => Ok(()),
+///     }
+/// })?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "futures do nothing unless awaited"]
+pub struct ShutdownSignal {
+    /// Of SIGINT and of SIGTERM.
+    next: [Next; 2],
+}
+
+impl Future for ShutdownSignal {
+    type Output = io::Result<SignalKind>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<SignalKind>> {
+        for (next, kind) in self.next.iter_mut().zip([SignalKind::INTERRUPT, SignalKind::TERMINATE])
+        {
+            if let Poll::Ready(came) = Pin::new(next).poll(cx) {
+                return Poll::Ready(came.map(|()| kind));
+            }
+        }
+        Poll::Pending
     }
 }
 

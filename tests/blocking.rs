@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use common::{PATIENCE, Watchdog, alone, everywhere, poll_once, start};
 use tamam::net::lookup_host;
-use tamam::spawn_blocking;
 use tamam::time::sleep;
+use tamam::{set_blocking_threads, spawn_blocking};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -390,6 +390,50 @@ fn bl4_a_thread_that_cannot_be_started_is_tried_again() {
             second.await.expect("no panic");
             third.await.expect("no panic");
             slow.await.expect("no panic");
+        });
+    });
+}
+
+// ---- BL5 -----------------------------------------------------------------------------------
+
+#[test]
+fn bl5_the_number_of_threads_is_set() {
+    alone("bl5_the_number_of_threads_is_set", || {
+        everywhere(async || {
+            let (first, second) = (Arc::new(Gate::default()), Arc::new(Gate::default()));
+            let enter = |gate: &Arc<Gate>| {
+                let gate = gate.clone();
+                spawn_blocking(move || gate.pass())
+            };
+            set_blocking_threads(2).expect("not zero");
+            let handles: Vec<_> = (0..20).map(|_| enter(&first)).collect();
+            first.until_inside(2).await;
+            lookup_host("localhost:1").await.expect("every machine has it");
+            sleep(20 * MS).await;
+            assert_eq!(first.inside.load(Ordering::SeqCst), 2);
+            // More begin at once, though nothing else happens.
+            set_blocking_threads(12).expect("not zero");
+            first.until_inside(12).await;
+            // With fewer, those that run go on.
+            set_blocking_threads(1).expect("not zero");
+            first.open();
+            for handle in handles {
+                handle.await.expect("no panic");
+            }
+            assert_eq!(first.inside_max.load(Ordering::SeqCst), 12);
+            let handles: Vec<_> = (0..3).map(|_| enter(&second)).collect();
+            second.until_inside(1).await;
+            sleep(20 * MS).await;
+            assert_eq!(second.inside.load(Ordering::SeqCst), 1);
+            second.open();
+            for handle in handles {
+                handle.await.expect("no panic");
+            }
+
+            let error = set_blocking_threads(0).expect_err("none would ever run");
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+            set_blocking_threads(usize::MAX).expect("as many as are needed");
+            spawn_blocking(|| ()).await.expect("no panic");
         });
     });
 }

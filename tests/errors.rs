@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use tamam::io::{CallError, errno};
+use tamam::io::{CallError, Readiness, errno};
 use tamam::net::{TcpKeepalive, TcpListener, TcpSocket, TcpStream, lookup_host};
 use tamam::time::{interval, interval_at, sleep, sleep_until, timeout, timeout_at};
 use tamam::{Builder, Runtime};
@@ -91,6 +91,7 @@ fn er2_a_lack_of_descriptors_names_the_limit() {
                 TcpListener::bind("127.0.0.1:0").expect_err("no descriptor"),
                 TcpSocket::new_v6().map(drop).expect_err("no descriptor"),
                 TcpStream::connect("127.0.0.1:1").await.expect_err("no descriptor"),
+                Readiness::new(io::stderr()).map(drop).expect_err("no descriptor"),
             ];
             for error in errors {
                 let text = error.to_string();

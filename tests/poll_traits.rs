@@ -134,7 +134,7 @@ fn tx15_a_full_buffer_waits() {
         // Who waited for room is woken by it.
         let reading = common::read_to_end(peer);
         stream.write_all(&bytes[taken..]).await.expect("the peer reads");
-        stream.close().await.expect("open");
+        AsyncWriteExt::close(&mut stream).await.expect("open");
         let rest = common::join(reading).await.expect("no reset");
         assert_same(&rest, &bytes[taken..]);
     });
@@ -182,7 +182,7 @@ fn tx15_what_ends_with_the_runtime_is_not_flushed() {
                 let error = written.flush().await.expect_err("they never went out");
                 assert_eq!(error.kind(), ErrorKind::Other, "{error}");
             }
-            let error = written.close().await.expect_err("they never went out");
+            let error = AsyncWriteExt::close(&mut written).await.expect_err("they never went out");
             assert_eq!(error.kind(), ErrorKind::Other, "{error}");
             let error = end.as_mut().await.expect_err("they never went out");
             assert_eq!(error.kind(), ErrorKind::Other, "{error}");
@@ -206,7 +206,7 @@ fn tx15_writes_and_sends_keep_their_order() {
         let four = [IoSlice::new(b"fo"), IoSlice::new(b"ur")];
         assert_eq!(stream.write_vectored(&four).await.expect("room"), 4);
         let reading = common::read_to_end(peer);
-        stream.close().await.expect("open");
+        AsyncWriteExt::close(&mut stream).await.expect("open");
         let all = common::join(reading).await.expect("no reset");
         assert_same(&all, &[&pattern(STALLING)[..], b"one two four"].concat());
     });
@@ -263,8 +263,8 @@ fn tx15_close_ends_sending() {
         let mut answering = peer.try_clone().expect("a descriptor");
         let reading = common::read_to_end(peer);
         stream.write_all(&bytes).await.expect("the peer reads");
-        stream.close().await.expect("open");
-        stream.close().await.expect("closed is closed");
+        AsyncWriteExt::close(&mut stream).await.expect("open");
+        AsyncWriteExt::close(&mut stream).await.expect("closed is closed");
         assert_eq!(stream.write(b"x").await.expect_err("closed").kind(), ErrorKind::BrokenPipe);
         assert_same(&common::join(reading).await.expect("no reset"), &bytes);
         answering.write_all(b"answer").expect("the other direction is open");

@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Watchdog, child, everywhere, poll_once, start};
-use tamam::signal::{SignalKind, ctrl_c, signal, terminate};
+use tamam::signal::{SignalKind, ctrl_c, shutdown, signal, terminate};
 use tamam::time::{sleep, timeout};
 
 const MS: Duration = Duration::from_millis(1);
@@ -308,4 +308,32 @@ fn sg6_a_mask_that_was_inherited_hides_no_signal() {
     // SAFETY: between fork and exec it makes one system call, and allocates nothing.
     let output = unsafe { command.pre_exec(block) }.output().expect("it can be run");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+// ---- SG7 -----------------------------------------------------------------------------------
+
+#[test]
+fn sg7_shutdown_tells_which_came() {
+    apart("sg7_shutdown_tells_which_came", || {
+        everywhere(async || {
+            for kind in [SignalKind::INTERRUPT, SignalKind::TERMINATE] {
+                let mut stop = shutdown();
+                assert!(poll_once(&mut stop).await.is_pending());
+                send(kind);
+                assert_eq!((&mut stop).await.expect("no error"), kind);
+                assert!(poll_once(&mut stop).await.is_pending(), "it waits for another one");
+                drop(stop);
+
+                let stop = shutdown(); // between the call and the first poll
+                send(kind);
+                assert_eq!(stop.await.expect("no error"), kind);
+            }
+            let mut stop = shutdown();
+            send(SignalKind::TERMINATE);
+            send(SignalKind::INTERRUPT);
+            assert_eq!((&mut stop).await.expect("no error"), SignalKind::INTERRUPT);
+            assert_eq!((&mut stop).await.expect("no error"), SignalKind::TERMINATE);
+            assert!(poll_once(&mut stop).await.is_pending());
+        });
+    });
 }

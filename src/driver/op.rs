@@ -225,7 +225,9 @@ impl Payload {
 pub(crate) enum Role {
     Accept,
     Connect,
+    /// A receive, or a wait until there is something to read.
     Recv,
+    /// A send, or a wait until there is room to write.
     Send,
 }
 

@@ -41,10 +41,13 @@ mod transmit;
 mod held;
 mod gather;
 mod copy;
+mod readiness;
+mod watched;
 
 pub use copy::{Copied, Side, copy, copy_both};
 pub use error::{CallError, errno};
 pub use gather::{Lines, read_to_end, read_until};
+pub use readiness::{Readiness, ReadyFor, ReadyGuard, TryIoError};
 pub use receive::Receive;
 pub(crate) use receive::{no_room, receives};
 pub use transmit::Transmit;

@@ -14,8 +14,8 @@ pub use addr::ToSocketAddrs;
 pub use resolve::{SystemResolver, lookup_host};
 pub use resolver::{Resolver, Resolving};
 pub use tcp::{
-    IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
-    TcpSocket, TcpStream,
+    Incoming, IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
+    TcpOptions, TcpSocket, TcpStream,
 };
 pub use unix::{UnixCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf, UnlinkOnDrop};
 

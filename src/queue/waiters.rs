@@ -15,15 +15,6 @@ use crate::deferred::Deferred;
 pub(crate) enum WaiterId {
     /// Its waker is in line, unless an arrival has woken it.
     Future { key: Key, round: u32 },
-    #[cfg_attr(
-        not(any(
-            feature = "futures-io",
-            feature = "tokio-io",
-            feature = "hyper",
-            feature = "tls"
-        )),
-        allow(dead_code, reason = "there is no other caller")
-    )]
     /// A caller that polls the object without a future. There is one; the last caller's waker is
     /// kept.
     Poller,

@@ -51,6 +51,31 @@ macro_rules! receiving_calls {
             $crate::stream::Read::some(self.$source(), buf)
         }
 
+        /// Copies the bytes that come next into the spare room of `buf`, and leaves them unread: the
+        /// next receive of any kind gives them again.
+        ///
+        /// The errors and the cancel safety are those of
+        /// [`TcpStream::peek`](crate::net::TcpStream::peek).
+        ///
+        /// # Examples
+        /// ```
+        /// # tamam::run(async {
+        #[doc = $ends]
+        /// sender.send_all("hello").await?;
+        /// let (len, buf) = receiver.peek(Vec::with_capacity(1)).await?;
+        /// assert_eq!((len, &buf[..]), (1, &b"h"[..]));
+        /// assert_eq!(receiver.read_exact(Vec::with_capacity(5), 5).await?, b"hello"); // all of it
+        /// # std::io::Result::Ok(())
+        /// # })?;
+        /// # Ok::<(), std::io::Error>(())
+        /// ```
+        pub fn peek<B: $crate::buf::IoBufMut>(
+            &self,
+            buf: B,
+        ) -> impl Future<Output = Result<(usize, B), $crate::buf::BufError<B>>> {
+            $crate::stream::Peek::new(self.$source(), buf)
+        }
+
         /// Receives exactly `len` bytes into the spare room of `buf`.
         ///
         /// The errors and the cancel safety are those of

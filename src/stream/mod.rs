@@ -16,6 +16,7 @@ mod receive;
 mod unread;
 mod bulk;
 mod read;
+mod peek;
 mod transmit;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "poll traits and TLS use a part"))]
 mod send_queue;
@@ -36,8 +37,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-pub(crate) use accept::Listener;
+pub(crate) use accept::{AcceptNext, Listener};
 pub(crate) use calls::{half_names, halves, receiving_calls, sending_calls};
+pub(crate) use peek::Peek;
 #[cfg(feature = "tls")]
 pub(crate) use read::{Asked, Source};
 pub(crate) use read::{Read, ReadReport, RecvChunk, put_back};
@@ -109,6 +111,13 @@ impl Connection {
     pub(crate) fn set_zero_linger(&self) -> io::Result<()> {
         sys::set_zero_linger(self.fd())?;
         self.zero_linger.set(true);
+        Ok(())
+    }
+
+    /// Undoes [`set_zero_linger`](Self::set_zero_linger). `Err`: nothing has changed.
+    pub(crate) fn set_no_linger(&self) -> io::Result<()> {
+        sys::set_no_linger(self.fd())?;
+        self.zero_linger.set(false);
         Ok(())
     }
 

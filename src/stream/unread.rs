@@ -143,6 +143,11 @@ impl<F: EndingError> Unread<F> {
         self.segments.front().map(Segment::bytes)
     }
 
+    /// The pieces in line, in order.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.segments.iter().map(Segment::bytes)
+    }
+
     // ---- arrivals ---------------------------------------------------------------------------
 
     /// Puts bytes that have arrived behind those in line. `segment` must not be empty: a call would

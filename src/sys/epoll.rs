@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::check;
@@ -32,6 +32,17 @@ pub(crate) fn epoll_add(set: BorrowedFd<'_>, fd: RawFd, events: u32, key: u64) -
 pub(crate) fn epoll_del(set: BorrowedFd<'_>, fd: RawFd) {
     // SAFETY: EPOLL_CTL_DEL ignores the event, which may be null since Linux 2.6.9.
     unsafe { libc::epoll_ctl(set.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
+}
+
+/// Whether readiness means nothing for `fd`, since its file has no notion of it: regular files,
+/// directories, and some devices. The kernel tells it by EPERM; the type of a file does not, as
+/// there are regular files of /proc and /sys that can be waited for.
+pub(crate) fn is_always_ready(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let set = epoll()?;
+    match epoll_add(set.as_fd(), fd.as_raw_fd(), 0, 0) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(true),
+        added => added.map(|()| false),
+    }
 }
 
 /// epoll_pwait2(2): waits for at most `timeout`, exact to the nanosecond. Returns the number of

@@ -23,11 +23,15 @@ mod time;
 use std::io;
 
 pub(crate) use descriptor::{adopt, present, set_nonblocking};
-pub(crate) use epoll::{epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly};
+pub(crate) use epoll::{
+    epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly, is_always_ready,
+};
 pub(crate) use eventfd::{eventfd, eventfd_add, eventfd_clear};
 pub(crate) use memory::Mapping;
-pub(crate) use option::{IntOption, get, peer_credentials, set, set_zero_linger};
-pub(crate) use poll::{is_hung_up, is_readable, poll_hang_up, poll_readable};
+pub(crate) use option::{
+    IntOption, get, linger, peer_credentials, set, set_no_linger, set_zero_linger,
+};
+pub(crate) use poll::{PollEvents, is_hung_up, is_readable, poll_hang_up, poll_now, poll_readable};
 pub(crate) use process::{
     Limited, has_seccomp_filter, is_root, kernel_release, limits, memlock_limit,
 };

@@ -5,10 +5,11 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use super::check;
 
-/// The options of type `int` that this crate reads and sets; socket(7), tcp(7), ipv6(7).
+/// The options of type `int` that this crate reads and sets; socket(7), tcp(7), ip(7), ipv6(7).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum IntOption {
     ReuseAddr,
@@ -21,6 +22,10 @@ pub(crate) enum IntOption {
     KeepCount,
     NoDelay,
     OnlyV6,
+    Ttl,
+    HopLimit,
+    Tos,
+    TrafficClass,
 }
 
 impl IntOption {
@@ -36,6 +41,10 @@ impl IntOption {
             IntOption::KeepCount => (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
             IntOption::NoDelay => (libc::IPPROTO_TCP, libc::TCP_NODELAY),
             IntOption::OnlyV6 => (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
+            IntOption::Ttl => (libc::IPPROTO_IP, libc::IP_TTL),
+            IntOption::HopLimit => (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
+            IntOption::Tos => (libc::IPPROTO_IP, libc::IP_TOS),
+            IntOption::TrafficClass => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
         }
     }
 }
@@ -54,6 +63,10 @@ impl fmt::Display for IntOption {
             IntOption::KeepCount => "TCP_KEEPCNT",
             IntOption::NoDelay => "TCP_NODELAY",
             IntOption::OnlyV6 => "IPV6_V6ONLY",
+            IntOption::Ttl => "IP_TTL",
+            IntOption::HopLimit => "IPV6_UNICAST_HOPS",
+            IntOption::Tos => "IP_TOS",
+            IntOption::TrafficClass => "IPV6_TCLASS",
         })
     }
 }
@@ -67,12 +80,7 @@ pub(crate) fn set(fd: BorrowedFd<'_>, option: IntOption, value: i32) -> io::Resu
 /// getsockopt(2) of an int.
 pub(crate) fn get(fd: BorrowedFd<'_>, option: IntOption) -> io::Result<i32> {
     let (level, name) = option.level_and_name();
-    let mut value: libc::c_int = 0;
-    let mut len = mem::size_of::<libc::c_int>() as libc::socklen_t;
-    let out: *mut libc::c_int = &mut value;
-    // SAFETY: `out` points to `value`, which lives through the call and is `len` bytes long.
-    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out.cast(), &mut len) })?;
-    Ok(value)
+    get_option(fd, level, name, 0)
 }
 
 /// SO_PEERCRED: user, group and process of whoever connected, or listened, at the other end of a Unix
@@ -90,6 +98,35 @@ pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
 pub(crate) fn set_zero_linger(fd: BorrowedFd<'_>) -> io::Result<()> {
     let linger = libc::linger { l_onoff: 1, l_linger: 0 };
     set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, linger)
+}
+
+/// SO_LINGER is off: close(2) does not wait, and what was sent is delivered.
+pub(crate) fn set_no_linger(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: 0, l_linger: 0 };
+    set_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, linger)
+}
+
+/// SO_LINGER: how long close(2) waits. `None`: it is off.
+pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
+    let unset = libc::linger { l_onoff: 0, l_linger: 0 };
+    let linger: libc::linger = get_option(fd, libc::SOL_SOCKET, libc::SO_LINGER, unset)?;
+    let seconds = u64::try_from(linger.l_linger).unwrap_or(u64::MAX); // below zero: for ever
+    Ok((linger.l_onoff != 0).then_some(Duration::from_secs(seconds)))
+}
+
+/// getsockopt(2) of any option. `value` is what the kernel overwrites, and has the type of the
+/// option: integers, for which every byte pattern is valid.
+fn get_option<T: Copy>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    mut value: T,
+) -> io::Result<T> {
+    let mut len = mem::size_of::<T>() as libc::socklen_t;
+    let out: *mut T = &mut value;
+    // SAFETY: `out` points to `value`, which lives through the call and is `len` bytes long.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out.cast(), &mut len) })?;
+    Ok(value)
 }
 
 /// setsockopt(2) of any option. `T` is the type that the option has.

@@ -33,6 +33,27 @@ pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     poll(fd, 0, milliseconds(timeout)) & (libc::POLLERR | libc::POLLHUP) != 0
 }
 
+/// Events of one direction of a descriptor: those that are asked for, and hang-up and errors, which
+/// come unasked. The bits are those of poll(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PollEvents(libc::c_short);
+
+impl PollEvents {
+    /// There is something to read, or the end of it. Urgent data counts: so do the files of /proc
+    /// and /sys tell a change.
+    pub(crate) const READ: PollEvents = PollEvents(libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP);
+    pub(crate) const WRITE: PollEvents = PollEvents(libc::POLLOUT);
+
+    pub(crate) fn to_bits(self) -> u32 {
+        self.0 as u32 // none of them is negative
+    }
+}
+
+/// Which of the events `fd` has at this moment, as bits; 0 if none. It does not wait.
+pub(crate) fn poll_now(fd: BorrowedFd<'_>, events: PollEvents) -> u32 {
+    poll(fd, events.0, 0) as u32 // the kernel gives no negative events
+}
+
 /// Returns the events that came; none if the time was over or poll(2) failed. A `timeout_ms` of -1
 /// is no limit.
 fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout_ms: libc::c_int) -> libc::c_short {

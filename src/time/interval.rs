@@ -143,7 +143,65 @@ impl Interval {
     /// });
     /// ```
     pub fn reset(&mut self) {
-        self.sleep.reset(saturating_add(Instant::now(), self.period));
+        self.reset_after(self.period);
+    }
+
+    /// Moves the next tick to now. Later ticks follow from there.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// tamam::run(async {
+    ///     let mut ticks = tamam::time::interval(Duration::from_secs(3600));
+    ///     ticks.tick().await;
+    ///     ticks.reset_immediately();
+    ///     let second = ticks.tick().await; // not in an hour
+    ///     assert!(second <= Instant::now());
+    /// });
+    /// ```
+    pub fn reset_immediately(&mut self) {
+        self.reset_at(Instant::now());
+    }
+
+    /// Moves the next tick to a time `after` now, which need not be the period. Later ticks follow
+    /// a period apart from there. A time that is too far ahead never comes.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// tamam::run(async {
+    ///     let period = Duration::from_millis(4);
+    ///     let mut ticks = tamam::time::interval(period);
+    ///     ticks.tick().await;
+    ///     let before = Instant::now();
+    ///     ticks.reset_after(period / 4);
+    ///     let next = ticks.tick().await;
+    ///     assert!(next >= before + period / 4);
+    ///     assert_eq!(ticks.tick().await, next + period);
+    /// });
+    /// ```
+    pub fn reset_after(&mut self, after: Duration) {
+        self.reset_at(saturating_add(Instant::now(), after));
+    }
+
+    /// Moves the next tick to `deadline`; one that has passed is due at once. Later ticks follow a
+    /// period apart from there.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// tamam::run(async {
+    ///     let mut ticks = tamam::time::interval(Duration::from_millis(1));
+    ///     let deadline = Instant::now() + Duration::from_millis(3);
+    ///     ticks.reset_at(deadline);
+    ///     assert_eq!(ticks.tick().await, deadline);
+    /// });
+    /// ```
+    pub fn reset_at(&mut self, deadline: Instant) {
+        self.sleep.reset(deadline);
     }
 
     /// The time between ticks.

@@ -172,14 +172,17 @@ impl Protocol {
         let (mut at, mut plain) = (0, 0);
         let mut is_done = bytes.is_empty();
         while !is_done && self.is_open() {
-            let (discard, step) =
-                self.step(Incoming::Slice(&mut bytes[at..]), &mut Task::Receive, &mut Sink::Later);
+            let (discard, step) = self.step(
+                Ciphertext::Slice(&mut bytes[at..]),
+                &mut Task::Receive,
+                &mut Sink::Later,
+            );
             at += discard;
             match step {
                 Some(Progress::Plain) => {
                     // The record was before `at`, so there is room for its plaintext.
                     let mut sink = Sink::Slice(&mut bytes[plain..at], 0);
-                    self.step(Incoming::Slice(&mut []), &mut Task::Receive, &mut sink);
+                    self.step(Ciphertext::Slice(&mut []), &mut Task::Receive, &mut sink);
                     if let Sink::Slice(_, len) = sink {
                         plain += len;
                     }
@@ -224,7 +227,7 @@ impl Protocol {
         while !self.has_failed() {
             let mut plain = std::mem::take(&mut self.plain);
             let (discard, step) =
-                self.step(Incoming::Own(at), &mut task, &mut Sink::Vec(&mut plain));
+                self.step(Ciphertext::Own(at), &mut task, &mut Sink::Vec(&mut plain));
             self.plain = plain;
             at += discard;
             match step {
@@ -253,13 +256,13 @@ impl Protocol {
     /// `out` the alert.
     fn step(
         &mut self,
-        incoming: Incoming<'_>,
+        incoming: Ciphertext<'_>,
         task: &mut Task<'_>,
         sink: &mut Sink<'_>,
     ) -> (usize, Option<Progress>) {
         let bytes = match incoming {
-            Incoming::Slice(bytes) => bytes,
-            Incoming::Own(at) => &mut self.partial[at..],
+            Ciphertext::Slice(bytes) => bytes,
+            Ciphertext::Own(at) => &mut self.partial[at..],
         };
         let (discard, result) = match &mut self.side {
             RustlsConnection::Client(connection) => {
@@ -433,7 +436,7 @@ impl Protocol {
 }
 
 /// The ciphertext for one call of rustls.
-enum Incoming<'a> {
+enum Ciphertext<'a> {
     Slice(&'a mut [u8]),
     /// `partial`, from an offset on.
     Own(usize),

@@ -25,21 +25,53 @@ fn a_listener_at_all_addresses_serves_both_families() {
             assert_eq!(peer.ip().to_canonical(), std::net::Ipv4Addr::LOCALHOST);
         }
         let v6 = TcpSocket::new_v6().expect("a socket").only_v6(true);
-        let v6 = v6.listen("[::]:0".parse().expect("an address")).expect("there is IPv6");
+        let v6 = v6.listen("[::]:0").expect("there is IPv6");
         assert!(!takes_v4(v6.local_addr().expect("bound")));
         let v4 = TcpSocket::new_v4().expect("a socket").only_v6(true);
-        v4.listen("127.0.0.1:0".parse().expect("an address")).expect_err("it is for IPv6");
+        v4.listen("127.0.0.1:0").expect_err("it is for IPv6");
     });
 }
 
 #[test]
 fn a_socket_is_bound_once() {
     with_both(Runtime::builder(), || async {
-        let addr = "127.0.0.1:0".parse().expect("an address");
+        let addr = "127.0.0.1:0";
         let socket = TcpSocket::new_v4().and_then(|socket| socket.bind(addr)).expect("loopback");
         let error = socket.listen(addr).map(drop).expect_err("it is bound");
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains("bound already"), "{error}");
+    });
+}
+
+/// Text, and lists: what fits the family is taken, in order.
+#[test]
+fn ac13_the_first_address_that_fits_is_bound() {
+    with_both(Runtime::builder(), || async {
+        let v4 = || TcpSocket::new_v4().expect("a socket");
+        let taken = v4().listen("127.0.0.1:0").and_then(|it| Ok((it.local_addr()?, it)));
+        let (taken, _listener) = taken.expect("loopback has ports");
+        let addr = |text: &str| text.parse::<SocketAddr>().expect("an address");
+        let list = [addr("[::1]:0"), taken, addr("127.0.0.1:0")];
+        let listener = v4().listen(list).expect("the last one fits");
+        assert!(listener.local_addr().is_ok_and(|addr| addr.is_ipv4()));
+        let bound = v4().bind(&list[..]).expect("the last one fits");
+        assert!(bound.local_addr().is_ok_and(|addr| addr.ip().is_loopback()));
+        if let Ok(Ok(listener)) = TcpSocket::new_v6().map(|socket| socket.listen(list)) {
+            assert!(listener.local_addr().is_ok_and(|addr| addr.is_ipv6()));
+        }
+        let error = v4().listen([list[0], taken]).expect_err("it is taken");
+        assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse, "{error}");
+        assert!(error.to_string().contains(&taken.to_string()), "{error}");
+
+        let error = v4().bind(("::1", 80)).map(drop).expect_err("another family");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+        let text = error.to_string();
+        assert!(text.starts_with("bind [::1]:80: ") && text.contains("for IPv4"), "{text}");
+        for text in ["localhost:80", "nonsense"] {
+            let error = v4().listen(text).expect_err("no address");
+            assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(text.split(':').next().expect("text")), "{error}");
+        }
     });
 }
 

@@ -12,6 +12,8 @@ mod foreign_wakers;
 mod backlog;
 mod unserved;
 mod address;
+mod incoming;
+mod options;
 mod descriptors;
 mod no_descriptors;
 mod cannot_accept;

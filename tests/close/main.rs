@@ -9,5 +9,6 @@ mod family;
 mod by_hand;
 mod connects;
 mod zero_linger;
+mod lingering;
 
 include!("rows.rs");

@@ -10,6 +10,7 @@ mod abandoned_calls;
 mod abandoned_buffers;
 mod partial_reads;
 mod read_exact;
+mod peek;
 mod ends;
 mod reset;
 mod cancels;

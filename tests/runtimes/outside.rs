@@ -70,8 +70,11 @@ fn cx2_outside_a_runtime_is_a_panic_at_the_callers_line() {
             let location = info.location().map(Location::file);
             *noted.lock().expect("not poisoned") = location.expect("a place").to_owned();
         }));
-        let calls: [(&str, fn()); 2] =
-            [("spawn", || drop(tamam::spawn(async {}))), ("metrics", || _ = tamam::metrics())];
+        let calls: [(&str, fn()); 3] = [
+            ("spawn", || drop(tamam::spawn(async {}))),
+            ("metrics", || _ = tamam::metrics()),
+            ("backend", || _ = tamam::backend()),
+        ];
         for (name, call) in calls {
             let text = panics(call);
             let file = place.lock().expect("not poisoned").clone();

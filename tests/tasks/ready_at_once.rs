@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tamam::io::{Lines, Receive, copy, copy_both, read_to_end, read_until};
+use tamam::io::{Lines, Readiness, ReadyFor, Receive, copy, copy_both, read_to_end, read_until};
 use tamam::net::{
     TcpKeepalive, TcpListener, TcpSocket, TcpStream, UnixAddr, UnixListener, UnixStream,
     lookup_host,
@@ -25,12 +25,14 @@ const MS: Duration = Duration::from_millis(1);
 
 /// Futures that have no line of their own.
 #[expect(dead_code, reason = "a list for the reader, and for `tidy`")]
-const ELSEWHERE: [&str; 5] = [
+const ELSEWHERE: [&str; 7] = [
     "ctrl_c",         // one answer for a signal: as `Signal::recv`
     "terminate",      // the same
+    "shutdown",       // the same
     "spawn",          // its handle is `JoinHandle`
     "Runtime::spawn", // the same
     "spawn_blocking",
+    "TcpStream::close", // as `shutdown`, then as `recv`
 ];
 
 /// An address to which there is no route: under epoll the answer comes at once.
@@ -102,6 +104,8 @@ fn lines() -> Vec<Line> {
         line!("TcpStream::read", ended().await, |stream| stream.read(Vec::with_capacity(1))),
         line!("TcpStream::read", ended().await, |stream| stream.read(Vec::new())),
         line!("TcpStream::read_exact", ended().await, |stream| stream.read_exact(Vec::new(), 0)),
+        line!("TcpStream::peek", ended().await, |stream| stream.peek(Vec::with_capacity(1))),
+        line!("TcpStream::peek", ended().await, |stream| stream.peek(Vec::new())),
         line!("TcpStream::send", ended().await, |stream| stream.send("late")),
         line!("TcpStream::send", ended().await, |stream| stream.send("")),
         line!("TcpStream::send_all", ended().await, |stream| stream.send_all("late")),
@@ -111,6 +115,7 @@ fn lines() -> Vec<Line> {
         line!("OwnedReadHalf::read", ended().await.into_split().0, |half| half.read(Vec::new())),
         line!("OwnedReadHalf::read_exact", ended().await.into_split().0, |half| half
             .read_exact(Vec::new(), 0)),
+        line!("OwnedReadHalf::peek", ended().await.into_split().0, |half| half.peek(Vec::new())),
         line!("OwnedWriteHalf::send", ended().await.into_split().1, |half| half.send("late")),
         line!("OwnedWriteHalf::send_all", ended().await.into_split().1, |half| half
             .send_all("late")),
@@ -118,6 +123,9 @@ fn lines() -> Vec<Line> {
             .sendv(vec!["late"])),
         line!("OwnedWriteHalf::shutdown", ended().await.into_split().1, |half| half.shutdown()),
         line!("TcpListener::accept", not_listening(), |listener| listener.accept()),
+        line!("Incoming::next", not_listening(), |listener| async {
+            listener.incoming().next().await
+        }),
         line!("TcpStream::connect", (), |_state| TcpStream::connect("nonsense")),
         line!("TcpStream::connect", (), |_state| TcpStream::connect(nowhere())),
         line!("TcpStream::connect_staggered", (), |_state| {
@@ -151,6 +159,9 @@ fn lines() -> Vec<Line> {
             .read_exact(Vec::new(), 0)),
         line!("lookup_host", (), |_state| lookup_host("127.0.0.1:80")),
         line!("lookup_host", (), |_state| lookup_host("nonsense")),
+        line!("Readiness::readable", ended_socket(ReadyFor::Both), |socket| socket.readable()),
+        line!("Readiness::readable", ended_socket(ReadyFor::Write), |socket| socket.readable()),
+        line!("Readiness::writable", ended_socket(ReadyFor::Both), |socket| socket.writable()),
         line!("sleep", (), |_state| sleep(Duration::ZERO)),
         line!("sleep_until", Instant::now(), |start| sleep_until(start)),
         line!("timeout", (), |_state| timeout(Duration::ZERO, sleep(Duration::ZERO))),
@@ -168,6 +179,12 @@ fn lines() -> Vec<Line> {
         line!("consume_budget", (), |_state| consume_budget()),
         line!("cooperative", (), |_state| cooperative(ready(()))),
     ]
+}
+
+/// A socket of std's whose peer is gone.
+fn ended_socket(asked: ReadyFor) -> Readiness<std::os::unix::net::UnixStream> {
+    let (ours, _theirs) = std::os::unix::net::UnixStream::pair().expect("descriptors");
+    Readiness::with_interest(ours, asked).expect("a socket can be watched")
 }
 
 fn due_for_long() -> tamam::time::Interval {

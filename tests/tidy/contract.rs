@@ -20,6 +20,7 @@ const TESTED_SECTIONS: &[&str] = &[
     "Tasks",
     "Time",
     "The process",
+    "Any descriptor",
     "Host names",
     "Blocking",
     "Signals",

@@ -1,14 +1,25 @@
-//! G9: every public future has a line in a test that loops it while it is ready at once.
+//! Tables of tests that are to be whole: G9, every public future has a line in a test that loops it
+//! while it is ready at once; every public type has a row with its auto traits.
+
+use std::collections::BTreeSet;
 
 use crate::documentation::public_items;
-use crate::reader::{Report, read, sources};
+use crate::reader::{Report, read, sources, words};
 
 /// The tables of those tests.
 const TABLES: [&str; 2] = ["tests/tasks/ready_at_once.rs", "tests/tls/ready_at_once.rs"];
 
 /// Types of futures that public functions return.
-const FUTURES: [&str; 7] =
-    ["impl Future", "Sleep", "Timeout<", "YieldNow", "Next", "JoinHandle<", "BlockingHandle<"];
+const FUTURES: [&str; 8] = [
+    "impl Future",
+    "Sleep",
+    "Timeout<",
+    "YieldNow",
+    "Next",
+    "ShutdownSignal",
+    "JoinHandle<",
+    "BlockingHandle<",
+];
 
 #[test]
 fn every_public_future_is_looped_while_it_is_ready() {
@@ -39,5 +50,25 @@ fn every_public_future_is_looped_while_it_is_ready() {
         }
     }
     assert!(count > 30, "the futures are found: {count}");
+    report.finish();
+}
+
+#[test]
+fn every_public_type_has_a_row_of_auto_traits() {
+    let text = read("tests/auto_traits.rs");
+    let rows =
+        text.split("rows!(").skip(1).filter_map(|row| row.split_once(");")).map(|(row, _)| row);
+    let known: BTreeSet<&str> = rows.flat_map(words).collect();
+    let mut report = Report::default();
+    let files = sources();
+    let is_type = |name: &str| !name.contains("::") && name.starts_with(char::is_uppercase);
+    for item in public_items().into_iter().filter(|item| is_type(&item.name)) {
+        let file = files.iter().find(|file| file.name == item.file).expect("it is a file's");
+        let declared = file.text.lines().nth(item.line - 1).unwrap_or_default();
+        if !known.contains(&*item.name) && !declared.contains(" trait ") {
+            let text = format!("`{}` has no row in tests/auto_traits.rs", item.name);
+            report.add(file, item.line, text);
+        }
+    }
     report.finish();
 }

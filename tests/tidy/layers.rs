@@ -9,6 +9,7 @@ use crate::reader::{Report, numbered, sources, without_tests, words};
 const LAYERS: &[(&str, u8)] = &[
     ("lib", 10),
     ("doctor", 10),
+    ("unwind", 10),
     ("compat", 10),
     ("runtime", 9),
     ("tls", 9),
@@ -17,6 +18,8 @@ const LAYERS: &[(&str, u8)] = &[
     ("stream", 7),
     ("ops", 6),
     ("io", 6),
+    ("io::readiness", 8),
+    ("io::watched", 8),
     ("time", 6),
     ("metrics", 6),
     ("signal", 6),

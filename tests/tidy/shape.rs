@@ -22,6 +22,7 @@ const PLAIN_DATA: &[(&str, &str, &str)] = &[
         "the task's header: counts and links at the head of one allocation",
     ),
     ("src/metrics.rs", "Metrics", "counters"),
+    ("src/net/tcp/options.rs", "TcpOptions", "settings"),
     ("src/runtime.rs", "Builder", "settings"),
 ];
 

@@ -156,3 +156,37 @@ fn tm5_reset() {
         assert!(Instant::now() >= due);
     });
 }
+
+/// TM5. The next tick is moved, earlier and later, also into the past and out of reach; those after
+/// it follow a period apart, and a tick that waits is the moved one.
+#[test]
+fn tm5_a_tick_is_moved() {
+    run(|| async {
+        let mut ticks = interval(PERIOD);
+        ticks.tick().await;
+        let before = Instant::now();
+        ticks.reset_immediately();
+        let now = ticks.tick().await;
+        assert!(before <= now && now <= Instant::now());
+        assert_eq!(ticks.tick().await, now + PERIOD);
+
+        ticks.reset_after(MS);
+        let moved = ticks.tick().await;
+        assert!(moved >= now + PERIOD + MS && Instant::now() >= moved);
+        assert_eq!(ticks.tick().await, moved + PERIOD);
+
+        let deadline = Instant::now() + 3 * MS;
+        ticks.reset_at(deadline);
+        assert_eq!(ticks.tick().await, deadline);
+        let past = Instant::now();
+        thread::sleep(MS);
+        ticks.reset_at(past);
+        assert_eq!(ticks.tick().await, past);
+
+        ticks.reset_after(Duration::MAX);
+        let waits = poll_once(&mut Box::pin(ticks.tick())).await;
+        assert!(waits.is_pending(), "it never comes");
+        ticks.reset_after(Duration::ZERO);
+        ticks.tick().await;
+    });
+}

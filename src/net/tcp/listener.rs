@@ -7,6 +7,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
+use super::incoming::Incoming;
+use super::options::Lingering;
 use super::socket::TcpSocket;
 use super::stream::TcpStream;
 use crate::context;
@@ -40,14 +42,16 @@ use crate::sys;
 /// ```
 pub struct TcpListener {
     inner: Option<Rc<Listener>>,
+    /// What its connections inherit.
+    lingering: Lingering,
 }
 
 impl TcpListener {
-    pub(super) fn new(fd: OwnedFd, home: Rc<Driver>) -> TcpListener {
-        TcpListener { inner: Some(Listener::new(fd, home, Medium::Tcp)) }
+    pub(super) fn new(fd: OwnedFd, home: Rc<Driver>, lingering: Lingering) -> TcpListener {
+        TcpListener { inner: Some(Listener::new(fd, home, Medium::Tcp)), lingering }
     }
 
-    fn inner(&self) -> &Rc<Listener> {
+    pub(super) fn inner(&self) -> &Rc<Listener> {
         self.inner.as_ref().expect("taken by `into_std` only, which consumes the listener")
     }
 
@@ -94,10 +98,11 @@ impl TcpListener {
     }
 
     /// Takes over a listening socket, with the connections that wait in it. The socket becomes
-    /// non-blocking, and so do duplicates of its descriptor.
+    /// non-blocking, and so do duplicates of its descriptor. A linger time above zero is switched
+    /// off, see [`TcpStream::set_linger`]. `TryFrom` does the same.
     ///
     /// # Errors
-    /// `Other` outside a runtime; those of fcntl(2).
+    /// `Other` outside a runtime; those of fcntl(2) and setsockopt(2).
     /// # Examples
     /// A socket that a supervisor has bound, with a client that came early:
     /// ```
@@ -117,7 +122,8 @@ impl TcpListener {
     pub fn from_std(listener: std::net::TcpListener) -> io::Result<TcpListener> {
         let home = context::try_current()?.driver.clone();
         sys::set_nonblocking(listener.as_fd())?;
-        Ok(TcpListener::new(OwnedFd::from(listener), home))
+        let lingering = Lingering::of_foreign(listener.as_fd())?;
+        Ok(TcpListener::new(OwnedFd::from(listener), home, lingering))
     }
 
     /// Gives the socket back, and with it the connections that were accepted and not taken.
@@ -212,8 +218,37 @@ impl TcpListener {
     /// ```
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         let fd = self.inner().accept().await?;
+        self.connected(fd)
+    }
+
+    /// The stream of an accepted connection, and its peer's address.
+    pub(super) fn connected(&self, fd: OwnedFd) -> io::Result<(TcpStream, SocketAddr)> {
         let peer = sys::peer_addr(fd.as_fd())?;
-        Ok((TcpStream::new(fd, self.inner().home().clone()), peer))
+        let home = self.inner().home().clone();
+        Ok((TcpStream::with_lingering(fd, home, self.lingering)?, peer))
+    }
+
+    /// The connections as they come, one after the other: as a [`Stream`](futures_core::Stream), or
+    /// by [`Incoming::next`]. They are those of [`accept`](Self::accept), which may be called
+    /// beside it.
+    ///
+    /// # Examples
+    /// ```
+    /// use futures_util::StreamExt;
+    /// use tamam::net::{TcpListener, TcpStream};
+    ///
+    /// # tamam::run(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let addr = listener.local_addr()?;
+    /// let _clients = [TcpStream::connect(addr).await?, TcpStream::connect(addr).await?];
+    /// let first_two: Vec<_> = listener.incoming().take(2).collect().await;
+    /// assert!(first_two.iter().all(Result::is_ok));
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming::new(self)
     }
 
     /// The address it listens at.
@@ -257,5 +292,13 @@ impl fmt::Debug for TcpListener {
             .field("local_addr", &self.local_addr().ok())
             .field("parked", &self.inner().accepted_len())
             .finish_non_exhaustive()
+    }
+}
+
+impl TryFrom<std::net::TcpListener> for TcpListener {
+    type Error = io::Error;
+
+    fn try_from(listener: std::net::TcpListener) -> io::Result<TcpListener> {
+        TcpListener::from_std(listener)
     }
 }

@@ -2,17 +2,20 @@
 //! next: `stream.rs`.
 
 mod stream;
-mod options;
 mod split;
 mod establish;
 mod connect;
 mod race;
 mod into_std;
 mod listener;
+mod incoming;
 mod socket;
+mod options;
 
+pub use incoming::Incoming;
 pub use into_std::IntoStdError;
 pub use listener::TcpListener;
-pub use socket::{TcpKeepalive, TcpSocket};
+pub use options::{TcpKeepalive, TcpOptions};
+pub use socket::TcpSocket;
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
 pub use stream::TcpStream;

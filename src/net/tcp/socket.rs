@@ -1,5 +1,5 @@
-//! `TcpSocket`: options of a socket that must be set before it listens or connects. Options of a
-//! connected socket are not here. Read next: `stream.rs`.
+//! `TcpSocket`: options of a socket that must be set before it listens or connects. Those of a
+//! connected socket are in `options.rs`. Read next: `stream.rs`.
 
 use std::fmt;
 use std::io;
@@ -11,10 +11,12 @@ use std::time::Duration;
 use super::connect::Connect;
 use super::establish::connect_error;
 use super::listener::TcpListener;
+use super::options::{self, Lingering, TcpKeepalive, TcpOptions};
 use super::stream::TcpStream;
 use crate::context;
 use crate::driver::Driver;
 use crate::io::CallError;
+use crate::net::addr::ToSocketAddrs;
 use crate::sys::{self, IntOption, addr::SockAddr};
 
 /// How many connections wait to be accepted, unless [`TcpSocket::backlog`] says otherwise.
@@ -31,7 +33,7 @@ pub(super) const BACKLOG: u32 = 1024;
 ///         .reuse_port(true)
 ///         .nodelay(true)               // accepted connections inherit it
 ///         .backlog(4096)
-///         .listen("127.0.0.1:0".parse().expect("an address"))?;
+///         .listen("127.0.0.1:0")?;
 ///     let client = TcpStream::connect(listener.local_addr()?).await?;
 ///     let (server, peer) = listener.accept().await?;
 ///     assert!(server.nodelay()?);
@@ -48,55 +50,7 @@ pub struct TcpSocket {
     /// The first option that could not be set; `bind`, `listen` and `connect` report it.
     error: Option<io::Error>,
     is_bound: bool,
-}
-
-/// When and how often an idle connection is probed; tcp(7). A field that is `None` keeps the
-/// system's value.
-///
-/// # Examples
-/// ```
-/// use std::time::Duration;
-/// use tamam::net::TcpKeepalive;
-///
-/// let keepalive = TcpKeepalive { idle: Some(Duration::from_secs(60)), ..TcpKeepalive::default() };
-/// assert_eq!(keepalive.probes, None);
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TcpKeepalive {
-    /// Idle time before the first probe (TCP_KEEPIDLE), in whole seconds, rounded up.
-    pub idle: Option<Duration>,
-    /// Time between probes (TCP_KEEPINTVL), in whole seconds, rounded up.
-    pub interval: Option<Duration>,
-    /// How many probes go unanswered before the connection is dropped (TCP_KEEPCNT).
-    pub probes: Option<u32>,
-}
-
-/// setsockopt(2). The error names the option.
-pub(super) fn set_option(fd: BorrowedFd<'_>, option: IntOption, value: i32) -> io::Result<()> {
-    let set = sys::set(fd, option, value);
-    set.map_err(|error| CallError::wrap("setsockopt", format_args!("{option} {value}"), error))
-}
-
-impl TcpKeepalive {
-    /// Sets SO_KEEPALIVE, and the times that are given. After an error, the options before it are
-    /// set.
-    pub(super) fn apply(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let seconds = |time: Duration| {
-            let part = u64::from(time.subsec_nanos() > 0);
-            i32::try_from(time.as_secs().saturating_add(part)).unwrap_or(i32::MAX)
-        };
-        set_option(fd, IntOption::KeepAlive, 1)?;
-        if let Some(idle) = self.idle {
-            set_option(fd, IntOption::KeepIdle, seconds(idle))?;
-        }
-        if let Some(interval) = self.interval {
-            set_option(fd, IntOption::KeepInterval, seconds(interval))?;
-        }
-        if let Some(probes) = self.probes {
-            set_option(fd, IntOption::KeepCount, i32::try_from(probes).unwrap_or(i32::MAX))?;
-        }
-        Ok(())
-    }
+    lingering: Lingering,
 }
 
 impl TcpSocket {
@@ -109,8 +63,7 @@ impl TcpSocket {
     /// use tamam::net::TcpSocket;
     ///
     /// # tamam::run(async {
-    /// let addr = "127.0.0.1:0".parse().expect("an address");
-    /// let listener = TcpSocket::new_v4()?.reuse_addr(true).listen(addr)?;
+    /// let listener = TcpSocket::new_v4()?.reuse_addr(true).listen("127.0.0.1:0")?;
     /// assert!(listener.local_addr()?.is_ipv4());
     /// # std::io::Result::Ok(())
     /// # })?;
@@ -132,9 +85,8 @@ impl TcpSocket {
     /// use tamam::net::TcpSocket;
     ///
     /// # tamam::run(async {
-    /// let (any_v6, any_v4) = ("[::]:8080", "0.0.0.0:8080");
-    /// let v6 = TcpSocket::new_v6()?.only_v6(true).listen(any_v6.parse().expect("an address"))?;
-    /// let v4 = TcpSocket::new_v4()?.listen(any_v4.parse().expect("an address"))?;
+    /// let v6 = TcpSocket::new_v6()?.only_v6(true).listen("[::]:8080")?;
+    /// let v4 = TcpSocket::new_v4()?.listen("0.0.0.0:8080")?;
     /// assert_eq!(v6.local_addr()?.port(), v4.local_addr()?.port());
     /// # std::io::Result::Ok(())
     /// # })?;
@@ -149,7 +101,8 @@ impl TcpSocket {
         let socket = sys::tcp_socket(v6);
         let family = if v6 { "for IPv6" } else { "for IPv4" };
         let fd = socket.map_err(|error| CallError::wrap("socket", family, error))?;
-        Ok(TcpSocket { fd, home, backlog: BACKLOG, error: None, is_bound: false })
+        let (error, is_bound, lingering) = (None, false, Lingering::Off);
+        Ok(TcpSocket { fd, home, backlog: BACKLOG, error, is_bound, lingering })
     }
 
     /// A socket for the family of `addr`.
@@ -157,12 +110,17 @@ impl TcpSocket {
         TcpSocket::new(addr.is_ipv6())
     }
 
-    /// Sets an option. The first error is kept for `check`.
-    fn set(mut self, option: IntOption, value: i32) -> TcpSocket {
-        if let Err(error) = set_option(self.fd.as_fd(), option, value) {
+    /// Keeps the first error of an option for `check`.
+    fn note(mut self, set: io::Result<()>) -> TcpSocket {
+        if let Err(error) = set {
             self.error.get_or_insert(error);
         }
         self
+    }
+
+    fn set(self, option: IntOption, value: i32) -> TcpSocket {
+        let set = options::set_option(self.fd.as_fd(), option, value);
+        self.note(set)
     }
 
     /// The first error of an option, once.
@@ -205,11 +163,35 @@ impl TcpSocket {
     }
 
     /// SO_KEEPALIVE and its times. Accepted connections inherit them.
-    pub fn keepalive(mut self, keepalive: TcpKeepalive) -> TcpSocket {
-        if let Err(error) = keepalive.apply(self.fd.as_fd()) {
-            self.error.get_or_insert(error);
-        }
-        self
+    pub fn keepalive(self, keepalive: TcpKeepalive) -> TcpSocket {
+        let set = keepalive.apply(self.fd.as_fd());
+        self.note(set)
+    }
+
+    /// What the drop of the stream does (SO_LINGER): with `None` what was sent is delivered, with
+    /// zero the connection is reset. Accepted connections inherit it. A time above zero is an
+    /// error, since close(2) would block the thread for so long:
+    /// [`TcpStream::set_linger`](TcpStream::set_linger).
+    pub fn linger(mut self, time: Option<Duration>) -> TcpSocket {
+        let set = Lingering::of(time).and_then(|lingering| {
+            self.lingering = lingering;
+            lingering.apply(self.fd.as_fd())
+        });
+        self.note(set)
+    }
+
+    /// How many hops a packet may make, 1 to 255 (IP_TTL; IPV6_UNICAST_HOPS). Accepted connections
+    /// inherit it.
+    pub fn ttl(self, hops: u32) -> TcpSocket {
+        let set = options::set_ttl(self.fd.as_fd(), hops);
+        self.note(set)
+    }
+
+    /// The class of service of the packets (IP_TOS; IPV6_TCLASS), whose two lower bits belong to
+    /// TCP. Accepted connections inherit it.
+    pub fn tos(self, tos: u8) -> TcpSocket {
+        let set = options::set_tos(self.fd.as_fd(), tos);
+        self.note(set)
     }
 
     /// How many connections wait in the kernel to be accepted: 1024 unless set; the kernel cuts
@@ -219,61 +201,104 @@ impl TcpSocket {
         self
     }
 
-    /// bind(2): the local address to connect from. ([`listen`](Self::listen) binds by itself.)
+    /// What its options are now.
     ///
     /// # Errors
-    /// Those of bind(2), and of an option set before; `InvalidInput` if it is bound already.
+    /// Those of getsockopt(2). That an option could not be set, `bind`, `listen` and `connect` say.
     /// # Examples
     /// ```
-    /// use std::net::SocketAddr;
-    /// use tamam::net::{TcpListener, TcpSocket};
+    /// use tamam::net::TcpSocket;
     ///
     /// # tamam::run(async {
-    /// let listener = TcpListener::bind("127.0.0.1:0")?;
-    /// let source = SocketAddr::from(([127, 0, 0, 2], 0));
-    /// let stream = TcpSocket::new_v4()?.bind(source)?.connect(listener.local_addr()?).await?;
-    /// assert_eq!(stream.local_addr()?.ip(), source.ip());
+    /// let socket = TcpSocket::new_v6()?.only_v6(true).nodelay(true).tos(0x20);
+    /// let options = socket.options()?;
+    /// assert_eq!((options.only_v6, options.nodelay, options.tos), (Some(true), true, 0x20));
+    /// assert_eq!((options.keepalive, options.backlog), (None, 1024));
     /// # std::io::Result::Ok(())
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn bind(mut self, addr: SocketAddr) -> io::Result<TcpSocket> {
+    pub fn options(&self) -> io::Result<TcpOptions> {
+        TcpOptions::of(self.fd.as_fd(), self.backlog)
+    }
+
+    /// bind(2): the local address to connect from. ([`listen`](Self::listen) binds by itself.)
+    ///
+    /// Of several addresses, the first is taken that is of the socket's family and can be bound.
+    ///
+    /// # Errors
+    /// Those of bind(2) for the last address, and of an option set before. `InvalidInput` if the
+    /// socket is bound already, if no address is of its family, or if `addr` is not an address: a
+    /// host name has to be looked up first, with [`lookup_host`](crate::net::lookup_host).
+    /// # Examples
+    /// ```
+    /// use tamam::net::{TcpListener, TcpSocket};
+    ///
+    /// # tamam::run(async {
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let socket = TcpSocket::new_v4()?.bind("127.0.0.2:0")?;
+    /// let stream = socket.connect(listener.local_addr()?).await?;
+    /// assert_eq!(stream.local_addr()?.ip().to_string(), "127.0.0.2");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn bind(mut self, addr: impl ToSocketAddrs) -> io::Result<TcpSocket> {
         self.check()?;
+        self.bind_first(&addr.resolve()?).map(|_| self)
+    }
+
+    /// Binds to the first of `addrs` that is of the socket's family and can be bound, and gives it.
+    fn bind_first(&mut self, addrs: &[SocketAddr]) -> io::Result<SocketAddr> {
         if self.is_bound {
             let text =
                 "the socket is bound already (`listen` takes the address and binds by itself)";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        sys::bind(self.fd.as_fd(), &SockAddr::new(addr))
-            .map_err(|error| CallError::wrap("bind", addr, error))?;
-        self.is_bound = true;
-        Ok(self)
+        let is_v6 = self.local_addr()?.is_ipv6();
+        let mut failed = None;
+        for addr in addrs.iter().filter(|addr| addr.is_ipv6() == is_v6) {
+            match sys::bind(self.fd.as_fd(), &SockAddr::new(*addr)) {
+                Ok(()) => {
+                    self.is_bound = true;
+                    return Ok(*addr);
+                }
+                Err(error) => failed = Some(CallError::wrap("bind", addr, error)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| {
+            let family = if is_v6 { "IPv6" } else { "IPv4" };
+            let text = format!("the socket is for {family}, and so is no address given");
+            let given: Vec<String> = addrs.iter().map(SocketAddr::to_string).collect();
+            let error = io::Error::new(io::ErrorKind::InvalidInput, text);
+            CallError::wrap("bind", given.join(", "), error)
+        }))
     }
 
-    /// Binds to `addr` and listens.
+    /// Binds to `addr` and listens. Of several addresses, the first is taken that is of the
+    /// socket's family and can be bound.
     ///
     /// # Errors
-    /// Those of bind(2) and listen(2), and of an option set before; `InvalidInput` if it is bound
-    /// already.
+    /// As [`bind`](Self::bind), and those of listen(2).
     /// # Examples
     /// Two listeners at one address, as for a runtime on each of two threads:
     /// ```
     /// use tamam::net::TcpSocket;
     ///
     /// # tamam::run(async {
-    /// let addr = "127.0.0.1:0".parse().expect("an address");
-    /// let first = TcpSocket::new_v4()?.reuse_port(true).listen(addr)?;
+    /// let first = TcpSocket::new_v4()?.reuse_port(true).listen("127.0.0.1:0")?;
     /// let second = TcpSocket::new_v4()?.reuse_port(true).listen(first.local_addr()?)?;
     /// assert_eq!(first.local_addr()?, second.local_addr()?);
     /// # std::io::Result::Ok(())
     /// # })?;
     /// # Ok::<(), std::io::Error>(())
     /// ```
-    pub fn listen(self, addr: SocketAddr) -> io::Result<TcpListener> {
-        let socket = self.bind(addr)?;
-        sys::listen(socket.fd.as_fd(), i32::try_from(socket.backlog).unwrap_or(i32::MAX))
-            .map_err(|error| CallError::wrap("listen", addr, error))?;
-        Ok(TcpListener::new(socket.fd, socket.home))
+    pub fn listen(mut self, addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
+        self.check()?;
+        let bound = self.bind_first(&addr.resolve()?)?;
+        sys::listen(self.fd.as_fd(), i32::try_from(self.backlog).unwrap_or(i32::MAX))
+            .map_err(|error| CallError::wrap("listen", bound, error))?;
+        Ok(TcpListener::new(self.fd, self.home, self.lingering))
     }
 
     /// Connects to `addr`.
@@ -303,7 +328,7 @@ impl TcpSocket {
             return Err(error);
         }
         match Connect::new(self.fd, self.home.clone(), addr).await {
-            Ok(fd) => Ok(TcpStream::new(fd, self.home)),
+            Ok(fd) => TcpStream::with_lingering(fd, self.home, self.lingering),
             Err(error) => Err(connect_error(addr, error)),
         }
     }
@@ -315,8 +340,7 @@ impl TcpSocket {
     /// # Examples
     /// ```
     /// # tamam::run(async {
-    /// let addr = "127.0.0.1:0".parse().expect("an address");
-    /// let socket = tamam::net::TcpSocket::new_v4()?.bind(addr)?;
+    /// let socket = tamam::net::TcpSocket::new_v4()?.bind("127.0.0.1:0")?;
     /// assert_ne!(socket.local_addr()?.port(), 0);
     /// # std::io::Result::Ok(())
     /// # })?;

@@ -3,16 +3,14 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 
-use super::socket::{TcpKeepalive, set_option};
 use super::stream::TcpStream;
 use crate::io::{receives, transmits};
 use crate::stream::{Connection, halves};
-use crate::sys::{self, IntOption};
+use crate::sys;
 
 /// The receiving half of a [`TcpStream`].
 ///
@@ -89,77 +87,6 @@ halves!(
 # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
 # let (server, _) = listener.accept().await?;"
 );
-
-/// The options of both halves.
-macro_rules! options {
-    ($($half:ident),*) => {$(
-        impl $half {
-            /// Whether small sends go out at once: [`TcpStream::nodelay`].
-            ///
-            /// # Errors
-            /// Those of getsockopt(2).
-            pub fn nodelay(&self) -> io::Result<bool> {
-                sys::get(self.as_fd(), IntOption::NoDelay).map(|on| on != 0)
-            }
-
-            /// Sets TCP_NODELAY: [`TcpStream::set_nodelay`].
-            ///
-            /// # Errors
-            /// Those of setsockopt(2).
-            /// # Examples
-            /// It is an option of the socket, which both halves share:
-            /// ```
-            /// # tamam::run(async {
-            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-            /// # let (server, _) = listener.accept().await?;
-            /// let (read, write) = client.into_split();
-            /// write.set_nodelay(true)?;
-            /// assert!(read.nodelay()?);
-            /// # drop(server);
-            /// # std::io::Result::Ok(())
-            /// # })?;
-            /// # Ok::<(), std::io::Error>(())
-            /// ```
-            pub fn set_nodelay(&self, on: bool) -> io::Result<()> {
-                set_option(self.as_fd(), IntOption::NoDelay, on.into())
-            }
-
-            /// Sets SO_KEEPALIVE and its times: [`TcpStream::set_keepalive`].
-            ///
-            /// # Errors
-            /// Those of setsockopt(2).
-            pub fn set_keepalive(&self, keepalive: TcpKeepalive) -> io::Result<()> {
-                keepalive.apply(self.as_fd())
-            }
-
-            /// Makes the drop reset the connection: [`TcpStream::set_zero_linger`].
-            ///
-            /// # Errors
-            /// Those of setsockopt(2).
-            /// # Examples
-            /// ```
-            /// # tamam::run(async {
-            /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-            /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-            /// # let (server, _) = listener.accept().await?;
-            /// let (read, write) = client.into_split();
-            /// write.set_zero_linger()?;
-            /// drop((read, write));
-            /// let error = server.recv().await.unwrap_err();
-            /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-            /// # std::io::Result::Ok(())
-            /// # })?;
-            /// # Ok::<(), std::io::Error>(())
-            /// ```
-            pub fn set_zero_linger(&self) -> io::Result<()> {
-                self.connection().set_zero_linger()
-            }
-        }
-    )*};
-}
-
-options!(OwnedReadHalf, OwnedWriteHalf);
 
 receives!(OwnedReadHalf);
 transmits!(OwnedWriteHalf {

@@ -8,12 +8,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 
-use super::into_std::IntoStdError;
+use super::options::Lingering;
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
-use crate::context;
 use crate::driver::{Driver, Medium};
 use crate::io::{receives, transmits};
-use crate::stream::{Connection, Read, ReadReport, put_back};
+use crate::stream::{Connection, Peek, Read, ReadReport, put_back};
 use crate::sys;
 
 /// A TCP connection.
@@ -25,7 +24,7 @@ use crate::sys;
 /// before are delivered, unless the peer still writes: its bytes meet a closed socket, TCP resets
 /// the connection, and the peer loses what it has not read yet. The rest of a send in flight is
 /// offered to the kernel once more, and what it does not take is discarded. To be sure that
-/// everything arrives, call `shutdown().await`, receive until the end, then drop the stream.
+/// everything arrives, [`close`](Self::close) it: that shuts down, and receives until the end.
 ///
 /// # Examples
 /// An echo of one message:
@@ -56,75 +55,17 @@ impl TcpStream {
         TcpStream { connection: Connection::new(fd, home, Medium::Tcp) }
     }
 
-    /// Takes over a connected socket. The first receive gives what the socket has received already,
-    /// or its end. The socket becomes non-blocking, and so do duplicates of its descriptor.
-    ///
-    /// # Errors
-    /// `Other` outside a runtime; those of fcntl(2).
-    /// # Examples
-    /// ```
-    /// use std::io::Write;
-    /// use tamam::net::TcpStream;
-    ///
-    /// # tamam::run(async {
-    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
-    /// let mut client = std::net::TcpStream::connect(listener.local_addr()?)?;
-    /// client.write_all(b"early")?;
-    ///
-    /// let stream = TcpStream::from_std(listener.accept()?.0)?;
-    /// assert_eq!(stream.read_exact(Vec::with_capacity(5), 5).await?, b"early");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-        let home = context::try_current()?.driver.clone();
-        sys::set_nonblocking(stream.as_fd())?;
-        Ok(TcpStream::new(OwnedFd::from(stream), home))
-    }
-
-    /// Gives the socket back, with the bytes that were received and not read: they come before
-    /// those still in the socket. The socket stays non-blocking. If a receive has met a reset
-    /// already, the socket shows an end instead, because the kernel reports a reset once.
-    ///
-    /// There is no `IntoRawFd`, since it could not give these bytes:
-    /// ```compile_fail
-    /// fn raw(stream: tamam::net::TcpStream) -> std::os::fd::RawFd {
-    ///     std::os::fd::IntoRawFd::into_raw_fd(stream)
-    /// }
-    /// ```
-    ///
-    /// # Errors
-    /// [`IntoStdError`] with the stream, if bytes of a dropped send are still on their way out.
-    /// Wait for them, with `shutdown` or another send, and try again.
-    /// # Examples
-    /// The unread bytes, then what is still in the socket:
-    /// ```
-    /// use std::io::Read;
-    ///
-    /// # tamam::run(async {
-    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
-    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
-    /// # let (server, _) = listener.accept().await?;
-    /// client.send_all("hello world").await?;
-    /// client.shutdown().await?;
-    /// assert_eq!(server.read_exact(Vec::with_capacity(5), 5).await?, b"hello");
-    ///
-    /// let (mut socket, mut rest) = server.into_std()?;
-    /// socket.set_nonblocking(false)?;
-    /// socket.read_to_end(&mut rest)?;
-    /// assert_eq!(rest, b" world");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn into_std(self) -> Result<(std::net::TcpStream, Vec<u8>), IntoStdError> {
-        match self.into_connection().into_parts() {
-            Ok((fd, unread)) => Ok((fd.into(), unread)),
-            Err((error, connection)) => {
-                Err(IntoStdError::new(error, TcpStream::from_connection(connection)))
-            }
+    /// As [`new`](Self::new), of a socket that was set to linger so, or not.
+    pub(super) fn with_lingering(
+        fd: OwnedFd,
+        home: Rc<Driver>,
+        lingering: Lingering,
+    ) -> io::Result<TcpStream> {
+        let stream = TcpStream::new(fd, home);
+        if lingering == Lingering::Reset {
+            stream.connection.set_zero_linger()?; // the drop has to know it too
         }
+        Ok(stream)
     }
 
     /// Receives the next bytes, however many came together. `None`: the peer has finished.
@@ -190,6 +131,40 @@ impl TcpStream {
     /// ```
     pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
         Read::some(&self.connection, buf)
+    }
+
+    /// Copies the bytes that come next into the spare room of `buf`, as many as are there and fit,
+    /// and leaves them unread: the next receive of any kind gives them again. Waits until there is
+    /// one; 0 means that the peer has finished.
+    ///
+    /// A second call right after the first gives the same bytes: to wait for more of them, use
+    /// [`read_exact`](Self::read_exact).
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    /// # Cancel safety
+    /// Cancel safe: it takes no byte. `buf` is gone.
+    /// # Kernel
+    /// As [`recv`](Self::recv): the stream receives, and keeps what came. MSG_PEEK is not used.
+    /// # Examples
+    /// One port for two protocols:
+    /// ```
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// client.send_all(b"\x16 begins a handshake of TLS").await?;
+    /// let (len, first) = server.peek(Vec::with_capacity(1)).await?;
+    /// assert_eq!((len, first[0]), (1, 0x16));
+    ///
+    /// let all = server.read_exact(Vec::with_capacity(27), 27).await?; // nothing was taken
+    /// assert_eq!(all, b"\x16 begins a handshake of TLS");
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn peek<B: IoBufMut>(&self, buf: B) -> impl Future<Output = ReadReport<B>> {
+        Peek::new(&self.connection, buf)
     }
 
     /// Receives exactly `len` bytes into the spare room of `buf`.
@@ -406,6 +381,47 @@ impl TcpStream {
     /// ```
     pub async fn shutdown(&self) -> io::Result<()> {
         self.connection.shutdown().await
+    }
+
+    /// Ends the connection in order: [`shutdown`](Self::shutdown), then receives until the peer has
+    /// finished too. What still comes is thrown away. After `Ok` nothing that was sent is lost.
+    ///
+    /// The peer may take its time: put a [`timeout`](crate::time::timeout) around it. This is what
+    /// a linger time above zero is for elsewhere. (`AsyncWriteExt::close` of futures-util, which
+    /// this hides, only shuts down.)
+    ///
+    /// # Errors
+    /// Those of [`shutdown`](Self::shutdown) and [`recv`](Self::recv): a peer that resets the
+    /// connection gives `ConnectionReset`.
+    /// # Cancel safety
+    /// Dropped after its first poll, it is as `shutdown` and a drop of the stream.
+    /// # Kernel
+    /// As [`shutdown`](Self::shutdown) and [`recv`](Self::recv).
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    /// use tamam::time::timeout;
+    ///
+    /// # tamam::run(async {
+    /// # let listener = tamam::net::TcpListener::bind("127.0.0.1:0")?;
+    /// # let client = tamam::net::TcpStream::connect(listener.local_addr()?).await?;
+    /// # let (server, _) = listener.accept().await?;
+    /// let closed = tamam::spawn(async move {
+    ///     client.send_all("the last words").await?;
+    ///     timeout(Duration::from_secs(5), client.close()).await?
+    /// });
+    /// let words = server.read_exact(Vec::with_capacity(14), 14).await?;
+    /// assert_eq!(words, b"the last words");
+    /// drop(server);
+    /// closed.await??;
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub async fn close(self) -> io::Result<()> {
+        self.shutdown().await?;
+        while self.recv().await?.is_some() {}
+        Ok(())
     }
 
     /// The address of this end.
