@@ -3,8 +3,10 @@
 
 use std::cell::UnsafeCell;
 use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use super::Outgoing;
+use super::parcel::control_space;
 use crate::sys::TRANSFER_LEN_MAX;
 
 /// How many pieces one call gets. (The kernel takes 1024, IOV_MAX; more than this gains nothing.)
@@ -16,16 +18,26 @@ pub(crate) struct Batch {
     header: UnsafeCell<libc::msghdr>,
     /// A Vec, not a Box: its move leaves the pointer in `header` usable.
     _pieces: Vec<libc::iovec>,
+    /// The control message with the descriptors of the first buffer; empty without any.
+    _control: Vec<usize>,
     outgoing: Vec<Outgoing>,
 }
 
 impl Batch {
     /// A batch of the bytes of `outgoing` in order, without the first `offset` bytes of the first
     /// buffer. Returns it with its length. That is at most what one call transfers, so bytes may be
-    /// left out at the end.
+    /// left out at the end. A buffer with descriptors that are not out is alone in its message.
     pub(crate) fn new(outgoing: Vec<Outgoing>, offset: usize) -> (Batch, usize) {
         let mut len = 0;
-        let mut pieces: Vec<libc::iovec> = (outgoing.iter().enumerate())
+        let starts_described = offset == 0 && !outgoing[0].descriptors().is_empty();
+        let together = (outgoing.iter().enumerate()).take_while(|(index, out)| {
+            *index == 0 || !starts_described && out.descriptors().is_empty()
+        });
+        let mut control = match starts_described {
+            true => control_message(outgoing[0].descriptors()),
+            false => Vec::new(),
+        };
+        let mut pieces: Vec<libc::iovec> = together
             .flat_map(|(index, out)| out.pieces(if index == 0 { offset } else { 0 }))
             .take(PIECES_MAX)
             .map_while(|piece| {
@@ -41,7 +53,12 @@ impl Batch {
         let mut header: libc::msghdr = unsafe { mem::zeroed() };
         header.msg_iov = pieces.as_mut_ptr();
         header.msg_iovlen = pieces.len() as _;
-        (Batch { header: UnsafeCell::new(header), _pieces: pieces, outgoing }, len)
+        if starts_described {
+            header.msg_control = control.as_mut_ptr().cast();
+            header.msg_controllen = control_space(outgoing[0].descriptors().len()) as _;
+        }
+        let header = UnsafeCell::new(header);
+        (Batch { header, _pieces: pieces, _control: control, outgoing }, len)
     }
 
     /// The header. It stays where it is as long as the batch does; everything it points to is on
@@ -58,6 +75,11 @@ impl Batch {
     pub(crate) unsafe fn advance(header: *mut libc::msghdr, mut len: usize) {
         // SAFETY: the caller promises that the batch is alive and not in use.
         let header = unsafe { &mut *header };
+        if len > 0 {
+            // Descriptors go with the first byte.
+            header.msg_control = std::ptr::null_mut();
+            header.msg_controllen = 0;
+        }
         while len > 0 {
             // SAFETY: by the contract the pieces have `len` more bytes, so there is one more piece.
             // The batch owns the list.
@@ -79,6 +101,29 @@ impl Batch {
     pub(crate) fn into_outgoing(self) -> Vec<Outgoing> {
         self.outgoing
     }
+}
+
+/// A control message with these descriptors, which stay their owner's (unix(7)).
+fn control_message(descriptors: &[OwnedFd]) -> Vec<usize> {
+    let space = control_space(descriptors.len());
+    let mut memory = vec![0usize; space.div_ceil(size_of::<usize>())];
+    let len = size_of_val(descriptors) as libc::c_uint;
+    let message: *mut libc::cmsghdr = memory.as_mut_ptr().cast();
+    // SAFETY: CMSG_LEN computes, and touches no memory.
+    let cmsg_len = unsafe { libc::CMSG_LEN(len) } as _;
+    // SAFETY: the memory is aligned for a header and large enough for one, and for the descriptors.
+    unsafe {
+        (*message).cmsg_len = cmsg_len;
+        (*message).cmsg_level = libc::SOL_SOCKET;
+        (*message).cmsg_type = libc::SCM_RIGHTS;
+    }
+    // SAFETY: as above.
+    let data = unsafe { libc::CMSG_DATA(message) }.cast::<RawFd>();
+    for (index, fd) in descriptors.iter().enumerate() {
+        // SAFETY: there is room for all of them behind the header.
+        unsafe { data.add(index).write_unaligned(fd.as_raw_fd()) };
+    }
+    memory
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ mod erased;
 mod fill;
 mod impls;
 mod outgoing;
+mod parcel;
 
 use std::fmt;
 use std::io;
@@ -21,7 +22,8 @@ pub use crate::driver::Chunk;
 pub(crate) use batch::Batch;
 pub(crate) use erased::Erased;
 pub(crate) use fill::{Fill, append};
-pub(crate) use outgoing::{Handed, Many, One, Outgoing};
+pub(crate) use outgoing::{Described, Handed, Many, One, Outgoing};
+pub(crate) use parcel::Parcel;
 
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no buffer that can be sent",

@@ -4,6 +4,7 @@
 
 use std::cell::Cell;
 use std::marker::PhantomData;
+use std::os::fd::OwnedFd;
 
 use super::Erased;
 
@@ -19,6 +20,8 @@ enum Parts {
     One(*const u8),
     /// Boxed, so that the usual case, one buffer, is cheap to move.
     Many(Box<Pieces>),
+    /// One buffer, and descriptors that go with its first byte. Boxed for the same reason.
+    Described(Box<(*const u8, Vec<OwnedFd>)>),
 }
 
 struct Pieces {
@@ -47,6 +50,21 @@ impl Outgoing {
         Outgoing { parts: Parts::Many(Box::new(many)), len, owner: Erased::new(bufs) }
     }
 
+    /// One buffer, and descriptors that go with its first byte. They are closed when it is taken.
+    pub(crate) fn described<B: super::IoBuf>(buf: B, descriptors: Vec<OwnedFd>) -> Outgoing {
+        let Outgoing { parts, len, owner } = Outgoing::one(buf);
+        let Parts::One(ptr) = parts else { unreachable!("it is one buffer") };
+        Outgoing { parts: Parts::Described(Box::new((ptr, descriptors))), len, owner }
+    }
+
+    /// The descriptors that go with the first byte; empty without any.
+    pub(crate) fn descriptors(&self) -> &[OwnedFd] {
+        match &self.parts {
+            Parts::Described(described) => &described.1,
+            Parts::One(_) | Parts::Many(_) => &[],
+        }
+    }
+
     /// How many bytes there are in all.
     #[inline]
     pub(crate) fn len(&self) -> usize {
@@ -60,8 +78,9 @@ impl Outgoing {
         self.owner.take()
     }
 
-    /// The bytes from `offset` on, if they are one piece; `None` for those of [`many`](Self::many).
-    /// Panics if `offset` is greater than the length.
+    /// The bytes from `offset` on, if one call without a message header can send them; `None` for those
+    /// of [`many`](Self::many), and for a first byte with descriptors. Panics if `offset` is greater
+    /// than the length.
     #[inline]
     pub(crate) fn as_one(&self, offset: usize) -> Option<&[u8]> {
         match &self.parts {
@@ -71,16 +90,21 @@ impl Outgoing {
                 let bytes = unsafe { std::slice::from_raw_parts(*ptr, self.len) };
                 Some(&bytes[offset..])
             }
+            Parts::Described(_) if offset == 0 => None,
+            Parts::Described(described) => Some(&self.part(&(described.0, self.len))[offset..]),
             Parts::Many(_) => None,
         }
     }
 
     /// The bytes from `offset` on, piece by piece; empty pieces are left out.
     pub(crate) fn pieces(&self, offset: usize) -> impl Iterator<Item = &[u8]> {
-        let one = self.as_one(offset);
+        let one = match &self.parts {
+            Parts::Described(described) => Some(&self.part(&(described.0, self.len))[offset..]),
+            Parts::One(_) | Parts::Many(_) => self.as_one(offset),
+        };
         let mut skip = offset;
         let many: &[(*const u8, usize)] = match &self.parts {
-            Parts::One(_) => &[],
+            Parts::One(_) | Parts::Described(_) => &[],
             Parts::Many(many) => {
                 let Pieces { parts, reached } = &**many;
                 let (mut index, mut before) = match reached.get() {
@@ -106,7 +130,7 @@ impl Outgoing {
 
     fn part(&self, &(ptr, len): &(*const u8, usize)) -> &[u8] {
         // SAFETY: this is called only with the parts of this value. Each is pointer and length of
-        // an `IoBuf` in the Vec in `owner`; the rest is as in `as_one`.
+        // an `IoBuf` in `owner`; the rest is as in `as_one`.
         unsafe { std::slice::from_raw_parts(ptr, len) }
     }
 }
@@ -157,6 +181,34 @@ impl<B: super::IoBuf> Handed for One<B> {
     #[inline]
     fn into_buf(self) -> B {
         self.buf
+    }
+}
+
+/// One buffer with descriptors, as [`One`].
+pub(crate) struct Described<B> {
+    one: One<B>,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl<B: super::IoBuf> Described<B> {
+    pub(crate) fn new(buf: B, descriptors: Vec<OwnedFd>) -> Described<B> {
+        Described { one: One::new(buf), descriptors }
+    }
+}
+
+impl<B: super::IoBuf> Handed for Described<B> {
+    type Buf = B;
+
+    fn len(&self) -> usize {
+        self.one.len
+    }
+
+    fn into_outgoing(self) -> Outgoing {
+        Outgoing::described(self.one.buf, self.descriptors)
+    }
+
+    fn into_buf(self) -> B {
+        self.one.buf
     }
 }
 

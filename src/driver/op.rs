@@ -17,7 +17,7 @@ use std::rc::Rc;
 use io_uring::{cqueue, squeue};
 
 use super::buffer_ring::BufferPool;
-use crate::buf::{Batch, Fill, Outgoing};
+use crate::buf::{Batch, Fill, Outgoing, Parcel};
 use crate::deferred::Deferred;
 use crate::sys::addr::SockAddr;
 
@@ -197,6 +197,8 @@ pub(crate) enum Payload {
     Fill(Rc<Fill<dyn Any>>),
     /// Memory of our own that is received into.
     Heap(Vec<u8>),
+    /// The same, with room for descriptors.
+    Parcel(Rc<Parcel>),
     /// A caller's buffer that is sent.
     Outgoing(Outgoing),
     /// Several callers' buffers, and the message header that lists them.

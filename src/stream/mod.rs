@@ -15,6 +15,7 @@ mod receive;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "poll traits and TLS use a part"))]
 mod unread;
 mod bulk;
+mod descriptors;
 mod read;
 mod peek;
 mod transmit;
@@ -51,7 +52,7 @@ use transmit::TransmitSide;
 #[cfg(feature = "tls")]
 pub(crate) use unread::{End, EndingError, Errno, Segment, Unread};
 
-use crate::buf::{BufError, Handed, IoBuf, Many, One};
+use crate::buf::{BufError, Described, Handed, IoBuf, Many, One};
 use crate::context;
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
@@ -165,6 +166,15 @@ impl Connection {
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
         self.send(Many::new(bufs), SendReport::some_sent)
+    }
+
+    /// The future that sends a buffer, and descriptors with its first byte.
+    pub(crate) fn send_described<B: IoBuf>(
+        self: &Rc<Self>,
+        buf: B,
+        descriptors: Vec<OwnedFd>,
+    ) -> impl Future<Output = Result<B, BufError<B>>> {
+        self.send(Described::new(buf, descriptors), SendReport::all_sent)
     }
 
     /// The future that asks for the shutdown, at its first poll, and waits until everything queued

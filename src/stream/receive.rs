@@ -22,6 +22,7 @@ use std::task::Context;
 
 use super::Connection;
 use super::bulk::{BULK_LEN, Bulk};
+use super::descriptors::DescriptorInbox;
 use super::unread::{End, Errno, Segment, Unread};
 use crate::buf::{Chunk, Fill};
 use crate::context;
@@ -37,6 +38,8 @@ pub(super) struct ReceiveSide {
     op: ReceiveOp,
     bulk: Bulk,
     pub(super) waiters: Waiters,
+    /// Of a Unix socket that accepts descriptors.
+    pub(super) inbox: Option<Box<DescriptorInbox>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +101,14 @@ impl ReceiveSide {
             op: ReceiveOp::Idle(IdleReason::Unasked),
             bulk: Bulk::new(),
             waiters: Waiters::default(),
+            inbox: None,
         }
+    }
+
+    /// Whether nothing was asked for yet, as far as it can be seen.
+    pub(super) fn is_untouched(&self) -> bool {
+        let is_idle = self.op == ReceiveOp::Idle(IdleReason::Unasked);
+        is_idle && !self.unread.has_answer(1) && self.inbox.is_none()
     }
 
     /// Whether nothing is in flight.
@@ -178,8 +188,14 @@ impl Connection {
     #[inline]
     pub(crate) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let memory = self.memory_to_arm(&mut self.receive.borrow_mut(), lend.is_some());
+        let descriptors = self.receive.borrow().inbox.as_ref().map(|inbox| inbox.max());
         match (memory, lend) {
             (None, _) => false,
+            (Some(_), _) if descriptors.is_some() => {
+                let len = self.home.pool().buffer_len();
+                let op = ops::recv::into_parcel(self.fd(), len, descriptors.unwrap_or(0));
+                self.arm_op(op, Memory::Heap)
+            }
             (Some(Memory::Lent), Some(fill)) => {
                 self.arm_op(ops::recv::into_fill(self.fd(), self.medium, fill), Memory::Lent)
             }
@@ -339,6 +355,19 @@ impl Connection {
                     return receive.bulk.received(len, pool.buffer_len());
                 }
                 deferred.discard(fill);
+            }
+            (Payload::Parcel(parcel), _) => {
+                let parcel = Rc::into_inner(parcel).expect("an op that has ended shares nothing");
+                let (bytes, descriptors, is_cut) = parcel.open(len);
+                // After `end_receive` they are closed here.
+                let is_closed = receive.is_closed();
+                if let Some(inbox) = receive.inbox.as_mut().filter(|_| !is_closed) {
+                    inbox.arrived(len, descriptors, is_cut);
+                }
+                if len > 0 {
+                    let chunk = Chunk::from(bytes);
+                    return self.received(receive, Segment::Chunk(chunk), len, done, deferred);
+                }
             }
             (Payload::Heap(memory), _) => {
                 let was_bulk = memory.capacity() >= BULK_LEN;

@@ -37,8 +37,8 @@ pub(crate) use process::{
 };
 pub(crate) use socket::{
     TRANSFER_LEN_MAX, accept, bind, connect, connect_unix, discard_unread, listen, local_addr,
-    peer_addr, read_and_discard, recv, send, send_now, sendmsg, shutdown_write, tcp_socket,
-    unix_local_addr, unix_pair, unix_peer_addr, unix_socket,
+    peer_addr, read_and_discard, recv, recvmsg, send, send_now, sendmsg, shutdown_write,
+    tcp_socket, unix_local_addr, unix_pair, unix_peer_addr, unix_socket,
 };
 pub(crate) use time::monotonic_ns;
 

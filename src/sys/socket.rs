@@ -146,6 +146,18 @@ pub(crate) unsafe fn sendmsg(fd: RawFd, header: *const libc::msghdr) -> io::Resu
     Ok(sent as u32)
 }
 
+/// recvmsg(2) without waiting; descriptors that come are closed on exec. Returns how many bytes it
+/// received; 0 is EOF.
+///
+/// # Safety
+/// `header` is writable, and so is everything it points to, for the lengths it names.
+pub(crate) unsafe fn recvmsg(fd: RawFd, header: *mut libc::msghdr) -> io::Result<u32> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the caller promises that `header` and what it points to are writable.
+    let received = retry(|| check_len(unsafe { libc::recvmsg(fd, header, flags) }))?;
+    Ok(received as u32)
+}
+
 /// As [`send`], of a slice, and once: a signal makes it fail with EINTR.
 pub(crate) fn send_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
     let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;

@@ -3,6 +3,7 @@
 
 mod stream;
 mod split;
+mod descriptors;
 mod listener;
 mod unlink;
 
