@@ -25,6 +25,7 @@ mod compat;
 pub mod signal;
 mod blocking;
 mod stream;
+mod datagram;
 mod ops;
 mod driver;
 pub mod buf;

@@ -70,7 +70,7 @@ impl Metrics {
             ops: driver.in_flight(),
             tasks: executor.tasks(),
             timers: timers.len(),
-            buffers_lent: driver.pool().lent(),
+            buffers_lent: driver.buffers_lent(),
         }
     }
 }

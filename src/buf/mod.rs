@@ -12,6 +12,7 @@ mod batch;
 mod erased;
 mod fill;
 mod impls;
+mod message;
 mod outgoing;
 
 use std::fmt;
@@ -21,6 +22,7 @@ pub use crate::driver::Chunk;
 pub(crate) use batch::Batch;
 pub(crate) use erased::Erased;
 pub(crate) use fill::Fill;
+pub(crate) use message::OutgoingMessage;
 pub(crate) use outgoing::{Handed, Many, One, Outgoing};
 
 #[diagnostic::on_unimplemented(

@@ -1,14 +1,18 @@
-//! TCP over completions.
+//! TCP and UDP over completions.
 //!
-//! Objects own what is in flight on them: a [`TcpListener`] its accept, a [`TcpStream`] its
-//! receive and its queue of sends. Futures only wait. So dropping any of them, in `select!`, at a
-//! timeout, at any point, loses no connection and no byte: the next call gets it.
+//! Objects own what is in flight on them: a [`TcpListener`] its accept, a [`TcpStream`] and a
+//! [`UdpSocket`] its receive and its queue of sends. Futures only wait. So dropping any of them, in
+//! `select!`, at a timeout, at any point, loses no connection, no byte and no datagram: the next
+//! call gets it.
 
 mod addr;
 mod resolve;
 pub(crate) mod resolver;
 mod tcp;
+mod udp;
 
+pub use crate::datagram::{Datagram, Ecn, Envelope};
+pub use crate::sys::datagram::MulticastGroup;
 pub use addr::ToSocketAddrs;
 pub use resolve::{SystemResolver, lookup_host};
 pub use resolver::{Resolver, Resolving};
@@ -16,3 +20,4 @@ pub use tcp::{
     IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, TcpKeepalive, TcpListener,
     TcpSocket, TcpStream,
 };
+pub use udp::{UdpBuilder, UdpSocket};

@@ -5,6 +5,8 @@
 //! `socket.rs`.
 
 pub(crate) mod addr;
+pub(crate) mod control;
+pub(crate) mod datagram;
 pub(crate) mod fork;
 pub(crate) mod resolve;
 pub(crate) mod signal;
@@ -24,15 +26,15 @@ use std::io;
 pub(crate) use descriptor::{adopt, present, set_nonblocking};
 pub(crate) use epoll::{epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly};
 pub(crate) use eventfd::{eventfd, eventfd_add, eventfd_clear};
-pub(crate) use memory::Mapping;
+pub(crate) use memory::{Mapping, page_len};
 pub(crate) use option::{IntOption, get, set, set_zero_linger};
-pub(crate) use poll::{is_readable, poll_hang_up, poll_readable};
+pub(crate) use poll::{is_readable, is_writable, poll_hang_up, poll_readable};
 pub(crate) use process::{
     Limited, has_seccomp_filter, is_root, kernel_release, limits, memlock_limit,
 };
 pub(crate) use socket::{
     TRANSFER_LEN_MAX, accept, bind, connect, discard_unread, listen, local_addr, peer_addr, recv,
-    send, send_now, sendmsg, shutdown_write, tcp_socket,
+    send, send_now, sendmsg, shutdown_write, tcp_socket, udp_socket,
 };
 pub(crate) use time::monotonic_ns;
 

@@ -17,6 +17,11 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(fd, libc::POLLIN, 0) != 0
 }
 
+/// Whether `fd` has room to write at this moment, or an error to tell. It does not wait.
+pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
+    poll(fd, libc::POLLOUT, 0) != 0
+}
+
 /// Waits until the connection of `fd` is reset or has ended in both directions. False if the time
 /// is over first.
 pub(crate) fn poll_hang_up(fd: BorrowedFd<'_>, timeout: Duration) -> bool {

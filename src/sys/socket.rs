@@ -1,6 +1,6 @@
-//! TCP sockets: opening them, connecting them, and the calls that move bytes without waiting.
+//! Sockets: opening them, connecting them, and the calls that move bytes without waiting.
 //!
-//! Options of a socket are in `option.rs`, addresses in `addr.rs`.
+//! What only datagrams need is in `datagram.rs`. Options of a socket are in `option.rs`, addresses in `addr.rs`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -17,8 +17,17 @@ pub(crate) const TRANSFER_LEN_MAX: usize = 0x7fff_f000;
 
 /// socket(2): a non-blocking TCP socket that is closed on exec; of IPv6 if `v6`, else of IPv4.
 pub(crate) fn tcp_socket(v6: bool) -> io::Result<OwnedFd> {
+    internet_socket(v6, libc::SOCK_STREAM)
+}
+
+/// socket(2): as [`tcp_socket`], for UDP.
+pub(crate) fn udp_socket(v6: bool) -> io::Result<OwnedFd> {
+    internet_socket(v6, libc::SOCK_DGRAM)
+}
+
+fn internet_socket(v6: bool, kind: libc::c_int) -> io::Result<OwnedFd> {
     let domain = if v6 { libc::AF_INET6 } else { libc::AF_INET };
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let kind = kind | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: socket(2) takes no pointers.
     let fd = check(unsafe { libc::socket(domain, kind, 0) })?;
     // SAFETY: socket(2) has just opened `fd`, so nothing else owns it.

@@ -14,6 +14,7 @@ const ROWS_WITHOUT_TEST: &[(&str, &str)] = &[
 const TESTED_SECTIONS: &[&str] = &[
     "TCP",
     "TLS",
+    "UDP",
     "Runtimes",
     "Tasks",
     "Time",
