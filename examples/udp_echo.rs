@@ -65,6 +65,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<Options, String> {
 async fn start(options: &Options) -> io::Result<()> {
     let port = if options.self_test { 0 } else { options.port };
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
+    socket.set_packet_info(true)?;
     if options.gro {
         socket.set_gro(true)?;
     }

@@ -20,7 +20,7 @@ pub mod io;
 pub mod net;
 #[cfg(feature = "tls")]
 pub mod tls;
-#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "quinn"))]
 mod compat;
 pub mod signal;
 mod blocking;
@@ -42,6 +42,8 @@ pub use blocking::{BlockingHandle, spawn_blocking};
 pub use buf::Chunk;
 #[cfg(feature = "hyper")]
 pub use compat::hyper;
+#[cfg(feature = "quinn")]
+pub use compat::quinn;
 pub use doctor::{Limit, Report, doctor};
 pub use driver::{Backend, Capabilities, Feature, ParseBackendError, SetupError, Support};
 pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};

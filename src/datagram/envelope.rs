@@ -23,6 +23,7 @@ const SEGMENT_MAX: usize = 65_527;
 ///
 /// # tamam::run(async {
 /// let server = UdpSocket::bind("0.0.0.0:0")?;
+/// server.set_packet_info(true)?; // it hears where a datagram was sent to
 /// let client = UdpSocket::bind("127.0.0.1:0")?;
 /// let port = server.local_addr()?.port();
 /// client.send_to("ping", ([127, 0, 0, 9], port)).await?;
@@ -64,6 +65,7 @@ impl<A> Default for Envelope<A> {
 ///
 /// # tamam::run(async {
 /// let socket = UdpSocket::bind("127.0.0.1:0")?;
+/// socket.set_packet_info(true)?;
 /// let to = Some(socket.local_addr()?);
 /// let envelope = Envelope { to, ecn: Some(Ecn::Ect0), ..Envelope::default() };
 /// socket.send_msg("capable", envelope).await?;

@@ -160,3 +160,6 @@ impl<A: DatagramAddr> Drop for DatagramSocket<A> {
         self.home.close_descriptor(fd);
     }
 }
+
+#[cfg(test)]
+mod tests;

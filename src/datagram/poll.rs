@@ -43,4 +43,26 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         }
         Poll::Pending
     }
+
+    /// A caller that waits for room, with this name, does so no more.
+    #[cfg(feature = "quinn")]
+    pub(crate) fn stop_waiting_for_room(&self, id: Option<WaiterId>) {
+        if id.is_some() {
+            self.departing(|departures, deferred| departures.waiters.remove(id, deferred));
+        }
+    }
+
+    /// Takes the next datagram, if one was received already. An error is left for the next call.
+    #[cfg(feature = "quinn")]
+    pub(crate) fn take_datagram(&self) -> Option<Datagram<A>> {
+        let has_datagram = self.arrivals.borrow().first().is_some();
+        has_datagram.then(|| self.take()?.ok()).flatten()
+    }
+
+    /// Whether the kernel divides what is sent into datagrams.
+    #[cfg(feature = "quinn")]
+    pub(crate) fn divides(&self) -> bool {
+        let offload = self.departures.borrow_mut().offload(self.fd(), &self.home);
+        offload == super::transmit::Offload::Kernel
+    }
 }

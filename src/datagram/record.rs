@@ -28,7 +28,6 @@ use crate::sys::control;
 /// let datagram = server.recv().await?;
 /// assert_eq!(&datagram.chunk[..], b"hello");
 /// assert_eq!(datagram.from, client.local_addr()?);
-/// assert_eq!(datagram.to, Some(server.local_addr()?.ip()));
 /// # std::io::Result::Ok(())
 /// # })?;
 /// # Ok::<(), std::io::Error>(())
@@ -41,9 +40,10 @@ pub struct Datagram<A = std::net::SocketAddr> {
     /// Who has sent it.
     pub from: A,
     /// The address that it was sent to: one of this host, of a multicast group, or a broadcast. Of
-    /// an IPv4 datagram at an IPv6 socket it is `::ffff:a.b.c.d`. `None` if the kernel does not say.
+    /// an IPv4 datagram at an IPv6 socket it is `::ffff:a.b.c.d`. `None` unless the socket has been
+    /// told to ask for it: [`set_packet_info`](crate::net::UdpSocket::set_packet_info).
     pub to: Option<IpAddr>,
-    /// What it says about congestion. `None` if the kernel does not say.
+    /// What it says about congestion. `None`, as `to`, unless it was asked for.
     pub ecn: Option<Ecn>,
     /// The size of each datagram in `chunk` but the last one, which may be shorter. The length of
     /// `chunk` if it is one.

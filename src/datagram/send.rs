@@ -8,11 +8,11 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::transmit::{Outcome, QueuedDatagram};
+use super::transmit::{CollectedDatagram, Outcome, QueuedDatagram};
 use super::{DatagramAddr, DatagramSocket, Envelope};
 use crate::buf::{BufError, IoBuf, Outgoing};
 use crate::context;
-use crate::driver::error;
+use crate::driver::{self, error, is_retried};
 use crate::queue::Key;
 
 /// The result of a send: how many bytes went out, and the buffer.
@@ -37,7 +37,9 @@ enum DatagramSend<A, B> {
 impl<A: DatagramAddr, B> Unpin for SendDatagram<'_, A, B> {}
 
 impl<A: DatagramAddr, B: IoBuf> SendDatagram<'_, A, B> {
-    /// The first poll: queues the buffer, and sends it if nothing is queued before it.
+    /// The first poll. If nothing is queued, the kernel usually takes the datagram at once. Otherwise
+    /// it is queued.
+    #[inline]
     fn start(
         &mut self,
         buf: B,
@@ -54,12 +56,38 @@ impl<A: DatagramAddr, B: IoBuf> SendDatagram<'_, A, B> {
             return Poll::Ready(Err(BufError::new(error, buf)));
         }
         let outgoing = Outgoing::one(buf); // runs foreign code, so no borrow is held
+        let (sent, outcome) = socket.attempt(&outgoing, &envelope);
+        match outcome {
+            Some(outcome) if context::consume_budget(cx).is_ready() => {
+                let payload = Some(outgoing);
+                Poll::Ready(self.result_of(CollectedDatagram { sent, outcome, payload }))
+            }
+            outcome => self.queue(QueuedDatagram::new(outgoing, envelope, sent), outcome, cx),
+        }
+    }
+
+    /// Queues a datagram. `outcome`: it has ended already, and there is no unit of the budget to say
+    /// so in this poll.
+    #[cold]
+    fn queue(
+        &mut self,
+        datagram: QueuedDatagram<A>,
+        outcome: Option<Outcome>,
+        cx: &mut Context<'_>,
+    ) -> Poll<DatagramSent<B>> {
+        let socket = self.socket;
         let (key, is_finished) = socket.departing(|departures, deferred| {
-            let key = departures.queue.push(QueuedDatagram::new(outgoing, envelope));
-            socket.send_next(departures, deferred);
+            let key = departures.queue.push(datagram);
+            match outcome {
+                Some(outcome) => departures.finish(key, outcome, deferred),
+                None => socket.send_next(departures, deferred),
+            }
             (key, departures.is_finished(key))
         });
         self.state = DatagramSend::Queued(key);
+        if outcome.is_some() {
+            return Poll::Pending; // the task is woken to be polled again
+        }
         if is_finished {
             ready!(context::consume_budget(cx)); // else it waits in the queue for the next poll
         }
@@ -90,6 +118,12 @@ impl<A: DatagramAddr, B: IoBuf> SendDatagram<'_, A, B> {
     #[inline]
     fn collect(&self, key: Key) -> Option<DatagramSent<B>> {
         let collected = self.socket.departures.borrow_mut().collect(key)?;
+        Some(self.result_of(collected))
+    }
+
+    /// What the caller is told of a send that has ended.
+    #[inline]
+    fn result_of(&self, collected: CollectedDatagram) -> DatagramSent<B> {
         let cause = match collected.outcome {
             Outcome::Sent => None,
             Outcome::Failed(errno) => Some(error(errno)),
@@ -100,10 +134,10 @@ impl<A: DatagramAddr, B: IoBuf> SendDatagram<'_, A, B> {
             panic!("the engine failed with this buffer in flight: {cause}");
         };
         let buf = payload.take();
-        Some(match cause {
+        match cause {
             Some(cause) if collected.sent == 0 => Err(BufError::new(cause, buf)),
             _ => Ok((collected.sent, buf)),
-        })
+        }
     }
 }
 
@@ -162,15 +196,31 @@ impl<A: DatagramAddr> DatagramSocket<A> {
     pub(crate) fn try_send(&self, bytes: &[u8], envelope: &Envelope<A>) -> io::Result<usize> {
         envelope.check()?;
         self.home.check()?;
+        if self.home.is_forked_copy() {
+            return Err(driver::forked());
+        }
         let departures = &mut *self.departures.borrow_mut();
         if !departures.is_idle() {
             return Err(error(libc::EAGAIN));
         }
-        let offload = match envelope.segment_size {
-            Some(_) => *departures.offload(self.fd(), self.home.may_divide_datagrams()),
-            None => super::transmit::Offload::Absent,
-        };
+        self.home.count_call();
+        let offload = departures.offload_for(envelope, self.fd(), &self.home);
         offload.send_now(self.fd(), bytes, envelope)
+    }
+
+    /// Tries to send a buffer without waiting, if nothing is queued. Gives how much of it went out,
+    /// and how it ended; `None`: it has to be queued.
+    #[inline]
+    fn attempt(&self, outgoing: &Outgoing, envelope: &Envelope<A>) -> (usize, Option<Outcome>) {
+        let bytes = outgoing.as_one(0).expect("a datagram is one piece");
+        match self.try_send(bytes, envelope) {
+            Ok(sent) if sent == bytes.len() => (sent, Some(Outcome::Sent)),
+            Ok(sent) => (sent, None), // what has stopped it is met again by the rest
+            Err(error) => match error.raw_os_error() {
+                Some(errno) if !is_retried(errno) => (0, Some(Outcome::Failed(errno))),
+                _ => (0, None),
+            },
+        }
     }
 
     /// Takes an entry out of the queue, away from home: the op in flight with it is cancelled first.

@@ -17,7 +17,7 @@ use super::envelope::message_parts;
 use super::{DatagramAddr, DatagramSocket, Envelope};
 use crate::buf::{Outgoing, OutgoingMessage};
 use crate::deferred::Deferred;
-use crate::driver::{Completion, Payload, Role, Submitted, Token, is_retried};
+use crate::driver::{Completion, Driver, Payload, Role, Submitted, Token, is_retried};
 use crate::ops;
 use crate::queue::{Key, Line, Waiters};
 use crate::sys;
@@ -128,10 +128,11 @@ impl Step {
 }
 
 impl<A: DatagramAddr> QueuedDatagram<A> {
-    pub(super) fn new(payload: Outgoing, envelope: Envelope<A>) -> QueuedDatagram<A> {
+    /// Of the buffer `sent` bytes are out already.
+    pub(super) fn new(payload: Outgoing, envelope: Envelope<A>, sent: usize) -> QueuedDatagram<A> {
         let len = payload.len();
         let state = DatagramState::Live(None);
-        QueuedDatagram { payload: Some(payload), len, sent: 0, envelope, is_split: false, state }
+        QueuedDatagram { payload: Some(payload), len, sent, envelope, is_split: false, state }
     }
 
     fn step(&self, offload: Offload) -> Step {
@@ -196,7 +197,7 @@ impl<A: DatagramAddr> Departures<A> {
     }
 
     /// An entry has ended: wakes its future, or drops it if it has none.
-    fn finish(&mut self, key: Key, outcome: Outcome, deferred: &mut Deferred) {
+    pub(super) fn finish(&mut self, key: Key, outcome: Outcome, deferred: &mut Deferred) {
         let entry = self.queue.get_mut(key).expect("an entry stays until it has ended");
         match std::mem::replace(&mut entry.state, DatagramState::Finished(outcome)) {
             DatagramState::Live(waker) => {
@@ -294,13 +295,28 @@ impl<A: DatagramAddr> Departures<A> {
         }
     }
 
-    /// Whether the kernel divides messages for this socket. `may`: it is not to be asked otherwise.
-    pub(super) fn offload(&mut self, fd: BorrowedFd<'_>, may: bool) -> &mut Offload {
+    /// Whether the kernel divides messages for this socket.
+    pub(super) fn offload(&mut self, fd: BorrowedFd<'_>, home: &Driver) -> Offload {
         if self.offload == Offload::Unknown {
-            let is_known = may && sys::get(fd, sys::IntOption::SegmentLen).is_ok();
+            let is_known =
+                home.may_divide_datagrams() && sys::get(fd, sys::IntOption::SegmentLen).is_ok();
             self.offload = if is_known { Offload::Kernel } else { Offload::Absent };
         }
-        &mut self.offload
+        self.offload
+    }
+
+    /// As [`offload`](Self::offload); it is not asked for where nothing has to be divided.
+    #[inline]
+    pub(super) fn offload_for(
+        &mut self,
+        envelope: &Envelope<A>,
+        fd: BorrowedFd<'_>,
+        home: &Driver,
+    ) -> Offload {
+        match envelope.segment_size {
+            Some(_) => self.offload(fd, home),
+            None => self.offload,
+        }
     }
 }
 
@@ -360,11 +376,10 @@ impl<A: DatagramAddr> DatagramSocket<A> {
     ) {
         while departures.flight == DatagramFlight::Idle && self.home.is_open() {
             let Some(key) = departures.queue.front() else { return };
-            let entry = departures.queue.get_mut(key).expect("it is in line");
-            if entry.envelope.segment_size.is_some() {
-                departures.offload(self.fd(), self.home.may_divide_datagrams());
-            }
-            let (offload, spare) = (departures.offload, departures.spare.take());
+            let entry = departures.queue.get(key).expect("it is in line");
+            let envelope = entry.envelope.clone();
+            let offload = departures.offload_for(&envelope, self.fd(), &self.home);
+            let spare = departures.spare.take();
             let entry = departures.queue.get_mut(key).expect("it is in line");
             let step = entry.step(offload);
             let payload = entry.payload.take().expect("no op has it");
@@ -372,7 +387,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
                 spare,
                 payload,
                 step.range.clone(),
-                message_parts(&entry.envelope, step.segment_len),
+                message_parts(&envelope, step.segment_len),
             );
             let op = ops::sendmsg::datagram(self.fd(), message);
             match self.home.submit(op, self.clone(), Role::Send) {

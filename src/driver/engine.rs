@@ -33,9 +33,9 @@ use super::{BUFFER_GROUP, CANCEL, DATAGRAM_GROUP, Settings, incoming, trial};
 const REGISTERING: &str = "registering the receive buffers";
 const MAPPING: &str = "mapping the receive buffers (buffer_size times buffer_count)";
 
-/// How many buffers there are for datagrams, at most: 17 MiB of addresses. The pages that are
-/// touched are far fewer, and should stay in the cache.
-const DATAGRAM_BUFFERS_MAX: u16 = 256;
+/// How many buffers there are for datagrams, at most: 8.5 MiB of addresses. The pages that are
+/// touched are far fewer. The kernel uses all buffers in turn, so more of them cost more of the cache.
+const DATAGRAM_BUFFERS_MAX: u16 = 128;
 
 /// The engine of one driver.
 pub(super) enum Engine {

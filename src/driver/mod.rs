@@ -236,7 +236,14 @@ impl Driver {
     /// How many system calls the I/O of this runtime took, as far as the engine makes them.
     pub(crate) fn system_calls(&self) -> u64 {
         let beside = self.submissions.try_engine(Engine::calls_beside_enters);
-        self.counters().enters.get() + beside.unwrap_or(0)
+        let of_objects = self.submissions.calls_of_objects().get();
+        self.counters().enters.get() + beside.unwrap_or(0) + of_objects
+    }
+
+    /// Counts a system call that an object makes in place of a request.
+    #[inline]
+    pub(crate) fn count_call(&self) {
+        count(self.submissions.calls_of_objects(), 1);
     }
 
     /// How many ops are in flight.

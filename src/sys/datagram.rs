@@ -28,13 +28,22 @@ pub(crate) unsafe fn recvmsg(fd: RawFd, header: *mut libc::msghdr) -> io::Result
 }
 
 /// sendmsg(2) of one datagram, without waiting; to the peer of the socket if there is no `name`.
-/// Returns how many bytes went out.
+/// Without control data it is sendto(2), which has less to copy. Returns how many bytes went out.
 pub(crate) fn send_message(
     fd: BorrowedFd<'_>,
     bytes: &[u8],
     name: Option<&SockAddr>,
     control: &Control,
 ) -> io::Result<u32> {
+    if control.as_bytes().is_empty() {
+        let (name, name_len) = name.map_or((ptr::null(), 0), |name| (name.as_ptr(), name.len()));
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        let (fd, start) = (fd.as_raw_fd(), bytes.as_ptr().cast());
+        // SAFETY: the bytes and the name are borrowed through the call, and their pointers are
+        // readable for their lengths.
+        let send = || unsafe { libc::sendto(fd, start, bytes.len(), flags, name, name_len) };
+        return Ok(retry(|| check_len(send()))? as u32);
+    }
     let mut piece =
         libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     let header = header_of(&mut piece, name, control);

@@ -39,6 +39,10 @@ pub(crate) enum IntOption {
     ReceiveOffload,
     SegmentLen,
     Domain,
+    #[cfg(feature = "quinn")]
+    MtuDiscover,
+    #[cfg(feature = "quinn")]
+    MtuDiscoverV6,
 }
 
 impl IntOption {
@@ -86,6 +90,12 @@ impl IntOption {
             IntOption::ReceiveOffload => (SOL_UDP, libc::UDP_GRO, "UDP_GRO"),
             IntOption::SegmentLen => (SOL_UDP, libc::UDP_SEGMENT, "UDP_SEGMENT"),
             IntOption::Domain => (SOL_SOCKET, libc::SO_DOMAIN, "SO_DOMAIN"),
+            #[cfg(feature = "quinn")]
+            IntOption::MtuDiscover => (IPPROTO_IP, libc::IP_MTU_DISCOVER, "IP_MTU_DISCOVER"),
+            #[cfg(feature = "quinn")]
+            IntOption::MtuDiscoverV6 => {
+                (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER")
+            }
         }
     }
 }

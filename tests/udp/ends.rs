@@ -81,8 +81,13 @@ fn ud9_from_std_gives_what_waits() {
         let socket = UdpSocket::from_std(std).expect("a runtime");
         let datagram = recv(&socket).await;
         assert_eq!(&datagram.chunk[..], b"early");
+        assert_eq!((datagram.to, datagram.ecn), (None, None), "nobody has asked for it");
+        socket.set_packet_info(true).expect("a socket");
         peer.send(b"late").expect("room");
         assert_eq!(recv(&socket).await.to, Some([127, 0, 0, 1].into()));
+        socket.set_packet_info(false).expect("a socket");
+        peer.send(b"last").expect("room");
+        assert_eq!(recv(&socket).await.to, None);
     });
 }
 

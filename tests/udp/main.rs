@@ -21,8 +21,10 @@ use std::net::{SocketAddr, UdpSocket as StdSocket};
 use common::turn;
 use tamam::net::{Datagram, UdpSocket};
 
+/// A socket that hears all that there is to know of a datagram.
 fn bound() -> (UdpSocket, SocketAddr) {
     let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    socket.set_packet_info(true).expect("a socket");
     let addr = socket.local_addr().expect("bound");
     (socket, addr)
 }

@@ -22,6 +22,7 @@ fn sockets(group: IpAddr) -> Option<(UdpSocket, UdpSocket)> {
     let any: IpAddr =
         if is_v6 { Ipv6Addr::UNSPECIFIED.into() } else { Ipv4Addr::UNSPECIFIED.into() };
     let receiver = UdpSocket::bind((any, 0)).ok()?;
+    receiver.set_packet_info(true).expect("a socket");
     let own: IpAddr = if is_v6 { Ipv6Addr::LOCALHOST.into() } else { [127, 0, 0, 1].into() };
     let sender = UdpSocket::bind((own, 0)).ok()?;
     sender.set_multicast_interface(loopback()).ok()?;

@@ -178,6 +178,7 @@ fn ud1_ipv6_tells_the_same() {
         let Ok(socket) = UdpSocket::bind("[::1]:0") else {
             return println!("skipped: this host has no IPv6");
         };
+        socket.set_packet_info(true).expect("a socket");
         let addr = socket.local_addr().expect("bound");
         let peer = peer(addr);
         peer.send(b"six").expect("room");
@@ -196,7 +197,7 @@ fn ud1_ipv6_tells_the_same() {
 #[test]
 fn ud1_ipv4_at_an_ipv6_socket() {
     everywhere(|| async {
-        let socket = UdpBuilder::new_v6().map(|builder| builder.only_v6(false));
+        let socket = UdpBuilder::new_v6().map(|builder| builder.only_v6(false).packet_info(true));
         let Ok(socket) = socket.and_then(|builder| builder.bind(([0u16; 8], 0).into())) else {
             return println!("skipped: this host has no IPv6");
         };

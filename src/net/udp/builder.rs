@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::options::set_option;
+use super::options::{set_option, set_packet_info};
 use super::socket::UdpSocket;
 use crate::context;
 use crate::driver::Driver;
@@ -34,7 +34,6 @@ use crate::sys::{self, IntOption, addr::SockAddr};
 pub struct UdpBuilder {
     fd: OwnedFd,
     home: Rc<Driver>,
-    is_v6: bool,
     /// The first option that could not be set; `bind` reports it.
     error: Option<io::Error>,
 }
@@ -65,7 +64,7 @@ impl UdpBuilder {
             home.note_shortage(error.raw_os_error().unwrap_or(0));
             CallError::wrap("socket", family, error)
         })?;
-        Ok(UdpBuilder { fd, home, is_v6, error: None })
+        Ok(UdpBuilder { fd, home, error: None })
     }
 
     /// A socket for the family of `addr`.
@@ -121,6 +120,13 @@ impl UdpBuilder {
         self.set(IntOption::SendBuffer, i32::try_from(bytes).unwrap_or(i32::MAX))
     }
 
+    /// Datagrams tell where they were sent to and how; see [`UdpSocket::set_packet_info`]. Set before
+    /// binding, it holds for the first one, too.
+    pub fn packet_info(self, on: bool) -> UdpBuilder {
+        let result = set_packet_info(self.fd.as_fd(), on);
+        self.note(result)
+    }
+
     /// Binds to `addr`.
     ///
     /// # Errors
@@ -142,22 +148,9 @@ impl UdpBuilder {
     pub fn bind(mut self, addr: SocketAddr) -> io::Result<UdpSocket> {
         self.error.take().map_or(Ok(()), Err)?;
         let failed = |error| CallError::wrap("bind", addr, error);
-        tell_of_packets(self.fd.as_fd(), self.is_v6)?;
         sys::bind(self.fd.as_fd(), &SockAddr::new(addr)).map_err(failed)?;
         UdpSocket::new(self.fd, self.home).map_err(failed)
     }
-}
-
-/// From now on the kernel tells of each datagram where it was sent to, and its type of service.
-pub(super) fn tell_of_packets(fd: BorrowedFd<'_>, is_v6: bool) -> io::Result<()> {
-    if is_v6 {
-        set_option(fd, IntOption::TellDestinationV6, 1)?;
-        set_option(fd, IntOption::TellTrafficClass, 1)?;
-    } else {
-        set_option(fd, IntOption::TellDestination, 1)?;
-    }
-    // Of IPv4 datagrams an IPv6 socket is told this one, too.
-    set_option(fd, IntOption::TellTypeOfService, 1)
 }
 
 impl AsFd for UdpBuilder {

@@ -14,6 +14,15 @@ pub(super) fn set_option(fd: BorrowedFd<'_>, option: IntOption, value: i32) -> i
     set.map_err(|error| CallError::wrap("setsockopt", format_args!("{option} {value}"), error))
 }
 
+/// Whether the kernel tells of each datagram where it was sent to, and its type of service.
+pub(super) fn set_packet_info(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set_option(fd, FamilyOption::TELL_DESTINATION.of(fd)?, on.into())?;
+    // Of IPv4 datagrams an IPv6 socket is told the type of service by IPv4's option.
+    let of_family = FamilyOption::TELL_TOS.of(fd)?;
+    set_option(fd, of_family, on.into())?;
+    set_option(fd, IntOption::TellTypeOfService, on.into())
+}
+
 /// An option that has a name for each family.
 #[derive(Clone, Copy)]
 pub(super) struct FamilyOption {
@@ -26,10 +35,18 @@ impl FamilyOption {
         FamilyOption { v4: IntOption::Ttl, v6: IntOption::HopLimit };
     pub(super) const TOS: FamilyOption =
         FamilyOption { v4: IntOption::TypeOfService, v6: IntOption::TrafficClass };
+    const TELL_DESTINATION: FamilyOption =
+        FamilyOption { v4: IntOption::TellDestination, v6: IntOption::TellDestinationV6 };
+    const TELL_TOS: FamilyOption =
+        FamilyOption { v4: IntOption::TellTypeOfService, v6: IntOption::TellTrafficClass };
     pub(super) const MULTICAST_LOOP: FamilyOption =
         FamilyOption { v4: IntOption::MulticastLoop, v6: IntOption::MulticastLoopV6 };
     pub(super) const MULTICAST_TTL: FamilyOption =
         FamilyOption { v4: IntOption::MulticastTtl, v6: IntOption::MulticastHopLimit };
+
+    #[cfg(feature = "quinn")]
+    const MTU_DISCOVER: FamilyOption =
+        FamilyOption { v4: IntOption::MtuDiscover, v6: IntOption::MtuDiscoverV6 };
 
     /// The name for a socket.
     pub(super) fn of(self, socket: BorrowedFd<'_>) -> io::Result<IntOption> {
@@ -169,6 +186,32 @@ impl UdpSocket {
         Ok(sys::get(self.as_fd(), IntOption::SendBuffer)? as u32)
     }
 
+    /// IP_PKTINFO, IP_RECVTOS and their like: datagrams tell where they were sent to
+    /// ([`Datagram::to`](crate::net::Datagram::to)) and their mark about congestion
+    /// ([`Datagram::ecn`](crate::net::Datagram::ecn)). Not unless set, since the kernel needs a fifth
+    /// more for each datagram.
+    ///
+    /// # Errors
+    /// Those of setsockopt(2).
+    /// # Examples
+    /// ```
+    /// use tamam::net::{Ecn, UdpSocket};
+    ///
+    /// # tamam::run(async {
+    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
+    /// socket.set_packet_info(true)?;
+    /// socket.send_to("hello", socket.local_addr()?).await?;
+    /// let datagram = socket.recv().await?;
+    /// assert_eq!(datagram.to, Some(socket.local_addr()?.ip()));
+    /// assert_eq!(datagram.ecn, Some(Ecn::NotEct));
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
+    pub fn set_packet_info(&self, on: bool) -> io::Result<()> {
+        set_packet_info(self.as_fd(), on)
+    }
+
     /// UDP_GRO: the kernel may merge datagrams of one sender and one size, which costs far less for
     /// each. [`Datagram::segments`](crate::net::Datagram::segments) gives the single ones.
     ///
@@ -198,5 +241,13 @@ impl UdpSocket {
     /// ```
     pub fn dropped(&self) -> io::Result<u32> {
         sys::datagram::dropped(self.as_fd())
+    }
+
+    /// IP_MTU_DISCOVER, IPV6_MTU_DISCOVER: a datagram that is too large for the way is thrown away,
+    /// and not divided into fragments; the kernel's guess of what is too large does not count.
+    #[cfg(feature = "quinn")]
+    pub(crate) fn forbid_fragments(&self) -> io::Result<()> {
+        let probe = libc::IP_PMTUDISC_PROBE; // the same number for both families
+        self.set_of_family(FamilyOption::MTU_DISCOVER, probe)
     }
 }

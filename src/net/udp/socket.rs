@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use super::builder::{UdpBuilder, tell_of_packets};
+use super::builder::UdpBuilder;
 use crate::buf::{BufError, IoBuf, IoBufMut};
 use crate::context;
 use crate::datagram::{
@@ -17,6 +17,7 @@ use crate::datagram::{
 };
 use crate::driver::Driver;
 use crate::net::addr::ToSocketAddrs;
+use crate::queue::WaiterId;
 use crate::sys;
 
 /// A UDP socket.
@@ -118,8 +119,6 @@ impl UdpSocket {
     pub fn from_std(socket: std::net::UdpSocket) -> io::Result<UdpSocket> {
         let home = context::try_current()?.driver.clone();
         sys::set_nonblocking(socket.as_fd())?;
-        let is_v6 = socket.local_addr()?.is_ipv6();
-        tell_of_packets(socket.as_fd(), is_v6)?;
         UdpSocket::new(OwnedFd::from(socket), home)
     }
 
@@ -517,7 +516,36 @@ impl UdpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.inner().poll_send_ready(&mut Some(crate::queue::WaiterId::Poller), cx)
+        self.inner().poll_send_ready(&mut Some(WaiterId::Poller), cx)
+    }
+}
+
+/// What only quinn's traits need.
+#[cfg(feature = "quinn")]
+impl UdpSocket {
+    /// Takes the next datagram, if one was received already.
+    pub(crate) fn take_unread(&self) -> Option<Datagram> {
+        self.inner().take_datagram()
+    }
+
+    /// Whether the kernel divides what is sent into datagrams.
+    pub(crate) fn divides_segments(&self) -> bool {
+        self.inner().divides()
+    }
+
+    /// As [`poll_send_ready`](Self::poll_send_ready), for any number of callers. `id` is the
+    /// caller's name among them, `None` at first.
+    pub(crate) fn poll_room(
+        &self,
+        id: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.inner().poll_send_ready(id, cx)
+    }
+
+    /// Ends the wait of such a caller.
+    pub(crate) fn stop_waiting_for_room(&self, id: Option<WaiterId>) {
+        self.inner().stop_waiting_for_room(id);
     }
 }
 
