@@ -331,7 +331,7 @@ const LADDER: [Row; 15] = [
         epoll: OnEpoll::Emulated("registered once; a recv(2) for each chunk"),
     },
     Row {
-        name: "multishot datagrams",
+        name: "multishot recvmsg",
         since: (6, 0),
         gives: "one submission for each datagram socket",
         ring: OnRing::Always,

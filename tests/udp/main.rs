@@ -8,6 +8,7 @@ mod common;
 mod receive;
 mod buffers;
 mod unread;
+mod foreign_wakers;
 mod refused;
 mod send;
 mod segments;
