@@ -345,7 +345,7 @@ impl UdpSocket {
     /// # Panics
     /// If io_uring fails while the kernel holds `buf`, since it cannot be given back then.
     /// # Kernel
-    /// 5.3, `IORING_OP_SENDMSG`. See sendmsg(2).
+    /// sendto(2), tried at once; if there is no room, 5.3, `IORING_OP_SENDMSG`.
     /// # Examples
     /// ```
     /// # use tamam::net::UdpSocket;
@@ -372,7 +372,7 @@ impl UdpSocket {
     /// # Panics
     /// As [`send`](Self::send).
     /// # Kernel
-    /// 5.3, `IORING_OP_SENDMSG`. See sendmsg(2).
+    /// As [`send`](Self::send).
     /// # Examples
     /// ```
     /// # use tamam::net::UdpSocket;
@@ -404,7 +404,7 @@ impl UdpSocket {
     /// # Panics
     /// As [`send`](Self::send).
     /// # Kernel
-    /// 5.3, `IORING_OP_SENDMSG`. See sendmsg(2), ip(7), ipv6(7).
+    /// sendmsg(2), tried at once; if there is no room, 5.3, `IORING_OP_SENDMSG`. See ip(7), ipv6(7).
     /// # Examples
     /// See [`Envelope`].
     pub fn send_msg<B: IoBuf>(
@@ -427,7 +427,7 @@ impl UdpSocket {
     /// # Panics
     /// As [`send`](Self::send).
     /// # Kernel
-    /// 5.3, `IORING_OP_SENDMSG`; for UDP_SEGMENT 4.18.
+    /// As [`send_msg`](Self::send_msg); UDP_SEGMENT is of 4.18.
     /// # Examples
     /// ```
     /// # use tamam::net::UdpSocket;
