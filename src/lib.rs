@@ -21,11 +21,12 @@ pub mod net;
 pub mod pipe;
 #[cfg(feature = "tls")]
 pub mod tls;
-#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "quinn"))]
 mod compat;
 pub mod signal;
 mod blocking;
 mod stream;
+mod datagram;
 mod ops;
 mod driver;
 pub mod buf;
@@ -43,6 +44,8 @@ pub use blocking::{BlockingHandle, set_blocking_threads, spawn_blocking};
 pub use buf::Chunk;
 #[cfg(feature = "hyper")]
 pub use compat::hyper;
+#[cfg(feature = "quinn")]
+pub use compat::quinn;
 pub use doctor::{Limit, Report, doctor};
 pub use driver::{Backend, Capabilities, Feature, ParseBackendError, SetupError, Support};
 pub use executor::{AbortHandle, JoinError, JoinHandle, TaskId, YieldNow, yield_now};

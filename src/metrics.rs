@@ -17,8 +17,8 @@ use crate::context::{self, Handle};
 pub struct Metrics {
     /// System calls that submit or wait: io_uring_enter(2); epoll_pwait2(2) and epoll_wait(2).
     pub enters: u64,
-    /// All system calls of the engine: `enters`, and under epoll those that receive, send, accept,
-    /// connect and register. Calls that bypass the engine on either (shutdown(2), close(2), options
+    /// All system calls of the engine: `enters`, those that send datagrams, and under epoll those
+    /// that receive, send, accept, connect and register. Calls that bypass the engine on either (shutdown(2), close(2), options
     /// of sockets) are not counted.
     pub system_calls: u64,
     /// Submissions that the kernel took; under epoll, requests.
@@ -70,7 +70,7 @@ impl Metrics {
             ops: driver.in_flight(),
             tasks: executor.tasks(),
             timers: timers.len(),
-            buffers_lent: driver.pool().lent(),
+            buffers_lent: driver.buffers_lent(),
         }
     }
 }

@@ -125,7 +125,9 @@ impl Builder {
     }
 
     /// How many receive buffers the kernel may pick from: 256 unless set, rounded up to a power of
-    /// two, at most 32768. When all are in use, receives go to the heap.
+    /// two, at most 32768. When all are in use, receives go to the heap. The first datagram socket of
+    /// a runtime makes as many for datagrams, at most 128, each with room for the largest one; only
+    /// memory that was received into counts.
     pub fn buffer_count(mut self, buffers: u32) -> Builder {
         self.buffer_count = buffers;
         self

@@ -9,17 +9,21 @@ mod common;
 
 use std::cell::Cell;
 use std::marker::{PhantomData, PhantomPinned};
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use tamam::buf::BufError;
 use tamam::hyper::{Executor, Timer, Upgradeable};
-use tamam::io::{CallError, Copied, Lines, Readiness, ReadyFor, ReadyGuard, Side, TryIoError};
+use tamam::io::{
+    CallError, Copied, Lines, Readiness, ReadyFor, ReadyGuard, Side, Truncated, TryIoError,
+};
 use tamam::net::{
-    Incoming, IntoStdError, OwnedReadHalf, OwnedWriteHalf, ReuniteError, SystemResolver,
-    TcpKeepalive, TcpListener, TcpOptions, TcpSocket, TcpStream, UnixCred, UnixListener,
-    UnixReadHalf, UnixStream, UnixWriteHalf, UnlinkOnDrop,
+    Datagram, Ecn, Envelope, Incoming, IntoStdError, MulticastGroup, OwnedReadHalf, OwnedWriteHalf,
+    ReuniteError, SystemResolver, TcpKeepalive, TcpListener, TcpOptions, TcpSocket, TcpStream,
+    UdpBuilder, UdpSocket, UnixCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf,
+    UnlinkOnDrop,
 };
 use tamam::pipe::{OpenOptions, Receiver, Sender};
 use tamam::signal::{Next, ShutdownSignal, Signal, SignalKind};
@@ -73,22 +77,25 @@ macro_rules! rows {
 
 // Send, Sync, Unpin, UnwindSafe, RefUnwindSafe: the types.
 rows!(yes, yes, yes, yes, yes:
+    Upgradeable<TcpStream>, Envelope, Ecn, Truncated, MulticastGroup,
     ReadyFor, TryIoError, Side, UnixCred, UnlinkOnDrop, OpenOptions,
     JoinError, TaskId, YieldNow, BlockingHandle<u8>, BlockingHandle<Cell<u8>>, Backend,
     Capabilities, Feature, ParseBackendError, SetupError, Support, Limit, Metrics,
     TcpKeepalive, TcpOptions, SystemResolver, Elapsed, MissedTickBehavior, Signal, SignalKind,
     Executor, Timer
 );
+#[cfg(feature = "quinn")]
+rows!(yes, yes, yes, yes, yes: tamam::quinn::Quic);
 rows!(yes, yes, yes, no, no: Copied, Builder, Report, BufError<Vec<u8>>, CallError, Next, ShutdownSignal);
-rows!(yes, no, yes, yes, yes: Upgradeable<TcpStream>);
 rows!(no, no, yes, yes, yes:
     Readiness<OwnedFd>, ReadyGuard<'static, OwnedFd>,
     Runtime, EnterGuard<'static>, JoinHandle<Rc<Cell<u8>>>, AbortHandle, Chunk, TcpListener,
     Incoming<'static>, TcpSocket, TcpStream, OwnedReadHalf, OwnedWriteHalf, ReuniteError,
     UnixListener, UnixStream, UnixReadHalf, UnixWriteHalf, Receiver, Sender, Lines<UnixStream>,
+    UdpSocket, Datagram<SocketAddr>,
     Sleep, Timeout<u8>, Interval
 );
-rows!(no, no, yes, no, no: IntoStdError, IntoStdError<UnixStream>);
+rows!(no, no, yes, no, no: UdpBuilder, IntoStdError, IntoStdError<UnixStream>);
 rows!(no, no, no, yes, yes: Timeout<PhantomPinned>);
 
 #[cfg(feature = "tls")]

@@ -4,7 +4,7 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -65,7 +65,8 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 /// `tests/ecosystem/tests/web`, or of one that has its name.
 #[test]
 fn every_example_is_known() {
-    const KNOWN: [&str; 6] = ["compare", "doctor", "echo", "proxy", "staggered", "tasks"];
+    const KNOWN: [&str; 7] =
+        ["compare", "doctor", "echo", "proxy", "staggered", "tasks", "udp_echo"];
     // These belong to `tests/ecosystem`, and are in its `web`; `tls_echo` is in `tests/tls_peers.rs`.
     const WEB: [&str; 5] = ["http_client", "https_server", "tls_echo", "ws_client", "ws_server"];
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -215,6 +216,53 @@ fn echo_tests_itself() {
         assert_eq!(line.strip_prefix(text).map(str::trim), Some(expected.as_str()), "{line:?}");
     }
     assert_eq!(lines.next(), None);
+}
+
+/// Whether a signal, such as that of a child that ends, came before the answer.
+fn is_interrupted<T>(received: &std::io::Result<T>) -> bool {
+    received.as_ref().is_err_and(|error| error.kind() == ErrorKind::Interrupted)
+}
+
+/// The self-test of the datagrams likewise; and the server sends back what it gets, merged or not,
+/// and ends when it is asked to.
+#[test]
+fn udp_echo_sends_datagrams_back() {
+    let ended = run("udp_echo", &["--self-test"]);
+    assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""));
+    let mut lines = ended.stdout.lines();
+    assert_eq!(lines.next(), Some("50 clients, 64 B each way, 2.0 s"));
+    for figure in ["datagrams/s", "system calls/datagram", "datagrams verified", "datagrams lost"] {
+        let line = lines.next().unwrap_or_default();
+        let number = line.strip_prefix(figure).map(str::trim).map(str::parse::<f64>);
+        assert!(matches!(number, Some(Ok(number)) if number >= 0.0), "{figure}: {line:?}");
+    }
+    for (engine, args) in common::peer::engines()
+        .into_iter()
+        .flat_map(|engine| [(engine, &[][..]), (engine, &["--gro"][..])])
+    {
+        let (server, port) = example::serve("udp_echo", args, engine);
+        let client = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+        client.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
+        client.connect(format!("127.0.0.1:{port}")).expect("a route");
+        for number in 0..100u8 {
+            client.send(&[number; 300]).expect("room");
+        }
+        let mut buf = [0; 301];
+        for number in 0..100u8 {
+            let len = std::iter::repeat_with(|| client.recv(&mut buf))
+                .find(|received| !is_interrupted(received))
+                .expect("it goes on for ever");
+            assert_eq!(len.expect("an answer"), 300);
+            assert_eq!(buf[..300], [number; 300]);
+        }
+        server.signal(libc::SIGTERM);
+        let (status, output) = server.end();
+        assert_eq!(status.code(), Some(0));
+        assert!(format!("{output:?}").contains("100 datagrams echoed"), "{output:?}");
+    }
+    let wrong = run("udp_echo", &["--port", "70000"]);
+    assert_eq!(wrong.code, Some(2));
+    assert!(wrong.stderr.contains("usage: udp_echo"), "{}", wrong.stderr);
 }
 
 /// What makes no sense is refused with the usage and code 2; what the system refuses, with its

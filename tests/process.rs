@@ -20,7 +20,7 @@ use std::time::Duration;
 use common::{
     Watchdog, alone, both, build, child, narrow_pair, pair, poll_once, quarantine, start, turn,
 };
-use tamam::net::{TcpListener, TcpSocket, TcpStream};
+use tamam::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tamam::time::sleep;
 use tamam::{Builder, EnterGuard, Runtime};
 
@@ -244,6 +244,50 @@ fn sy2_drops_in_the_child_only_close_numbers() {
                 child.join();
                 busy.take().expect("the parent's copy").goes_on();
             }
+        });
+    });
+}
+
+/// 1 a datagram socket has a receive in flight; 2 the process forks; 3 the child tries to receive and
+/// to send, takes the socket apart and drops it; 4 the parent's receive goes on.
+#[test]
+fn sy2_a_datagram_socket_in_a_forked_child() {
+    alone("sy2_a_datagram_socket_in_a_forked_child", || {
+        each::engine(|runtime| {
+            let _watchdog = Watchdog::start();
+            let runtime = runtime();
+            let mut socket = Some(runtime.block_on(async {
+                let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+                socket.connect(socket.local_addr().expect("bound")).await.expect("a route");
+                std::mem::forget(start(socket.recv()).await);
+                turn().await;
+                socket
+            }));
+            for takes_apart in [false, true] {
+                let child = fork(|| {
+                    let socket = socket.take().expect("the child's copy");
+                    let mut cx = Context::from_waker(Waker::noop());
+                    let polled = Box::pin(socket.recv()).as_mut().poll(&mut cx);
+                    assert!(matches!(polled, Poll::Ready(Err(_))), "none turns");
+                    let polled = Box::pin(socket.send("no")).as_mut().poll(&mut cx);
+                    assert!(matches!(polled, Poll::Ready(Err(_))), "none turns");
+                    let error = socket.try_send(b"no").expect_err("it is the parent's");
+                    assert!(error.to_string().contains("the process that forked"), "{error}");
+                    match takes_apart {
+                        true => assert!(socket.into_std().is_err()),
+                        false => drop(socket),
+                    }
+                });
+                child.join();
+            }
+            runtime.block_on(async {
+                let socket = socket.expect("the parent's copy");
+                for _ in 0..3 {
+                    socket.send("goes on").await.expect("a route");
+                    assert_eq!(&socket.recv().await.expect("no error").chunk[..], b"goes on");
+                }
+            });
+            assert_eq!(runtime.metrics().stray_completions, 0);
         });
     });
 }

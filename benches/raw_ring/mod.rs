@@ -18,6 +18,8 @@
 //!
 //! Read next: [`EchoLoop::turn`].
 
+pub mod udp;
+
 use std::collections::VecDeque;
 use std::io;
 use std::net::TcpListener;

@@ -19,7 +19,7 @@ use super::{Side, pin, tokio_runtime};
 #[path = "../raw_epoll/mod.rs"]
 mod raw_epoll;
 #[path = "../raw_ring/mod.rs"]
-mod raw_ring;
+pub mod raw_ring;
 
 /// Starts a server for messages of the given length.
 pub type Spawn = fn(usize) -> Server;
@@ -123,6 +123,33 @@ async fn tokio_echo(mut stream: tokio::net::TcpStream, message_len: usize) -> io
     }
 }
 
+/// What `begin` spawns on tamam, without a listener. Else as it comes.
+pub fn on_tamam(backend: Backend, begin: impl FnOnce() + Send + 'static) -> Server {
+    let (stop, stopped) = oneshot::channel();
+    let serve = move |_listener: TcpListener| {
+        let runtime = tamam::Runtime::builder().backend(backend).build()?;
+        runtime.block_on(async move {
+            begin();
+            let _ = stopped.await;
+            Ok(())
+        })
+    };
+    Server::start(serve, Box::new(move || stop.send(()).expect("the server waits for it")))
+}
+
+/// What `begin` spawns on tokio's current-thread runtime, without a listener.
+pub fn on_tokio(begin: impl FnOnce() + Send + 'static) -> Server {
+    let (stop, stopped) = oneshot::channel();
+    let serve = move |_listener: TcpListener| {
+        tokio_runtime().block_on(async move {
+            begin();
+            let _ = stopped.await;
+            Ok(())
+        })
+    };
+    Server::start(serve, Box::new(move || stop.send(()).expect("the server waits for it")))
+}
+
 /// The loop written by hand on a ring, with buffers that fit the message.
 pub fn spawn_raw_ring(message_len: usize) -> Server {
     spawn_raw(raw_ring::serve, message_len)
@@ -137,13 +164,24 @@ fn spawn_raw_epoll(message_len: usize) -> Server {
 type Loop = fn(&TcpListener, BorrowedFd<'_>, usize) -> io::Result<()>;
 
 fn spawn_raw(run: Loop, buffer_len: usize) -> Server {
+    on_eventfd_with(move |listener, stop| run(listener, stop, buffer_len))
+}
+
+/// What serves without a listener, until an eventfd is written to.
+pub fn on_eventfd(run: impl FnOnce(BorrowedFd<'_>) -> io::Result<()> + Send + 'static) -> Server {
+    on_eventfd_with(move |_listener, stop| run(stop))
+}
+
+fn on_eventfd_with(
+    run: impl FnOnce(&TcpListener, BorrowedFd<'_>) -> io::Result<()> + Send + 'static,
+) -> Server {
     // SAFETY: no memory is passed.
     let eventfd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
     assert!(eventfd >= 0, "an eventfd: {}", io::Error::last_os_error());
     // SAFETY: just opened, and nobody else owns it.
     let eventfd = Arc::new(unsafe { OwnedFd::from_raw_fd(eventfd) });
     let stop = Arc::clone(&eventfd);
-    let serve = move |listener: TcpListener| run(&listener, eventfd.as_fd(), buffer_len);
+    let serve = move |listener: TcpListener| run(&listener, eventfd.as_fd());
     Server::start(
         serve,
         Box::new(move || {

@@ -12,6 +12,7 @@ mod batch;
 mod erased;
 mod fill;
 mod impls;
+mod message;
 mod outgoing;
 mod parcel;
 
@@ -22,6 +23,7 @@ pub use crate::driver::Chunk;
 pub(crate) use batch::Batch;
 pub(crate) use erased::Erased;
 pub(crate) use fill::{Fill, append};
+pub(crate) use message::OutgoingMessage;
 pub(crate) use outgoing::{Described, Handed, Many, One, Outgoing};
 pub(crate) use parcel::Parcel;
 

@@ -35,18 +35,15 @@
 //! })?;
 //! # Ok::<(), std::io::Error>(())
 //! ```
-#![allow(unsafe_code)]
-
 use std::fmt;
 use std::io::{self, IoSlice};
-use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use ::hyper::rt::{self, Read, ReadBufCursor, Write};
 
+use super::at_home::AtHome;
 use crate::context;
 use crate::net::TcpStream;
 use crate::stream::poll::PollReceive;
@@ -263,18 +260,13 @@ impl Drop for HyperSleep {
 /// # }
 /// ```
 pub struct Upgradeable<T> {
-    stream: ManuallyDrop<T>,
-    home: ThreadId,
+    stream: AtHome<T>,
 }
-
-// SAFETY: every access to `stream` (by reference, by value, to drop it) first checks that this is
-// the thread it was made on. So no other thread ever touches it.
-unsafe impl<T> Send for Upgradeable<T> {}
 
 impl<T> Upgradeable<T> {
     /// Wraps a stream of this thread.
     pub fn new(stream: T) -> Upgradeable<T> {
-        Upgradeable { stream: ManuallyDrop::new(stream), home: thread::current().id() }
+        Upgradeable { stream: AtHome::new(stream) }
     }
 
     /// Returns the stream.
@@ -297,10 +289,7 @@ impl<T> Upgradeable<T> {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn into_inner(self) -> T {
-        self.assert_at_home();
-        let mut this = ManuallyDrop::new(self);
-        // SAFETY: `this` is never dropped and not used again, so the stream is taken once.
-        unsafe { ManuallyDrop::take(&mut this.stream) }
+        self.stream.into_inner()
     }
 
     /// The stream. Panics on another thread than the one it was made on.
@@ -308,33 +297,13 @@ impl<T> Upgradeable<T> {
     where
         T: Unpin,
     {
-        self.assert_at_home();
-        Pin::new(&mut self.get_mut().stream)
-    }
-
-    #[track_caller]
-    fn assert_at_home(&self) {
-        assert!(
-            thread::current().id() == self.home,
-            "a stream of one thread's runtime is used on another thread"
-        );
-    }
-}
-
-impl<T> Unpin for Upgradeable<T> {}
-
-impl<T> Drop for Upgradeable<T> {
-    fn drop(&mut self) {
-        if thread::current().id() == self.home {
-            // SAFETY: this is the only drop of the stream: after `into_inner`, this does not run.
-            unsafe { ManuallyDrop::drop(&mut self.stream) };
-        }
+        Pin::new(self.get_mut().stream.get_mut())
     }
 }
 
 impl<T> fmt::Debug for Upgradeable<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Upgradeable").field("home", &self.home).finish_non_exhaustive()
+        f.debug_struct("Upgradeable").field("home", &self.stream.home()).finish_non_exhaustive()
     }
 }
 
@@ -366,8 +335,7 @@ impl<T: Write + Unpin> Write for Upgradeable<T> {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.assert_at_home();
-        self.stream.is_write_vectored()
+        self.stream.get().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

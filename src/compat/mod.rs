@@ -1,4 +1,4 @@
-//! The traits of other crates on our streams: one file and one feature for each family of traits.
+//! The traits of other crates on our streams and sockets: one file and one feature for each family of traits.
 //!
 //! Nothing is decided here. `stream/poll.rs`, and for sending through TLS `tls/poll.rs`, have
 //! methods for all that the traits demand; an adapter only converts the arguments. No future is
@@ -6,6 +6,7 @@
 
 /// The methods that are the same in all three traits for writing, except that the last one has two
 /// names.
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
 macro_rules! write_and_close {
     ($door:ident, $close:ident) => {
         fn poll_write(
@@ -32,11 +33,16 @@ macro_rules! write_and_close {
         }
     };
 }
+#[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
 use write_and_close;
 
+#[cfg(any(feature = "hyper", feature = "quinn"))]
+mod at_home;
 #[cfg(feature = "futures-io")]
 mod futures_io;
 #[cfg(feature = "tokio-io")]
 mod tokio_io;
 #[cfg(feature = "hyper")]
 pub mod hyper;
+#[cfg(feature = "quinn")]
+pub mod quinn;

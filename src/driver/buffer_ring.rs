@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
+use super::datagram_buffers::{DatagramBuffers, Lender};
 use crate::sys::Mapping;
 
 /// The buffers of one runtime, and which of them are free.
@@ -32,6 +33,8 @@ pub(crate) struct BufferPool {
     shares: Box<[Cell<u32>]>,
     /// How many buffers are free.
     free: Cell<usize>,
+    /// What a pool of datagrams knows beyond this.
+    datagrams: Option<Box<DatagramBuffers>>,
 }
 
 /// Who picks from the free buffers.
@@ -62,6 +65,23 @@ impl BufferPool {
         BufferPool::new(buffer_len, count, Picker::Engine { free: RefCell::default() })
     }
 
+    /// Maps `count` buffers of `buffer_len` bytes for datagrams, which [`lend_for`](Self::lend_for)
+    /// lends; for the kernel to pick from, or for [`pick`](Self::pick).
+    pub(super) fn for_datagrams(
+        buffer_len: usize,
+        count: u16,
+        by_kernel: bool,
+    ) -> io::Result<Rc<BufferPool>> {
+        let pool = match by_kernel {
+            true => BufferPool::for_kernel(buffer_len, count)?,
+            false => BufferPool::for_engine(buffer_len, count)?,
+        };
+        let mut pool = Rc::into_inner(pool).expect("it was just made");
+        pool.memory = pool.memory.without_huge_pages();
+        pool.datagrams = Some(Box::new(DatagramBuffers::new(count)));
+        Ok(Rc::new(pool))
+    }
+
     /// Maps the buffers and makes all of them free. Panics unless `count` is a power of two and
     /// `buffer_len` is above zero.
     fn new(buffer_len: usize, count: u16, picker: Picker) -> io::Result<Rc<BufferPool>> {
@@ -73,6 +93,7 @@ impl BufferPool {
             count,
             shares: (0..count).map(|_| Cell::new(0)).collect(),
             free: Cell::new(0),
+            datagrams: None,
         };
         (0..count).rev().for_each(|bid| pool.recycle(bid));
         Ok(Rc::new(pool))
@@ -150,6 +171,19 @@ impl BufferPool {
         }
     }
 
+    /// As [`lend`](Self::lend), of a pool of datagrams, to a socket that may hold a quarter of the
+    /// buffers at most: what comes beyond that is copied to the heap.
+    #[inline]
+    pub(crate) fn lend_for(self: &Rc<Self>, lender: &Lender, bid: u16, len: usize) -> Chunk {
+        let datagrams = self.datagrams.as_ref().expect("a pool of datagrams");
+        datagrams.filled(bid, len);
+        let chunk = self.lend(bid, len);
+        if !chunk.is_pooled() || datagrams.note_lent(bid, lender) {
+            return chunk;
+        }
+        Chunk::from(chunk.to_vec())
+    }
+
     /// A chunk over the first `len` bytes of a buffer. The caller has counted it in `shares`.
     #[inline]
     fn part(self: &Rc<Self>, bid: u16, len: u32) -> Chunk {
@@ -160,6 +194,9 @@ impl BufferPool {
     #[inline]
     fn recycle(&self, bid: u16) {
         self.free.set(self.free.get() + 1);
+        if let Some(datagrams) = &self.datagrams {
+            datagrams.recycled(bid, &self.memory, self.buffer_len);
+        }
         match &self.picker {
             Picker::Kernel { ring, tail } => self.tell_kernel(ring, tail, bid),
             Picker::Engine { free } => free.borrow_mut().push(bid),

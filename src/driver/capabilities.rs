@@ -253,7 +253,7 @@ enum OnEpoll {
 
 const NO_RING: &str = "there is no ring";
 
-const LADDER: [Row; 14] = [
+const LADDER: [Row; 15] = [
     Row {
         name: "batched submission",
         since: (5, 1),
@@ -329,6 +329,13 @@ const LADDER: [Row; 14] = [
             "a submission for each chunk: this kernel's own may miss a reset",
         ),
         epoll: OnEpoll::Emulated("registered once; a recv(2) for each chunk"),
+    },
+    Row {
+        name: "multishot recvmsg",
+        since: (6, 0),
+        gives: "one submission for each datagram socket",
+        ring: OnRing::Always,
+        epoll: OnEpoll::Emulated("registered once; a recvmsg(2) for each datagram"),
     },
     Row {
         name: "single issuer",

@@ -28,10 +28,14 @@ use super::epoll::Epoll;
 use super::op::{Completion, Op, Request, Target, Token};
 use super::probe::{self, SetupError};
 use super::ring::{Ring, SleepLimit};
-use super::{BUFFER_GROUP, CANCEL, Settings, trial};
+use super::{BUFFER_GROUP, CANCEL, DATAGRAM_GROUP, Settings, incoming, trial};
 
 const REGISTERING: &str = "registering the receive buffers";
 const MAPPING: &str = "mapping the receive buffers (buffer_size times buffer_count)";
+
+/// How many buffers there are for datagrams, at most: 8.5 MiB of addresses. The pages that are
+/// touched are far fewer. The kernel uses all buffers in turn, so more of them cost more of the cache.
+const DATAGRAM_BUFFERS_MAX: u16 = 128;
 
 /// The engine of one driver.
 pub(super) enum Engine {
@@ -74,6 +78,18 @@ impl Engine {
         let epoll = Epoll::new(pool.clone(), eventfd, settings.may_wait_exactly());
         let epoll = epoll.map_err(|error| SetupError::at("epoll_create1", &error))?;
         Ok((Engine::Epoll(epoll), pool))
+    }
+
+    /// Makes the pool of datagrams, and registers it if the kernel picks. An error is that of
+    /// mmap(2) or io_uring_register(2).
+    pub(super) fn datagram_pool(&self, settings: &Settings) -> io::Result<Rc<BufferPool>> {
+        let count = settings.buffer_count.min(DATAGRAM_BUFFERS_MAX);
+        let by_kernel = matches!(self, Engine::Ring(_));
+        let pool = BufferPool::for_datagrams(incoming::buffer_len(), count, by_kernel)?;
+        if let Engine::Ring(ring) = self {
+            probe::retry_on_enomem(|| ring.register_pool(&pool, DATAGRAM_GROUP))?;
+        }
+        Ok(pool)
     }
 
     // ---- requests ---------------------------------------------------------------------------
@@ -223,10 +239,12 @@ impl Engine {
 
     // ---- the end ----------------------------------------------------------------------------
 
-    /// Makes the kernel give up the memory of the pool. Nothing may be in flight.
-    pub(super) fn unregister_pool(&self) {
+    /// Makes the kernel give up the memory of the pools. Nothing may be in flight.
+    pub(super) fn unregister_pools(&self) {
         if let Engine::Ring(ring) = self {
-            let _ = ring.unregister_pool(BUFFER_GROUP); // fails only if it never was registered
+            for group in [BUFFER_GROUP, DATAGRAM_GROUP] {
+                let _ = ring.unregister_pool(group); // fails only if it never was registered
+            }
         }
     }
 

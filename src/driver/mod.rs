@@ -9,6 +9,7 @@
 //! - `submissions`: the table and the engine together; the backlog; cancels,
 //! - `descriptors`: unclaimed sockets, and shortages of descriptors,
 //! - `sleeper`, `wake`, `handshake`: how another thread wakes a sleeping driver,
+//! - `pools`: the memory that receives write to,
 //! - `teardown`: the end of a driver, and the failure of an engine.
 //!
 //! The executor and the timers do not know this module. Only a `Waker` passes between them.
@@ -18,12 +19,15 @@
 
 mod buffer_ring;
 mod capabilities;
+mod datagram_buffers;
 mod descriptor_map;
 mod descriptors;
 mod engine;
 mod epoll;
 mod handshake;
+mod incoming;
 mod op;
+mod pools;
 mod probe;
 mod ring;
 mod sleeper;
@@ -46,14 +50,17 @@ use std::time::Duration;
 pub(crate) use buffer_ring::BufferPool;
 pub use buffer_ring::Chunk;
 pub use capabilities::{Capabilities, Feature, Support};
+pub(crate) use datagram_buffers::Lender;
 use descriptors::Descriptors;
 #[cfg(feature = "tls")]
 pub(crate) use descriptors::UntilShortage;
 use engine::Engine;
+pub(crate) use incoming::{IncomingDatagram, RECORD_HEAD, Record, receive_record};
 pub(crate) use op::{
     Attempt, Completion, Interest, Medium, Op, Owner, Payload, Request, Role, Submitted, Target,
     Token, error, is_retried,
 };
+use pools::Pools;
 pub use probe::{Backend, ParseBackendError, SetupError};
 pub(crate) use probe::{Kernel, io_uring_disabled, is_denial};
 use ring::SleepLimit;
@@ -68,6 +75,9 @@ use crate::sys::fork::ForkMark;
 
 /// The group of provided buffers that receives pick from.
 pub(crate) const BUFFER_GROUP: u16 = 0;
+
+/// The group that receives of datagrams pick from.
+pub(crate) const DATAGRAM_GROUP: u16 = 1;
 
 /// user_data of cancels. Their answers are not needed: the terminal completion of the op tells the
 /// same.
@@ -94,6 +104,11 @@ impl Settings {
     /// Whether epoll_pwait2(2), 5.11, may be tried.
     fn may_wait_exactly(&self) -> bool {
         self.pretended.is_none_or(|kernel| kernel >= Kernel(5, 11))
+    }
+
+    /// Whether the kernel may be asked to divide a message into datagrams (UDP_SEGMENT), 4.18.
+    fn may_divide_datagrams(&self) -> bool {
+        self.pretended.is_none_or(|kernel| kernel >= Kernel(4, 18))
     }
 
     /// For unit tests: so small that a few ops fill the queues.
@@ -155,7 +170,7 @@ pub(crate) struct Driver {
     submissions: Submissions,
     descriptors: Descriptors,
     sleeper: Sleeper,
-    pool: Rc<BufferPool>,
+    pools: Pools,
     state: Cell<DriverState>,
     /// Work that changes outside the turn have left over. The next turn does it.
     deferred: RefCell<Deferred>,
@@ -197,7 +212,7 @@ impl Driver {
             submissions: Submissions::new(engine),
             descriptors: Descriptors::default(),
             sleeper,
-            pool,
+            pools: Pools::new(pool),
             state: Cell::new(DriverState::Open),
             deferred: RefCell::default(),
             fork,
@@ -208,10 +223,6 @@ impl Driver {
     /// A waker that ends the driver's sleep, from any thread.
     pub(crate) fn notifier(&self) -> Waker {
         self.sleeper.notifier()
-    }
-
-    pub(crate) fn pool(&self) -> &Rc<BufferPool> {
-        &self.pool
     }
 
     pub(crate) fn settings(&self) -> &Settings {
@@ -225,7 +236,14 @@ impl Driver {
     /// How many system calls the I/O of this runtime took, as far as the engine makes them.
     pub(crate) fn system_calls(&self) -> u64 {
         let beside = self.submissions.try_engine(Engine::calls_beside_enters);
-        self.counters().enters.get() + beside.unwrap_or(0)
+        let of_objects = self.submissions.calls_of_objects().get();
+        self.counters().enters.get() + beside.unwrap_or(0) + of_objects
+    }
+
+    /// Counts a system call that an object makes in place of a request.
+    #[inline]
+    pub(crate) fn count_call(&self) {
+        count(self.submissions.calls_of_objects(), 1);
     }
 
     /// How many ops are in flight.

@@ -17,7 +17,8 @@ use std::rc::Rc;
 use io_uring::{cqueue, squeue};
 
 use super::buffer_ring::BufferPool;
-use crate::buf::{Batch, Fill, Outgoing, Parcel};
+use super::incoming::IncomingDatagram;
+use crate::buf::{Batch, Fill, Outgoing, OutgoingMessage, Parcel};
 use crate::deferred::Deferred;
 use crate::sys::addr::SockAddr;
 
@@ -203,6 +204,10 @@ pub(crate) enum Payload {
     Outgoing(Outgoing),
     /// Several callers' buffers, and the message header that lists them.
     Batch(Rc<Batch>),
+    /// What a datagram is received by: a message header, and the memory that it names.
+    Incoming(Rc<IncomingDatagram>),
+    /// A datagram that is sent, with its message header.
+    Message(Rc<OutgoingMessage>),
     /// An address to connect to.
     Address(#[expect(dead_code, reason = "only the kernel reads it")] Rc<SockAddr>),
 }

@@ -43,6 +43,8 @@ pub(super) struct Submissions {
     /// How many enters in a row have failed with a transient error and brought nothing.
     failed_enters: Cell<u32>,
     counters: Counters,
+    /// How many system calls objects have made themselves, in place of a request.
+    calls_of_objects: Cell<u64>,
 }
 
 impl Submissions {
@@ -55,6 +57,7 @@ impl Submissions {
             cancels: RefCell::default(),
             failed_enters: Cell::new(0),
             counters: Counters::default(),
+            calls_of_objects: Cell::new(0),
         }
     }
 
@@ -65,6 +68,12 @@ impl Submissions {
 
     pub(super) fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    /// How many system calls objects have made themselves, in place of a request.
+    #[inline]
+    pub(super) fn calls_of_objects(&self) -> &Cell<u64> {
+        &self.calls_of_objects
     }
 
     /// How many ops are in flight.

@@ -43,14 +43,14 @@ impl Driver {
         if !has_drained {
             self.leak_what_is_left();
         } else if let Some(engine) = &engine {
-            engine.unregister_pool();
+            engine.unregister_pools();
         }
         drop(engine); // only now that the table is empty, or leaked (invariant 6)
         deferred.run();
         self.descriptor_closed();
     }
 
-    /// Leaks the ops that have not ended, and the pool: the kernel may still write to their memory.
+    /// Leaks the ops that have not ended, and the pools: the kernel may still write to their memory.
     /// Says so on stderr if there are any.
     fn leak_what_is_left(&self) {
         let left = self.submissions.take_all();
@@ -61,7 +61,7 @@ impl Driver {
                 DRAIN_TIMEOUT.as_secs()
             );
         }
-        mem::forget((left, self.pool.clone()));
+        mem::forget((left, self.pools.all()));
     }
 
     /// In a forked child: the ring belongs to the parent and is not mapped here. Its descriptor and

@@ -137,7 +137,9 @@ impl Error for CallError {
 /// assert_eq!(errno(&error), Some(111)); // ECONNREFUSED
 /// ```
 pub fn errno(error: &io::Error) -> Option<i32> {
-    error.raw_os_error().or_else(|| CallError::of(error)?.errno)
+    let inside = || CallError::of(error)?.errno;
+    let truncated = || super::Truncated::of(error).map(|_| libc::EMSGSIZE);
+    error.raw_os_error().or_else(inside).or_else(truncated)
 }
 
 #[cfg(test)]

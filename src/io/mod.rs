@@ -43,6 +43,7 @@ mod gather;
 mod copy;
 mod readiness;
 mod watched;
+mod truncated;
 
 pub use copy::{Copied, Side, copy, copy_both};
 pub use error::{CallError, errno};
@@ -52,3 +53,4 @@ pub use receive::Receive;
 pub(crate) use receive::{no_room, receives};
 pub use transmit::Transmit;
 pub(crate) use transmit::transmits;
+pub use truncated::Truncated;

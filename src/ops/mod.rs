@@ -1,6 +1,6 @@
 //! Requests to the kernel: one small file for each family of system calls.
 //!
-//! These files make no decisions. `stream/`, `net/` and `io/` decide what to ask for, and `driver/`
+//! These files make no decisions. `stream/`, `datagram/`, `net/` and `io/` decide what to ask for, and `driver/`
 //! carries it out. Each request has two parts. Its constructor joins the request with the memory
 //! that it points to; this makes all code above it safe. Its implementation of
 //! [`Request`](crate::driver::Request) has the submission for the ring and the system call for
@@ -10,7 +10,9 @@ pub(crate) mod accept;
 pub(crate) mod connect;
 pub(crate) mod poll;
 pub(crate) mod recv;
+pub(crate) mod recvmsg;
 pub(crate) mod send;
+pub(crate) mod sendmsg;
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;

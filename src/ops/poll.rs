@@ -1,7 +1,7 @@
 //! poll(2): whether a descriptor of any kind can be read, or written.
 //!
-//! A hang-up and an error answer both. When a poll is submitted is decided in `io/watched.rs`: read
-//! that next.
+//! A hang-up and an error answer both. When a poll is submitted is decided in `io/watched.rs` and in
+//! `datagram/transmit.rs`: read the first next.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -38,18 +38,25 @@ impl PolledFor for ToWrite {
 /// Each answer tells of an event. The ring answers until an error or a cancel: at once if the
 /// descriptor is ready now, and then at each wake-up. Epoll answers once.
 /// Kernel 5.13, `IORING_OP_POLL_ADD` with `IORING_POLL_ADD_MULTI`; poll(2).
-pub(crate) fn ready<D: PolledFor>(fd: BorrowedFd<'_>) -> Op<PollRequest<D>> {
+pub(crate) fn ready<D: PolledFor>(fd: BorrowedFd<'_>) -> Op<PollRequest<D, true>> {
     // SAFETY: the target has no pointer, so nothing must outlive the op.
     unsafe { Op::new(target_of(fd), Payload::None) }
 }
 
-pub(crate) struct PollRequest<D>(PhantomData<D>);
+/// Ends when the descriptor has room to write, or an error to tell. Kernel 5.1, `IORING_OP_POLL_ADD`;
+/// poll(2).
+pub(crate) fn writable(fd: BorrowedFd<'_>) -> Op<PollRequest<ToWrite, false>> {
+    // SAFETY: the target has no pointer, so nothing must outlive the op.
+    unsafe { Op::new(target_of(fd), Payload::None) }
+}
 
-impl<D: PolledFor> Request for PollRequest<D> {
+pub(crate) struct PollRequest<D, const MULTISHOT: bool>(PhantomData<D>);
+
+impl<D: PolledFor, const MULTISHOT: bool> Request for PollRequest<D, MULTISHOT> {
     const INTEREST: Interest = D::INTEREST;
 
     fn entry(target: &Target) -> squeue::Entry {
-        opcode::PollAdd::new(types::Fd(target.fd), D::EVENTS.to_bits()).multi(true).build()
+        opcode::PollAdd::new(types::Fd(target.fd), D::EVENTS.to_bits()).multi(MULTISHOT).build()
     }
 
     /// An answer does not say that the descriptor has nothing more: the next request looks again.

@@ -129,6 +129,25 @@ impl SockAddr {
         }
     }
 
+    /// The address that these bytes are, as the kernel has written them. It is an error if it is
+    /// neither IPv4 nor IPv6.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> io::Result<SocketAddr> {
+        SockAddr::from_kernel(|addr, len| {
+            let count = bytes.len().min(*len as usize);
+            // SAFETY: `from_kernel` gives memory of its own that is writable for `len` bytes, and
+            // `count` is no more.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), addr.cast(), count) };
+            *len = count as libc::socklen_t;
+            Ok(())
+        })?
+        .to_std()
+    }
+
+    /// The address as it is part of other structs of the kernel.
+    pub(crate) fn storage(&self) -> libc::sockaddr_storage {
+        self.storage
+    }
+
     pub(crate) fn as_ptr(&self) -> *const libc::sockaddr {
         (&raw const self.storage).cast()
     }
@@ -146,7 +165,13 @@ mod tests {
     fn addresses_survive_the_way_there_and_back() {
         for text in ["127.0.0.1:1", "255.254.253.252:65535", "[::1]:80", "[fe80::1:2%7]:443"] {
             let addr: SocketAddr = text.parse().expect("a literal address");
-            assert_eq!(SockAddr::new(addr).to_std().expect("a known family"), addr);
+            let raw = SockAddr::new(addr);
+            assert_eq!(raw.to_std().expect("a known family"), addr);
+            // SAFETY: the pointer leads to an address of this length.
+            let bytes = unsafe {
+                std::slice::from_raw_parts(raw.as_ptr().cast::<u8>(), raw.len() as usize)
+            };
+            assert_eq!(SockAddr::from_bytes(bytes).expect("a known family"), addr);
         }
     }
 

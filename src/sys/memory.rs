@@ -26,6 +26,26 @@ impl Mapping {
         Ok(Mapping { start, len })
     }
 
+    /// MADV_NOHUGEPAGE: touching a byte costs one page and no more, also where the system makes
+    /// pages huge by itself. A kernel without huge pages refuses, and there is nothing to forbid
+    /// then.
+    pub(crate) fn without_huge_pages(self) -> Mapping {
+        // SAFETY: the range is the one that `new` mapped. The advice changes no content.
+        unsafe { libc::madvise(self.start().cast(), self.len, libc::MADV_NOHUGEPAGE) };
+        self
+    }
+
+    /// MADV_DONTNEED: gives the pages from `start` on back to the system, `len` bytes of them. They
+    /// are zeroed when they are touched again. Panics if the range is not within the mapping. The
+    /// caller makes sure that it begins and ends with a page, and that nothing uses the memory.
+    pub(crate) fn discard(&self, start: usize, len: usize) {
+        assert!(start <= self.len && len <= self.len - start, "within the mapping");
+        // SAFETY: the range is within the mapping, as asserted, so its pages are our own.
+        let start = unsafe { self.start().add(start) };
+        // SAFETY: as above. A refusal leaves the pages as they are.
+        unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTNEED) };
+    }
+
     pub(crate) fn start(&self) -> *mut u8 {
         self.start.as_ptr()
     }
@@ -33,6 +53,12 @@ impl Mapping {
     pub(crate) fn len(&self) -> usize {
         self.len
     }
+}
+
+/// The length of a page in bytes.
+pub(crate) fn page_len() -> usize {
+    // SAFETY: sysconf(3) takes no pointers.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
 }
 
 impl Drop for Mapping {

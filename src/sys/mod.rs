@@ -5,6 +5,8 @@
 //! `socket.rs`.
 
 pub(crate) mod addr;
+pub(crate) mod control;
+pub(crate) mod datagram;
 pub(crate) mod fork;
 pub(crate) mod pipe;
 pub(crate) mod resolve;
@@ -27,18 +29,20 @@ pub(crate) use epoll::{
     epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly, is_always_ready,
 };
 pub(crate) use eventfd::{eventfd, eventfd_add, eventfd_clear};
-pub(crate) use memory::Mapping;
+pub(crate) use memory::{Mapping, page_len};
 pub(crate) use option::{
     IntOption, get, linger, peer_credentials, set, set_no_linger, set_zero_linger,
 };
-pub(crate) use poll::{PollEvents, is_hung_up, is_readable, poll_hang_up, poll_now, poll_readable};
+pub(crate) use poll::{
+    PollEvents, is_hung_up, is_readable, is_writable, poll_hang_up, poll_now, poll_readable,
+};
 pub(crate) use process::{
     Limited, has_seccomp_filter, is_root, kernel_release, limits, memlock_limit,
 };
 pub(crate) use socket::{
     TRANSFER_LEN_MAX, accept, bind, connect, connect_unix, discard_unread, listen, local_addr,
     peer_addr, read_and_discard, recv, recvmsg, send, send_now, sendmsg, shutdown_write,
-    tcp_socket, unix_local_addr, unix_pair, unix_peer_addr, unix_socket,
+    tcp_socket, udp_socket, unix_local_addr, unix_pair, unix_peer_addr, unix_socket,
 };
 pub(crate) use time::monotonic_ns;
 

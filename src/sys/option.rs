@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use super::check;
 
-/// The options of type `int` that this crate reads and sets; socket(7), tcp(7), ip(7), ipv6(7).
+/// The options of type `int` that this crate reads and sets; socket(7), ip(7), ipv6(7), tcp(7),
+/// udp(7).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum IntOption {
     ReuseAddr,
@@ -22,29 +23,80 @@ pub(crate) enum IntOption {
     KeepCount,
     NoDelay,
     OnlyV6,
+    Broadcast,
     Ttl,
     HopLimit,
-    Tos,
+    TypeOfService,
     TrafficClass,
+    MulticastLoop,
+    MulticastLoopV6,
+    MulticastTtl,
+    MulticastHopLimit,
+    MulticastInterfaceV6,
+    TellDestination,
+    TellDestinationV6,
+    TellTypeOfService,
+    TellTrafficClass,
+    ReceiveOffload,
+    SegmentLen,
+    Domain,
+    #[cfg(feature = "quinn")]
+    MtuDiscover,
+    #[cfg(feature = "quinn")]
+    MtuDiscoverV6,
 }
 
 impl IntOption {
     fn level_and_name(self) -> (libc::c_int, libc::c_int) {
+        let (level, name, _) = self.known_as();
+        (level, name)
+    }
+
+    /// The level and the name of the option, and the text that the man pages use for it.
+    fn known_as(self) -> (libc::c_int, libc::c_int, &'static str) {
+        use libc::{IPPROTO_IP, IPPROTO_IPV6, IPPROTO_TCP, SOL_SOCKET, SOL_UDP};
         match self {
-            IntOption::ReuseAddr => (libc::SOL_SOCKET, libc::SO_REUSEADDR),
-            IntOption::ReusePort => (libc::SOL_SOCKET, libc::SO_REUSEPORT),
-            IntOption::ReceiveBuffer => (libc::SOL_SOCKET, libc::SO_RCVBUF),
-            IntOption::SendBuffer => (libc::SOL_SOCKET, libc::SO_SNDBUF),
-            IntOption::KeepAlive => (libc::SOL_SOCKET, libc::SO_KEEPALIVE),
-            IntOption::KeepIdle => (libc::IPPROTO_TCP, libc::TCP_KEEPIDLE),
-            IntOption::KeepInterval => (libc::IPPROTO_TCP, libc::TCP_KEEPINTVL),
-            IntOption::KeepCount => (libc::IPPROTO_TCP, libc::TCP_KEEPCNT),
-            IntOption::NoDelay => (libc::IPPROTO_TCP, libc::TCP_NODELAY),
-            IntOption::OnlyV6 => (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY),
-            IntOption::Ttl => (libc::IPPROTO_IP, libc::IP_TTL),
-            IntOption::HopLimit => (libc::IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS),
-            IntOption::Tos => (libc::IPPROTO_IP, libc::IP_TOS),
-            IntOption::TrafficClass => (libc::IPPROTO_IPV6, libc::IPV6_TCLASS),
+            IntOption::ReuseAddr => (SOL_SOCKET, libc::SO_REUSEADDR, "SO_REUSEADDR"),
+            IntOption::ReusePort => (SOL_SOCKET, libc::SO_REUSEPORT, "SO_REUSEPORT"),
+            IntOption::ReceiveBuffer => (SOL_SOCKET, libc::SO_RCVBUF, "SO_RCVBUF"),
+            IntOption::SendBuffer => (SOL_SOCKET, libc::SO_SNDBUF, "SO_SNDBUF"),
+            IntOption::KeepAlive => (SOL_SOCKET, libc::SO_KEEPALIVE, "SO_KEEPALIVE"),
+            IntOption::KeepIdle => (IPPROTO_TCP, libc::TCP_KEEPIDLE, "TCP_KEEPIDLE"),
+            IntOption::KeepInterval => (IPPROTO_TCP, libc::TCP_KEEPINTVL, "TCP_KEEPINTVL"),
+            IntOption::KeepCount => (IPPROTO_TCP, libc::TCP_KEEPCNT, "TCP_KEEPCNT"),
+            IntOption::NoDelay => (IPPROTO_TCP, libc::TCP_NODELAY, "TCP_NODELAY"),
+            IntOption::OnlyV6 => (IPPROTO_IPV6, libc::IPV6_V6ONLY, "IPV6_V6ONLY"),
+            IntOption::Broadcast => (SOL_SOCKET, libc::SO_BROADCAST, "SO_BROADCAST"),
+            IntOption::Ttl => (IPPROTO_IP, libc::IP_TTL, "IP_TTL"),
+            IntOption::HopLimit => (IPPROTO_IPV6, libc::IPV6_UNICAST_HOPS, "IPV6_UNICAST_HOPS"),
+            IntOption::TypeOfService => (IPPROTO_IP, libc::IP_TOS, "IP_TOS"),
+            IntOption::TrafficClass => (IPPROTO_IPV6, libc::IPV6_TCLASS, "IPV6_TCLASS"),
+            IntOption::MulticastLoop => (IPPROTO_IP, libc::IP_MULTICAST_LOOP, "IP_MULTICAST_LOOP"),
+            IntOption::MulticastLoopV6 => {
+                (IPPROTO_IPV6, libc::IPV6_MULTICAST_LOOP, "IPV6_MULTICAST_LOOP")
+            }
+            IntOption::MulticastTtl => (IPPROTO_IP, libc::IP_MULTICAST_TTL, "IP_MULTICAST_TTL"),
+            IntOption::MulticastHopLimit => {
+                (IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, "IPV6_MULTICAST_HOPS")
+            }
+            IntOption::MulticastInterfaceV6 => {
+                (IPPROTO_IPV6, libc::IPV6_MULTICAST_IF, "IPV6_MULTICAST_IF")
+            }
+            IntOption::TellDestination => (IPPROTO_IP, libc::IP_PKTINFO, "IP_PKTINFO"),
+            IntOption::TellDestinationV6 => {
+                (IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, "IPV6_RECVPKTINFO")
+            }
+            IntOption::TellTypeOfService => (IPPROTO_IP, libc::IP_RECVTOS, "IP_RECVTOS"),
+            IntOption::TellTrafficClass => (IPPROTO_IPV6, libc::IPV6_RECVTCLASS, "IPV6_RECVTCLASS"),
+            IntOption::ReceiveOffload => (SOL_UDP, libc::UDP_GRO, "UDP_GRO"),
+            IntOption::SegmentLen => (SOL_UDP, libc::UDP_SEGMENT, "UDP_SEGMENT"),
+            IntOption::Domain => (SOL_SOCKET, libc::SO_DOMAIN, "SO_DOMAIN"),
+            #[cfg(feature = "quinn")]
+            IntOption::MtuDiscover => (IPPROTO_IP, libc::IP_MTU_DISCOVER, "IP_MTU_DISCOVER"),
+            #[cfg(feature = "quinn")]
+            IntOption::MtuDiscoverV6 => {
+                (IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, "IPV6_MTU_DISCOVER")
+            }
         }
     }
 }
@@ -52,22 +104,7 @@ impl IntOption {
 impl fmt::Display for IntOption {
     /// The name that the man pages use.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            IntOption::ReuseAddr => "SO_REUSEADDR",
-            IntOption::ReusePort => "SO_REUSEPORT",
-            IntOption::ReceiveBuffer => "SO_RCVBUF",
-            IntOption::SendBuffer => "SO_SNDBUF",
-            IntOption::KeepAlive => "SO_KEEPALIVE",
-            IntOption::KeepIdle => "TCP_KEEPIDLE",
-            IntOption::KeepInterval => "TCP_KEEPINTVL",
-            IntOption::KeepCount => "TCP_KEEPCNT",
-            IntOption::NoDelay => "TCP_NODELAY",
-            IntOption::OnlyV6 => "IPV6_V6ONLY",
-            IntOption::Ttl => "IP_TTL",
-            IntOption::HopLimit => "IPV6_UNICAST_HOPS",
-            IntOption::Tos => "IP_TOS",
-            IntOption::TrafficClass => "IPV6_TCLASS",
-        })
+        f.write_str(self.known_as().2)
     }
 }
 
@@ -129,8 +166,8 @@ fn get_option<T: Copy>(
     Ok(value)
 }
 
-/// setsockopt(2) of any option. `T` is the type that the option has.
-fn set_option<T: Copy>(
+/// setsockopt(2) of any option. `T` is the type that the option has: integers, or a struct of them.
+pub(crate) fn set_option<T: Copy>(
     fd: BorrowedFd<'_>,
     level: libc::c_int,
     name: libc::c_int,

@@ -17,7 +17,7 @@ pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> bool {
     poll(fd, libc::POLLIN, 0) != 0
 }
 
-/// Whether `fd` takes something at this moment, or would fail. It does not wait.
+/// Whether `fd` has room to write at this moment, or an error to tell. It does not wait.
 pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
     poll(fd, libc::POLLOUT, 0) != 0
 }

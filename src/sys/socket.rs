@@ -1,6 +1,6 @@
-//! Stream sockets: opening them, connecting them, and the calls that move bytes without waiting.
+//! Sockets: opening them, connecting them, and the calls that move bytes without waiting.
 //!
-//! Options of a socket are in `option.rs`, addresses in `addr.rs`.
+//! What only datagrams need is in `datagram.rs`. Options of a socket are in `option.rs`, addresses in `addr.rs`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -18,19 +18,26 @@ pub(crate) const TRANSFER_LEN_MAX: usize = 0x7fff_f000;
 
 /// socket(2): a non-blocking TCP socket that is closed on exec; of IPv6 if `v6`, else of IPv4.
 pub(crate) fn tcp_socket(v6: bool) -> io::Result<OwnedFd> {
-    stream_socket(if v6 { libc::AF_INET6 } else { libc::AF_INET })
+    socket(if v6 { libc::AF_INET6 } else { libc::AF_INET }, libc::SOCK_STREAM)
+}
+
+/// socket(2): as [`tcp_socket`], for UDP.
+pub(crate) fn udp_socket(v6: bool) -> io::Result<OwnedFd> {
+    socket(if v6 { libc::AF_INET6 } else { libc::AF_INET }, libc::SOCK_DGRAM)
 }
 
 /// socket(2): a non-blocking Unix stream socket that is closed on exec.
 pub(crate) fn unix_socket() -> io::Result<OwnedFd> {
-    stream_socket(libc::AF_UNIX)
+    socket(libc::AF_UNIX, libc::SOCK_STREAM)
 }
 
-const STREAM: libc::c_int = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+/// What every socket of this crate is.
+const FLAGS: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
-fn stream_socket(domain: libc::c_int) -> io::Result<OwnedFd> {
+fn socket(domain: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
+    let kind = kind | FLAGS;
     // SAFETY: socket(2) takes no pointers.
-    let fd = check(unsafe { libc::socket(domain, STREAM, 0) })?;
+    let fd = check(unsafe { libc::socket(domain, kind, 0) })?;
     // SAFETY: socket(2) has just opened `fd`, so nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -39,7 +46,9 @@ fn stream_socket(domain: libc::c_int) -> io::Result<OwnedFd> {
 pub(crate) fn unix_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     // SAFETY: `fds` has room for the two descriptors that socketpair(2) writes.
-    check(unsafe { libc::socketpair(libc::AF_UNIX, STREAM, 0, fds.as_mut_ptr()) })?;
+    check(unsafe {
+        libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | FLAGS, 0, fds.as_mut_ptr())
+    })?;
     // SAFETY: socketpair(2) has just opened both, so nothing else owns them.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }

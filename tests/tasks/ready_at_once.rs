@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use tamam::io::{Lines, Readiness, ReadyFor, Receive, copy, copy_both, read_to_end, read_until};
 use tamam::net::{
-    TcpKeepalive, TcpListener, TcpSocket, TcpStream, UnixAddr, UnixListener, UnixStream,
-    lookup_host,
+    Envelope, TcpKeepalive, TcpListener, TcpSocket, TcpStream, UdpSocket, UnixAddr, UnixListener,
+    UnixStream, lookup_host,
 };
 use tamam::signal::{SignalKind, signal};
 use tamam::task::{consume_budget, cooperative};
@@ -97,9 +97,47 @@ impl Receive for ForeignStream {
         self.0.unread(chunk);
     }
 }
+/// A datagram socket that is its own peer.
+async fn own_peer() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    socket.connect(socket.local_addr().expect("bound")).await.expect("it is there");
+    socket
+}
+
+/// As [`own_peer`], with a datagram in it.
+async fn own_peer_with_one() -> UdpSocket {
+    let socket = own_peer().await;
+    has_one(&socket);
+    socket
+}
+
+/// Gives it a datagram.
+fn has_one(socket: &UdpSocket) -> &UdpSocket {
+    socket.try_send(b"one").expect("room");
+    socket
+}
+
+/// A message of no possible size: refused at once on both engines.
+const IMPOSSIBLE: Envelope = Envelope { to: None, from: None, ecn: None, segment_size: Some(0) };
 
 fn lines() -> Vec<Line> {
     vec![
+        line!("UdpSocket::recv", own_peer().await, |socket| has_one(&socket).recv()),
+        line!("UdpSocket::read_from", own_peer().await, |socket| {
+            has_one(&socket).read_from(Vec::with_capacity(9))
+        }),
+        line!("UdpSocket::read_from", own_peer().await, |socket| socket.read_from(Vec::new())),
+        line!("UdpSocket::read", own_peer().await, |socket| socket.read(Vec::new())),
+        line!("UdpSocket::peek_from", own_peer_with_one().await, |socket| {
+            socket.peek_from(Vec::with_capacity(9))
+        }),
+        line!("UdpSocket::send", own_peer().await, |socket| socket.send("one")),
+        line!("UdpSocket::send_to", own_peer().await, |socket| socket.send_to("one", nowhere())),
+        line!("UdpSocket::send_msg", own_peer().await, |socket| socket.send_msg("", IMPOSSIBLE)),
+        line!("UdpSocket::send_segments", own_peer().await, |socket| {
+            socket.send_segments("one", 1, nowhere())
+        }),
+        line!("UdpSocket::connect", own_peer().await, |socket| socket.connect(nowhere())),
         line!("TcpStream::recv", ended().await, |stream| stream.recv()),
         line!("TcpStream::read", ended().await, |stream| stream.read(Vec::with_capacity(1))),
         line!("TcpStream::read", ended().await, |stream| stream.read(Vec::new())),

@@ -225,11 +225,11 @@ pub(super) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 pub(super) fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
-    set_for_family(fd, IntOption::Tos, IntOption::TrafficClass, tos.into())
+    set_for_family(fd, IntOption::TypeOfService, IntOption::TrafficClass, tos.into())
 }
 
 pub(super) fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
-    let tos = number_for_family(fd, IntOption::Tos, IntOption::TrafficClass)?;
+    let tos = number_for_family(fd, IntOption::TypeOfService, IntOption::TrafficClass)?;
     Ok(u8::try_from(tos).expect("the field of the packet has eight bits"))
 }
 

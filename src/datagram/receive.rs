@@ -1,0 +1,273 @@
+//! Receiving. A socket owns one receive and the datagrams that it brought; futures wait for them.
+//!
+//! | memory | when |
+//! |---|---|
+//! | pooled | multishot, until it ends by itself, by a cancel, or because the pool is empty |
+//! | heap | the pool is empty: one datagram |
+//!
+//! Datagrams are kept in order of arrival. An arrival wakes every waiting future, and the one that
+//! is polled first takes the datagram. When as many are unread as a socket may hold, the receive is
+//! stopped until a call finds none: what comes meanwhile waits in the kernel's buffer of the socket,
+//! as long as there is room.
+//!
+//! No error ends receiving: it is shown to one call, and the next call receives again.
+//!
+//! The futures are not here. Read next: `read.rs`.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::task::Context;
+
+use super::{DatagramAddr, DatagramSocket};
+use crate::buf::Chunk;
+use crate::deferred::Deferred;
+use crate::driver::{
+    BufferPool, Completion, IncomingDatagram, Lender, Op, Payload, RECORD_HEAD, Request, Role,
+    Submitted, Token, count, is_retried,
+};
+use crate::ops;
+use crate::queue::{WaiterId, Waiters};
+
+/// How much a socket holds unread before its receive is stopped: bytes of payload, and datagrams.
+const UNREAD_MAX: (usize, usize) = (64 * 1024, 256);
+
+/// The receiving side of a socket.
+pub(super) struct Arrivals {
+    unread: Unclaimed,
+    op: ArrivalOp,
+    /// An errno that is shown to one call.
+    shown_once: Option<i32>,
+    /// What every receive into the pool uses.
+    pooled: Rc<IncomingDatagram>,
+    lender: Lender,
+    pub(super) waiters: Waiters,
+}
+
+/// Records that no call has taken.
+#[derive(Default)]
+struct Unclaimed {
+    records: VecDeque<Chunk>,
+    /// How many bytes of payload they have.
+    payload: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ArrivalOp {
+    Idle,
+    /// The last receive found the pool empty. The next one writes to the heap, even if buffers are
+    /// free again by then: other sockets might take them first each time.
+    PoolEmpty,
+    Armed {
+        token: Token,
+        stopping: bool,
+    },
+}
+
+impl Unclaimed {
+    fn push(&mut self, record: Chunk) {
+        self.payload += record.len() - RECORD_HEAD;
+        self.records.push_back(record);
+    }
+
+    fn pop(&mut self) -> Option<Chunk> {
+        let record = self.records.pop_front()?;
+        self.payload -= record.len() - RECORD_HEAD;
+        if self.records.is_empty() && self.records.capacity() > UNREAD_MAX.1 / 4 {
+            self.records = VecDeque::new(); // most sockets hold few
+        }
+        Some(record)
+    }
+
+    fn is_full(&self) -> bool {
+        self.payload >= UNREAD_MAX.0 || self.records.len() >= UNREAD_MAX.1
+    }
+}
+
+impl Arrivals {
+    pub(super) fn new(pool: Rc<BufferPool>) -> Arrivals {
+        Arrivals {
+            unread: Unclaimed::default(),
+            op: ArrivalOp::Idle,
+            shown_once: None,
+            pooled: IncomingDatagram::pooled(pool),
+            lender: Lender::default(),
+            waiters: Waiters::default(),
+        }
+    }
+
+    /// The op in flight, if there is one.
+    pub(super) fn token(&self) -> Option<Token> {
+        match self.op {
+            ArrivalOp::Armed { token, .. } => Some(token),
+            ArrivalOp::Idle | ArrivalOp::PoolEmpty => None,
+        }
+    }
+
+    /// Whether a datagram that comes now is kept for a later call.
+    pub(super) fn is_unawaited(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
+    /// Whether there is a datagram or an error to take.
+    #[inline]
+    pub(super) fn has_answer(&self) -> bool {
+        !self.unread.records.is_empty() || self.shown_once.is_some()
+    }
+
+    /// Whether a receive is in flight.
+    pub(super) fn is_armed(&self) -> bool {
+        self.token().is_some()
+    }
+
+    /// Takes the oldest record, or else the error. `None`: there is neither.
+    #[inline]
+    pub(super) fn take(&mut self) -> Option<Result<Chunk, i32>> {
+        match self.unread.pop() {
+            Some(record) => Some(Ok(record)),
+            None => self.shown_once.take().map(Err),
+        }
+    }
+
+    /// The oldest record, where it is.
+    pub(super) fn first(&self) -> Option<&Chunk> {
+        self.unread.records.front()
+    }
+
+    /// Takes all records.
+    pub(super) fn take_all(&mut self) -> VecDeque<Chunk> {
+        std::mem::take(&mut self.unread).records
+    }
+
+    /// How many records no call has taken.
+    pub(super) fn unread_len(&self) -> usize {
+        self.unread.records.len()
+    }
+}
+
+impl<A: DatagramAddr> DatagramSocket<A> {
+    /// Runs `change` on the receiving side, under its borrow. What `change` puts into the
+    /// `Deferred` is woken and dropped when the borrow has ended, since it may call back into this
+    /// object.
+    #[inline]
+    fn arriving<T>(&self, change: impl FnOnce(&mut Arrivals, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.arrivals.borrow_mut(), &mut deferred);
+        self.home.run_deferred(deferred);
+        result
+    }
+
+    /// Makes sure that a receive is in flight: arms one, or undoes the cancel of the one in flight.
+    /// The caller is at home, and found nothing to take. True: the receive ended at once, so the
+    /// caller looks again. False: the caller waits.
+    #[inline]
+    pub(super) fn arm(self: &Rc<Self>) -> bool {
+        let pooled = {
+            let arrivals = &mut *self.arrivals.borrow_mut();
+            match &mut arrivals.op {
+                ArrivalOp::Armed { token, stopping } => {
+                    // If the cancel was sent already, the terminal completion wakes the caller.
+                    if *stopping && self.home.undo_cancel(*token) {
+                        *stopping = false;
+                    }
+                    return false;
+                }
+                ArrivalOp::Idle if arrivals.pooled.pool().has_free() => {
+                    Some(arrivals.pooled.clone())
+                }
+                ArrivalOp::Idle | ArrivalOp::PoolEmpty => None,
+            }
+        };
+        match pooled {
+            Some(pooled) => self.arm_op(ops::recvmsg::multishot(self.fd(), pooled)),
+            None => self.arm_op(ops::recvmsg::into_heap(self.fd())),
+        }
+    }
+
+    /// Takes the receive back, if it has not reached the kernel.
+    pub(super) fn withdraw(&self) {
+        let arrivals = &mut *self.arrivals.borrow_mut();
+        if arrivals.token().is_some_and(|token| self.home.withdraw(token)) {
+            arrivals.op = ArrivalOp::Idle;
+        }
+    }
+
+    /// Submits a receive. True: it ended at once.
+    #[inline]
+    fn arm_op<R: Request>(self: &Rc<Self>, op: Op<R>) -> bool {
+        match self.home.submit(op, self.clone(), Role::Recv) {
+            Submitted::InFlight(token) => {
+                self.arrivals.borrow_mut().op = ArrivalOp::Armed { token, stopping: false };
+                false
+            }
+            Submitted::Answered(done, payload) => {
+                self.arriving(|arrivals, deferred| {
+                    self.complete_receive(arrivals, done, payload, deferred);
+                });
+                true
+            }
+        }
+    }
+
+    /// Handles the answer `done` of a receive: puts the datagram in line, or records an error.
+    /// `payload` is the op's memory, with its last answer. Wakers go to `deferred`, which the caller
+    /// runs when its borrow of `arrivals` has ended.
+    pub(super) fn complete_receive(
+        &self,
+        arrivals: &mut Arrivals,
+        done: Completion,
+        payload: Payload,
+        deferred: &mut Deferred,
+    ) {
+        if !done.more() {
+            arrivals.op = ArrivalOp::Idle;
+        }
+        // The record is taken first in every case, because a pooled buffer must come back.
+        let result = done.result();
+        let len = result.unwrap_or(0) as usize;
+        let record = match (done.buffer(), payload) {
+            (Some(bid), _) => Some(arrivals.pooled.pool().lend_for(&arrivals.lender, bid, len)),
+            (None, Payload::Incoming(incoming)) if result.is_ok() => {
+                Some(ops::recvmsg::record(incoming, len))
+            }
+            _ => None,
+        };
+        match (result, record) {
+            _ if self.is_closing.get() => return, // nobody waits, and nobody will call
+            (Ok(_), Some(record)) => arrivals.unread.push(record),
+            (Err(libc::ENOBUFS), _) if done.buffer().is_none() => {
+                count(&self.home.counters().pool_empty, 1);
+                if arrivals.op == ArrivalOp::Idle {
+                    arrivals.op = ArrivalOp::PoolEmpty;
+                }
+            }
+            (Err(errno), _) if is_retried(errno) => {}
+            (Err(errno), _) => arrivals.shown_once = Some(errno),
+            (Ok(_), None) => unreachable!("a datagram comes with its memory"),
+        }
+        if arrivals.unread.is_full() {
+            if let ArrivalOp::Armed { token, stopping: stopping @ false } = &mut arrivals.op {
+                *stopping = true;
+                self.home.cancel(*token);
+            }
+        }
+        // A woken future that finds nothing arms the next receive.
+        arrivals.waiters.wake(deferred);
+    }
+
+    /// The next arrival will wake the future `id`, which is `None` at first and gets its name here.
+    /// The caller looks again afterwards: a datagram may have arrived meanwhile, because cloning a
+    /// waker runs foreign code.
+    pub(super) fn wait_for_datagram(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
+        if self.arrivals.borrow().waiters.wants(*id, cx.waker()) {
+            let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
+            self.arriving(|arrivals, deferred| arrivals.waiters.register(id, waker, deferred));
+        }
+    }
+
+    /// A future stops waiting. The receive goes on: what it brings is for the next call.
+    pub(super) fn stop_waiting_for_datagram(&self, id: Option<WaiterId>) {
+        if id.is_some() {
+            self.arriving(|arrivals, deferred| arrivals.waiters.remove(id, deferred));
+        }
+    }
+}
