@@ -65,9 +65,9 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 /// `tests/ecosystem/tests/web`, or of one that has its name.
 #[test]
 fn every_example_is_known() {
-    const KNOWN: [&str; 7] =
-        ["compare", "doctor", "echo", "proxy", "staggered", "tasks", "udp_echo"];
-    // These belong to `tests/ecosystem`, and are in its `web`; `tls_echo` is in `tests/tls_peers.rs`.
+    const KNOWN: [&str; 8] =
+        ["compare", "doctor", "echo", "proxy", "staggered", "tasks", "udp_echo", "unix_chat"];
+    // `unix_chat` is in `tests/unix`. These belong to `tests/ecosystem`, and are in its `web`; `tls_echo` is in `tests/tls_peers.rs`.
     const WEB: [&str; 5] = ["http_client", "https_server", "tls_echo", "ws_client", "ws_server"];
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !sources.exists() {

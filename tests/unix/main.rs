@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod chat;
 mod descriptors;
 
 use std::io::{ErrorKind, Read, Write};
