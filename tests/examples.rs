@@ -65,8 +65,17 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 /// `tests/ecosystem/tests/web`, or of one that has its name.
 #[test]
 fn every_example_is_known() {
-    const KNOWN: [&str; 8] =
-        ["compare", "doctor", "echo", "proxy", "staggered", "tasks", "udp_echo", "unix_chat"];
+    const KNOWN: [&str; 9] = [
+        "compare",
+        "dns",
+        "doctor",
+        "echo",
+        "proxy",
+        "staggered",
+        "tasks",
+        "udp_echo",
+        "unix_chat",
+    ];
     // `unix_chat` is in `tests/unix`. These belong to `tests/ecosystem`, and are in its `web`; `tls_echo` is in `tests/tls_peers.rs`.
     const WEB: [&str; 5] = ["http_client", "https_server", "tls_echo", "ws_client", "ws_server"];
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -263,6 +272,70 @@ fn udp_echo_sends_datagrams_back() {
     let wrong = run("udp_echo", &["--port", "70000"]);
     assert_eq!(wrong.code, Some(2));
     assert!(wrong.stderr.contains("usage: udp_echo"), "{}", wrong.stderr);
+}
+
+/// The server of names answers `dig`, its own client, and messages that are none; the client ends when
+/// nobody answers.
+#[test]
+fn dns_answers() {
+    for engine in common::peer::engines() {
+        let args = ["host.test=192.0.2.7", "HOST.test=192.0.2.8", "host.test=2001:db8::7"];
+        let mut command = example::command("dns");
+        command.args(["--serve", "0"]).args(args).env("TAMAM_BACKEND", engine);
+        let server = common::peer::Peer::start(&mut command);
+        let port = server.wait_for("READY").trim().to_owned();
+        let at = format!("127.0.0.1:{port}");
+        let ask =
+            |name: &str| run_in("dns", &["--ask", name, "--at", &at], &[("TAMAM_BACKEND", engine)]);
+        let found = ask("Host.Test");
+        assert_eq!((found.code, &*found.stdout), (Some(0), "192.0.2.7\n192.0.2.8\n2001:db8::7\n"));
+        let missing = ask("other.test");
+        assert_eq!((missing.code, &*missing.stderr), (Some(1), "dns: other.test: no such name\n"));
+
+        // What is no question.
+        let client = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+        client.set_read_timeout(Some(*common::PATIENCE)).expect("not zero");
+        client.connect(&at).expect("a route");
+        let header = |flags: u8, questions: u8| [9, 9, flags, 0, 0, questions, 0, 0, 0, 0, 0, 0];
+        for silent in [&b""[..], b"short", &header(0x80, 1)] {
+            client.send(silent).expect("room");
+        }
+        let mut buf = [0; 512];
+        for (message, code) in [
+            (&header(0, 0)[..], 1),
+            (&header(0, 1)[..], 1),
+            (&[&header(0, 1)[..], &[70; 71]].concat()[..], 1),
+            (&header(0x10, 1)[..], 4),
+        ] {
+            client.send(message).expect("room");
+            let len = client.recv(&mut buf).expect("an answer");
+            assert_eq!((len, &buf[..2], buf[3]), (12, &[9, 9][..], code), "{message:?}");
+        }
+        if common::peer::has(&["dig"]) {
+            let dig = |name: &str, kind: &str| {
+                let args = ["@127.0.0.1", "-p", &port, name, kind, "+short", "+tries=1"];
+                let output = std::process::Command::new("dig").args(args).output();
+                String::from_utf8(output.expect("it can be run").stdout).expect("it prints text")
+            };
+            assert_eq!(dig("host.test", "AAAA"), "2001:db8::7\n");
+            assert_eq!(dig("host.test", "A").lines().count(), 2);
+            assert_eq!(dig("host.test", "MX"), "");
+            assert_eq!(dig("other.test", "A"), "");
+        }
+        server.signal(libc::SIGTERM);
+        assert!(server.end().0.success());
+    }
+    // Nobody is there: the kernel tells. Somebody who does not answer: three seconds.
+    let closed = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports").local_addr();
+    let closed = closed.expect("bound").to_string();
+    let refused = run("dns", &["--ask", "host.test", "--at", &closed]);
+    assert!(refused.stderr.contains("Connection refused"), "{}", refused.stderr);
+    let silent = UdpSocket::bind("127.0.0.1:0").expect("loopback has ports");
+    let at = silent.local_addr().expect("bound").to_string();
+    let ended = run("dns", &["--ask", "host.test", "--at", &at]);
+    assert!(ended.stderr.contains("says nothing of host.test in 3s"), "{}", ended.stderr);
+    let wrong = run("dns", &["--ask", "a..b", "--at", &at]);
+    assert!(wrong.stderr.contains("\"a..b\" is no name"), "{}", wrong.stderr);
 }
 
 /// What makes no sense is refused with the usage and code 2; what the system refuses, with its
