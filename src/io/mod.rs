@@ -38,11 +38,13 @@
 mod error;
 mod receive;
 mod transmit;
+mod duplex;
 mod held;
 mod gather;
 mod copy;
 
 pub use copy::{Copied, Side, copy, copy_both};
+pub use duplex::Duplex;
 pub use error::{CallError, errno};
 pub use gather::{Lines, read_to_end, read_until};
 pub use receive::Receive;

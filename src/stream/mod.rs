@@ -23,8 +23,10 @@ mod send;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
 #[allow(dead_code, reason = "each feature uses a part of it")]
 pub(crate) mod poll;
-#[cfg(feature = "tls")]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS uses a part"))]
 mod layer;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS uses a part"))]
+mod bottom;
 mod accept;
 mod calls;
 
@@ -34,23 +36,30 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 pub(crate) use accept::Listener;
+#[cfg(feature = "tls")]
+pub(crate) use bottom::Bottom;
 pub(crate) use calls::{half_names, halves, receiving_calls, sending_calls};
+pub(crate) use layer::Carried;
+#[cfg(feature = "tls")]
+pub(crate) use layer::{
+    Carrier, Drained, Outcome, QueuedSend, Ticket, check_home, drain, send_some, send_whole,
+};
 #[cfg(feature = "tls")]
 pub(crate) use read::{Asked, Source};
 pub(crate) use read::{Read, ReadReport, RecvChunk, put_back};
 use receive::ReceiveSide;
-use send::{SendBuffer, SendReport, Shutdown};
+pub(crate) use send::Shutdown;
+use send::{SendBuffer, SendReport};
 #[cfg(feature = "tls")]
-pub(crate) use send_queue::{Abandoned, SendQueue};
+pub(crate) use send_queue::{Abandoned, Fate, SendQueue};
 use transmit::TransmitSide;
 #[cfg(feature = "tls")]
-pub(crate) use unread::{End, EndingError, Errno, Segment, Unread};
+pub(crate) use unread::{Arrival, End, Failure, LayerFailure, Segment, Unread};
 
 use crate::buf::{BufError, Handed, IoBuf, Many, One};
-use crate::context;
+
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
 use crate::sys;
@@ -94,14 +103,6 @@ impl Connection {
     #[inline]
     pub(crate) fn home(&self) -> &Rc<Driver> {
         &self.home
-    }
-
-    /// `Ready(Ok)` if this thread is running the connection's runtime. If not, takes a unit of the
-    /// task's budget and returns `Ready(Err)`; `Pending` if no unit is left: the task is woken and
-    /// asks again.
-    #[inline]
-    pub(crate) fn poll_home(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        context::poll_home(&self.home, cx)
     }
 
     /// Makes close(2) reset the connection. Then the drop neither sends the rest of the queue nor
@@ -160,7 +161,7 @@ impl Connection {
 
     /// The future that asks for the shutdown, at its first poll, and waits until everything queued
     /// is out and sending is shut down. `Err`: a send or shutdown(2) has failed.
-    pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_> {
+    pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_, Connection> {
         Shutdown::new(self)
     }
 

@@ -16,6 +16,7 @@ const TESTED_SECTIONS: &[&str] = &[
     "Unix",
     "Pipes",
     "TLS",
+    "Streams",
     "Runtimes",
     "Tasks",
     "Time",

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("stream", 7),
     ("ops", 6),
     ("io", 6),
+    ("io::duplex", 8),
     ("time", 6),
     ("metrics", 6),
     ("signal", 6),
