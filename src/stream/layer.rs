@@ -14,10 +14,10 @@ use std::task::{Context, Poll, Waker, ready};
 use super::Connection;
 use super::bottom::Bottom;
 use super::read::{RecvChunk, Source};
-use super::send::SendReport;
+use super::send::{SendReport, Shutdown};
 use super::send_queue::Fate;
 use super::unread::Arrival;
-use crate::buf::{BufError, Outgoing};
+use crate::buf::{BufError, IoBuf, Outgoing};
 use crate::context;
 use crate::driver::{self, Driver, error};
 use crate::queue::{Key, WaiterId};
@@ -50,7 +50,7 @@ pub(crate) enum Outcome {
 pub(crate) type Drained<'a> = Pin<Box<dyn Future<Output = io::Result<()>> + 'a>>;
 
 /// A stream that can carry a layer: bytes in both directions, in the background and in order.
-pub(crate) trait Carrier: Source {
+pub(crate) trait Carrier: Source + Sized {
     /// The driver of its ops. `None`: it has none, and works under every executor.
     fn driver(&self) -> Option<&Rc<Driver>>;
 
@@ -108,6 +108,32 @@ pub(crate) trait Carrier: Source {
             self.bytes_were_taken();
         }
         arrival
+    }
+
+    /// The future that sends a buffer. It is an error only if no byte went out.
+    fn send_some<B: IoBuf>(
+        self: &Rc<Self>,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        LayeredSend::new(self, Outgoing::one(buf), SendReport::some_sent)
+    }
+
+    /// The future that sends a buffer. It is an error unless all bytes went out.
+    fn send_all<B: IoBuf>(self: &Rc<Self>, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
+        LayeredSend::new(self, Outgoing::one(buf), SendReport::all_sent)
+    }
+
+    /// The future that sends several buffers. It is an error only if no byte went out.
+    fn sendv<B: IoBuf>(
+        self: &Rc<Self>,
+        bufs: Vec<B>,
+    ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
+        LayeredSend::new(self, Outgoing::many(bufs), SendReport::some_sent)
+    }
+
+    /// The future that ends sending, and waits for it.
+    fn shutdown(self: &Rc<Self>) -> Shutdown<'_, Self> {
+        Shutdown::new(self)
     }
 
     /// `Ready(Ok)` when at most `max` bytes are unsent; `Ready(Err)` if sending has failed, or away
@@ -344,20 +370,4 @@ impl<C: Carrier, B, A> Drop for LayeredSend<'_, C, B, A> {
             self.carrier.abandon(send.ticket);
         }
     }
-}
-
-/// The future that sends what `outgoing` was made of. It is an error only if no byte went out.
-pub(crate) fn send_some<C: Carrier, B: 'static>(
-    carrier: &Rc<C>,
-    outgoing: Outgoing,
-) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-    LayeredSend::new(carrier, outgoing, SendReport::some_sent)
-}
-
-/// The future that sends what `outgoing` was made of. It is an error unless all bytes went out.
-pub(crate) fn send_whole<C: Carrier, B: 'static>(
-    carrier: &Rc<C>,
-    outgoing: Outgoing,
-) -> impl Future<Output = Result<B, BufError<B>>> {
-    LayeredSend::new(carrier, outgoing, SendReport::all_sent)
 }

@@ -27,6 +27,7 @@ pub(crate) mod poll;
 mod layer;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS uses a part"))]
 mod bottom;
+mod memory;
 mod accept;
 mod calls;
 
@@ -41,17 +42,15 @@ pub(crate) use accept::Listener;
 #[cfg(feature = "tls")]
 pub(crate) use bottom::Bottom;
 pub(crate) use calls::{half_names, halves, receiving_calls, sending_calls};
-pub(crate) use layer::Carried;
+pub(crate) use layer::{Carried, Carrier};
 #[cfg(feature = "tls")]
-pub(crate) use layer::{
-    Carrier, Drained, Outcome, QueuedSend, Ticket, check_home, drain, send_some, send_whole,
-};
+pub(crate) use layer::{Drained, Outcome, QueuedSend, Ticket, check_home, drain};
+pub(crate) use memory::MemoryEnd;
 #[cfg(feature = "tls")]
 pub(crate) use read::{Asked, Source};
 pub(crate) use read::{Read, ReadReport, RecvChunk, put_back};
 use receive::ReceiveSide;
-pub(crate) use send::Shutdown;
-use send::{SendBuffer, SendReport};
+use send::{SendBuffer, SendReport, Shutdown};
 #[cfg(feature = "tls")]
 pub(crate) use send_queue::{Abandoned, Fate, SendQueue};
 use transmit::TransmitSide;
@@ -59,7 +58,6 @@ use transmit::TransmitSide;
 pub(crate) use unread::{Arrival, End, Failure, LayerFailure, Segment, Unread};
 
 use crate::buf::{BufError, Handed, IoBuf, Many, One};
-
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
 use crate::sys;

@@ -44,6 +44,14 @@ impl Segment {
         }
     }
 
+    /// How many bytes it has in memory of ours.
+    fn held(&self) -> usize {
+        match self {
+            Segment::Chunk(chunk) => chunk.len(),
+            Segment::Filled(_) => 0,
+        }
+    }
+
     /// Whether these are the bytes in `fill`.
     fn is_in(&self, fill: &Fill<dyn Any>) -> bool {
         matches!(self, Segment::Filled(other) if std::ptr::addr_eq(Rc::as_ptr(other), fill))
@@ -116,6 +124,8 @@ pub(crate) struct Unread {
     segments: Fifo<Segment>,
     /// How many bytes of our memory the segments pin.
     pinned: usize,
+    /// How many of the bytes are in memory of ours, and not in the buffer of a `read`.
+    held: usize,
     end: Option<End>,
     /// The errno of a failure that is shown to one call, and does not end the stream (SEMANTICS
     /// G4).
@@ -157,6 +167,18 @@ impl Unread {
         self.pinned
     }
 
+    /// How many bytes are in memory of ours. What a `read` has gathered does not count.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Counts a segment that comes in line.
+    #[inline]
+    fn count(&mut self, segment: &Segment) {
+        self.pinned += segment.footprint();
+        self.held += segment.held();
+    }
+
     /// The first piece, where it is; `None` if there are no bytes.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         self.segments.front().map(Segment::bytes)
@@ -168,7 +190,7 @@ impl Unread {
     /// take it for an arrival.
     #[inline]
     pub(crate) fn push(&mut self, segment: Segment) {
-        self.pinned += segment.footprint();
+        self.count(&segment);
         self.segments.push(segment);
     }
 
@@ -191,8 +213,9 @@ impl Unread {
     /// Makes a chunk the first bytes in line: a caller gives them back. An empty one is dropped.
     pub(crate) fn put_first(&mut self, chunk: Chunk) {
         if !chunk.is_empty() {
-            self.pinned += chunk.footprint();
-            self.segments.push_front(Segment::Chunk(chunk));
+            let segment = Segment::Chunk(chunk);
+            self.count(&segment);
+            self.segments.push_front(segment);
         }
     }
 
@@ -257,6 +280,7 @@ impl Unread {
     fn pop(&mut self) -> Option<Segment> {
         let segment = self.segments.pop()?;
         self.pinned -= segment.footprint();
+        self.held -= segment.held();
         Some(segment)
     }
 
@@ -281,12 +305,13 @@ impl Unread {
     /// in line.
     pub(crate) fn consume(&mut self, len: usize, deferred: &mut Deferred) {
         let Some(first) = self.segments.front_mut() else { return };
-        let before = first.footprint();
+        let before = (first.footprint(), first.held());
         match first {
             Segment::Chunk(chunk) => chunk.advance(len.min(chunk.len())),
             Segment::Filled(fill) => fill.consume(len.min(fill.received().len())),
         }
-        self.pinned -= before - first.footprint();
+        self.pinned -= before.0 - first.footprint();
+        self.held -= before.1 - first.held();
         if first.bytes().is_empty() {
             if let Some(segment) = self.pop() {
                 segment.discard(deferred);
@@ -347,8 +372,9 @@ impl Unread {
         while !is_last {
             let piece;
             (piece, is_last) = piece_of(fill);
-            self.pinned += piece.footprint();
-            self.segments.insert(at, Segment::Chunk(piece));
+            let segment = Segment::Chunk(piece);
+            self.count(&segment);
+            self.segments.insert(at, segment);
             at += 1;
         }
     }

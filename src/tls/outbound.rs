@@ -402,16 +402,7 @@ fn with_batch<T>(payload: &Outgoing, offset: usize, run: impl FnOnce(&[u8]) -> T
     if let Some(bytes) = payload.as_one(offset) {
         return run(&bytes[..bytes.len().min(BATCH_LEN)]);
     }
-    // Many small pieces become few records.
-    let mut batch = Vec::with_capacity(BATCH_LEN.min(payload.len() - offset));
-    for piece in payload.pieces(offset) {
-        let room = BATCH_LEN - batch.len();
-        batch.extend_from_slice(&piece[..piece.len().min(room)]);
-        if batch.len() == BATCH_LEN {
-            break;
-        }
-    }
-    run(&batch)
+    run(&payload.copy(offset, BATCH_LEN)) // many small pieces become few records
 }
 
 impl<S: Duplex> Carrier for Session<S> {

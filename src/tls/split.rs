@@ -11,10 +11,10 @@ use super::TlsInfo;
 use super::linger;
 use super::session::Session;
 use super::stream::TlsStream;
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
 use crate::io::{Duplex, receives, transmits};
 use crate::net::TcpStream;
-use crate::stream::{Read, RecvChunk, Shutdown, put_back, send_some, send_whole};
+use crate::stream::{Carrier, Read, RecvChunk, put_back};
 
 /// The receiving half of a [`TlsStream`].
 ///
@@ -150,12 +150,12 @@ impl<S: Duplex> TlsWriteHalf<S> {
 
     /// Sends a buffer: [`TlsStream::send`], with its errors and cancel safety.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        send_some(self.session(), Outgoing::one(buf))
+        self.session().send_some(buf)
     }
 
     /// Sends all of a buffer: [`TlsStream::send_all`], with its errors and cancel safety.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        send_whole(self.session(), Outgoing::one(buf))
+        self.session().send_all(buf)
     }
 
     /// Sends several buffers: [`TlsStream::sendv`], with its errors and cancel safety.
@@ -163,12 +163,12 @@ impl<S: Duplex> TlsWriteHalf<S> {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        send_some(self.session(), Outgoing::many(bufs))
+        self.session().sendv(bufs)
     }
 
     /// Ends sending: [`TlsStream::shutdown`], with its errors and cancel safety.
     pub async fn shutdown(&self) -> io::Result<()> {
-        Shutdown::new(self.session()).await
+        self.session().shutdown().await
     }
 
     /// Drops the half without ending sending. When the other half is dropped too, the peer sees a

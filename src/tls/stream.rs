@@ -10,10 +10,10 @@ use super::TlsInfo;
 use super::linger;
 use super::session::Session;
 use super::split::{TlsReadHalf, TlsWriteHalf};
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
 use crate::io::{Duplex, receives, transmits};
 use crate::net::TcpStream;
-use crate::stream::{Carried, Read, RecvChunk, Shutdown, drain, put_back, send_some, send_whole};
+use crate::stream::{Carried, Carrier, Read, RecvChunk, drain, put_back};
 
 /// A TLS connection, of a client or of a server: over TCP, or over another stream `S`.
 ///
@@ -259,7 +259,7 @@ impl<S: Duplex> TlsStream<S> {
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        send_some(&self.session, Outgoing::one(buf))
+        self.session.send_some(buf)
     }
 
     /// Sends all of `buf` and gives it back.
@@ -287,7 +287,7 @@ impl<S: Duplex> TlsStream<S> {
     /// # let _ = count;
     /// ```
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        send_whole(&self.session, Outgoing::one(buf))
+        self.session.send_all(buf)
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
@@ -311,7 +311,7 @@ impl<S: Duplex> TlsStream<S> {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        send_some(&self.session, Outgoing::many(bufs))
+        self.session.sendv(bufs)
     }
 
     /// Ends sending: after every byte of sends that were polled before this, the peer gets a
@@ -346,7 +346,7 @@ impl<S: Duplex> TlsStream<S> {
     /// # }
     /// ```
     pub async fn shutdown(&self) -> io::Result<()> {
-        Shutdown::new(&self.session).await
+        self.session.shutdown().await
     }
 
     /// Ends the connection in order: [`shutdown`](Self::shutdown), then receives until the peer has
@@ -370,7 +370,7 @@ impl<S: Duplex> TlsStream<S> {
     /// # let _ = goodbye;
     /// ```
     pub async fn close(self) -> io::Result<()> {
-        Shutdown::new(&self.session).await?;
+        self.session.shutdown().await?;
         drain(&self.session, usize::MAX).await
     }
 

@@ -18,6 +18,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("ops", 6),
     ("io", 6),
     ("io::duplex", 8),
+    ("io::memory", 8),
     ("time", 6),
     ("metrics", 6),
     ("signal", 6),

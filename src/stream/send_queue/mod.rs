@@ -542,7 +542,7 @@ impl<A: Copy> SendQueue<A> {
         }
         let payload = self.change(key, |entry| {
             let payload = entry.payload.take()?;
-            let rest: Vec<u8> = payload.pieces(entry.sent).flatten().copied().collect();
+            let rest = payload.copy(entry.sent, usize::MAX);
             (entry.len, entry.sent) = (rest.len(), 0);
             entry.payload = Some(Outgoing::one(rest));
             Some(payload)
