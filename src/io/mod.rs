@@ -40,10 +40,12 @@ mod receive;
 mod transmit;
 mod duplex;
 mod memory;
+mod any;
 mod held;
 mod gather;
 mod copy;
 
+pub use any::AnyStream;
 pub use copy::{Copied, Side, copy, copy_both};
 pub use duplex::Duplex;
 pub use error::{CallError, errno};

@@ -39,23 +39,22 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 pub(crate) use accept::Listener;
-#[cfg(feature = "tls")]
 pub(crate) use bottom::Bottom;
 pub(crate) use calls::{half_names, halves, receiving_calls, sending_calls};
-pub(crate) use layer::{Carried, Carrier};
+pub(crate) use layer::{Carried, Carrier, Drained, Outcome, QueuedSend, Ticket};
 #[cfg(feature = "tls")]
-pub(crate) use layer::{Drained, Outcome, QueuedSend, Ticket, check_home, drain};
+pub(crate) use layer::{check_home, drain};
 pub(crate) use memory::MemoryEnd;
-#[cfg(feature = "tls")]
-pub(crate) use read::{Asked, Source};
-pub(crate) use read::{Read, ReadReport, RecvChunk, put_back};
+pub(crate) use read::{Asked, Read, ReadReport, RecvChunk, Source, put_back};
 use receive::ReceiveSide;
 use send::{SendBuffer, SendReport, Shutdown};
+pub(crate) use send_queue::Fate;
 #[cfg(feature = "tls")]
-pub(crate) use send_queue::{Abandoned, Fate, SendQueue};
+pub(crate) use send_queue::{Abandoned, SendQueue};
 use transmit::TransmitSide;
+pub(crate) use unread::Unread;
 #[cfg(feature = "tls")]
-pub(crate) use unread::{Arrival, End, Failure, LayerFailure, Segment, Unread};
+pub(crate) use unread::{Arrival, End, Failure, LayerFailure, Segment};
 
 use crate::buf::{BufError, Handed, IoBuf, Many, One};
 use crate::deferred::Deferred;

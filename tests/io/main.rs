@@ -10,13 +10,16 @@ mod keys;
 mod layers;
 mod every_stream;
 mod memory;
+mod any_stream;
+mod copying;
+mod gathering;
 
 use std::future::Future;
 use std::io::Result;
 
 use tamam::Chunk;
 use tamam::buf::{BufError, IoBuf, IoBufMut};
-use tamam::io::{Receive, Transmit};
+use tamam::io::{AnyStream, Receive, Transmit};
 use tamam::net::UnixStream;
 use tamam::pipe::{Receiver, Sender, pipe};
 
@@ -74,6 +77,11 @@ impl Transmit for Pipes {
     }
 }
 
+/// Both ends, with their kind forgotten.
+pub fn any<S: Into<AnyStream>>((a, b): (S, S)) -> (AnyStream, AnyStream) {
+    (a.into(), b.into())
+}
+
 /// Both ends of two pipes.
 pub fn pipes() -> (Pipes, Pipes) {
     let (there, back) = (pipe().expect("a pipe"), pipe().expect("a pipe"));
@@ -96,6 +104,7 @@ macro_rules! on_every_stream {
         $check("TLS over TCP", tls_over(&TLS13, tcp_pair().await).await).await;
         $check("TLS over Unix sockets", tls_over(&TLS12, unix_pair()).await).await;
         $check("TLS over memory", tls_over(&TLS13, duplex(5000)).await).await;
+        $check("any stream", $crate::any(tls_over(&TLS12, $crate::any(duplex(99))).await)).await;
         $check("TLS over TLS", tls_over(&TLS13, tls_over(&TLS13, duplex(500)).await).await).await;
     }};
 }

@@ -6,7 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tamam::io::{DuplexStream, Lines, Receive, copy, copy_both, duplex, read_to_end, read_until};
+use tamam::io::{
+    AnyStream, DuplexStream, Lines, Receive, copy, copy_both, duplex, read_to_end, read_until,
+};
 use tamam::net::{
     TcpKeepalive, TcpListener, TcpSocket, TcpStream, UnixAddr, UnixListener, UnixStream,
     lookup_host,
@@ -144,6 +146,14 @@ fn lines() -> Vec<Line> {
         line!("DuplexStream::send", duplex(1 << 20), |ends| ends.0.send("x")),
         line!("DuplexStream::sendv", ended_memory(), |stream| stream.sendv(vec!["late"])),
         line!("DuplexStream::shutdown", ended_memory(), |stream| stream.shutdown()),
+        line!("AnyStream::recv", AnyStream::from(ended().await), |stream| stream.recv()),
+        line!("AnyStream::read", AnyStream::from(ended().await), |stream| stream.read(Vec::new())),
+        line!("AnyStream::send", AnyStream::from(ended().await), |stream| stream.send("late")),
+        line!("AnyStream::send_all", AnyStream::from(duplex(1 << 20).0), |stream| stream
+            .send_all("")),
+        line!("AnyStream::sendv", AnyStream::from(ended_unix().await), |stream| stream
+            .sendv(vec!["late"])),
+        line!("AnyStream::shutdown", AnyStream::from(ended().await), |stream| stream.shutdown()),
         line!("UnixStream::recv", ended_unix().await, |stream| stream.recv()),
         line!("UnixStream::read", ended_unix().await, |stream| stream.read(Vec::new())),
         line!("UnixStream::send_all", ended_unix().await, |stream| stream.send_all("late")),

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("stream", 7),
     ("ops", 6),
     ("io", 6),
+    ("io::any", 10),
     ("io::duplex", 8),
     ("io::memory", 8),
     ("time", 6),
