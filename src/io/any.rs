@@ -200,6 +200,7 @@ impl Bottom for AnyCarrier {
 impl Carrier for AnyCarrier {
     passed_on! {
         carrier:
+        fn drain_bottom(self: &Rc<Self>, max: usize) -> Drained<'_>;
         fn driver(self: &Self) -> Option<&Rc<Driver>>;
         fn depth(self: &Self) -> u32;
         fn check_sendable(self: &Self) -> io::Result<()>;
@@ -221,6 +222,5 @@ impl Carrier for AnyCarrier {
             id: &mut Option<WaiterId>,
             cx: &mut Context<'_>,
         ) -> Poll<io::Result<()>>;
-        fn drain_bottom(self: &Rc<Self>, max: usize) -> Drained<'_>;
     }
 }
