@@ -16,10 +16,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use futures_util::try_join;
-use tamam::Runtime;
+use tamam::buf::{BufError, IoBuf};
+use tamam::io::{Receive, Side, Transmit, copy_both};
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::time::{sleep_until, timeout};
+use tamam::{Chunk, Runtime};
 
 const USAGE: &str = "usage: proxy --to HOST:PORT [--port P] [--threads N] [--quiet-ms MS]";
 
@@ -145,10 +146,13 @@ async fn carry(client: &TcpStream, to: &str, quiet: Duration) -> io::Result<()> 
         connected.map_err(|_| io::Error::other(format!("no connection in {CONNECT_MAX:?}")))??;
     server.set_nodelay(true)?;
     let moved = Cell::new(Instant::now());
-    let (near, far) = (Side("the client", client), Side("the server", &server));
-    let carrying = async { try_join!(pump(&near, &far, &moved), pump(&far, &near, &moved)) };
+    let (near, far) = (Watched(client, &moved), Watched(&server, &moved));
     let carried = tokio::select! {
-        carried = carrying => carried.map(|_| ()),
+        copied = copy_both(&near, &far) => match copied.failed {
+            None => Ok(()),
+            Some((Side::A, error)) => Err(named("the client", error)),
+            Some((Side::B, error)) => Err(named("the server", error)),
+        },
         () = silence(&moved, quiet) => {
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("nothing moves for {quiet:?}")))
         }
@@ -159,27 +163,34 @@ async fn carry(client: &TcpStream, to: &str, quiet: Duration) -> io::Result<()> 
     carried
 }
 
-/// One of the two peers, and what to call it.
-struct Side<'a>(&'static str, &'a TcpStream);
+fn named(peer: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{peer}: {error}"))
+}
 
-impl Side<'_> {
-    fn failed(&self, error: impl Into<io::Error>) -> io::Error {
-        let error = error.into();
-        io::Error::new(error.kind(), format!("{}: {error}", self.0))
+/// A stream that notes when something has moved.
+struct Watched<'a>(&'a TcpStream, &'a Cell<Instant>);
+
+impl Receive for Watched<'_> {
+    async fn recv(&self) -> io::Result<Option<Chunk>> {
+        let chunk = self.0.recv().await?;
+        self.1.set(Instant::now());
+        Ok(chunk)
+    }
+
+    fn unread(&self, chunk: Chunk) {
+        self.0.unread(chunk);
     }
 }
 
-/// All that `from` brings goes to `to`, and then its end.
-async fn pump(from: &Side<'_>, to: &Side<'_>, moved: &Cell<Instant>) -> io::Result<()> {
-    while let Some(chunk) = from.1.recv().await.map_err(|error| from.failed(error))? {
-        moved.set(Instant::now());
-        to.1.send_all(chunk).await.map_err(|error| to.failed(error))?;
-        moved.set(Instant::now());
+impl Transmit for Watched<'_> {
+    async fn send_all<B: IoBuf>(&self, buf: B) -> Result<B, BufError<B>> {
+        let buf = self.0.send_all(buf).await?;
+        self.1.set(Instant::now());
+        Ok(buf)
     }
-    match to.1.shutdown().await {
-        // It was reset. The other direction says so, if there was more to come from it.
-        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
-        ended => ended.map_err(|error| to.failed(error)),
+
+    async fn shutdown(&self) -> io::Result<()> {
+        self.0.shutdown().await
     }
 }
 

@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use tamam::buf::BufError;
 use tamam::hyper::{Executor, Timer, Upgradeable};
+use tamam::io::{AnyStream, DuplexStream};
 use tamam::io::{
     CallError, Copied, Lines, Readiness, ReadyFor, ReadyGuard, Side, Truncated, TryIoError,
 };
@@ -92,7 +93,7 @@ rows!(no, no, yes, yes, yes:
     Runtime, EnterGuard<'static>, JoinHandle<Rc<Cell<u8>>>, AbortHandle, Chunk, TcpListener,
     Incoming<'static>, TcpSocket, TcpStream, OwnedReadHalf, OwnedWriteHalf, ReuniteError,
     UnixListener, UnixStream, UnixReadHalf, UnixWriteHalf, Receiver, Sender, Lines<UnixStream>,
-    UdpSocket, Datagram<SocketAddr>,
+    UdpSocket, Datagram<SocketAddr>, DuplexStream, AnyStream,
     Sleep, Timeout<u8>, Interval
 );
 rows!(no, no, yes, no, no: UdpBuilder, IntoStdError, IntoStdError<UnixStream>);

@@ -128,6 +128,19 @@ impl Outgoing {
         one.into_iter().chain(many).filter(|piece| !piece.is_empty())
     }
 
+    /// A copy of the bytes from `offset` on, at most `max`.
+    pub(crate) fn copy(&self, offset: usize, max: usize) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(max.min(self.len - offset));
+        for piece in self.pieces(offset) {
+            let room = max - bytes.len();
+            bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+            if bytes.len() == max {
+                break;
+            }
+        }
+        bytes
+    }
+
     fn part(&self, &(ptr, len): &(*const u8, usize)) -> &[u8] {
         // SAFETY: this is called only with the parts of this value. Each is pointer and length of
         // an `IoBuf` in `owner`; the rest is as in `as_one`.
@@ -265,6 +278,7 @@ mod tests {
             (5, b"abcde".to_vec(), b"bcde".to_vec(), b"de".to_vec())
         );
         assert_eq!((from(5), out.pieces(2).count()), (vec![], 1));
+        assert_eq!((out.copy(1, 3), out.copy(1, 9)), (b"bcd".to_vec(), b"bcde".to_vec()));
         assert_eq!(Outgoing::one("xyz").as_one(2), Some(&b"z"[..]));
         assert_eq!(out.take::<Vec<Vec<u8>>>().len(), 3);
     }

@@ -38,6 +38,9 @@
 mod error;
 mod receive;
 mod transmit;
+mod duplex;
+mod memory;
+mod any;
 mod held;
 mod gather;
 mod copy;
@@ -45,9 +48,12 @@ mod readiness;
 mod watched;
 mod truncated;
 
+pub use any::AnyStream;
 pub use copy::{Copied, Side, copy, copy_both};
+pub use duplex::Duplex;
 pub use error::{CallError, errno};
 pub use gather::{Lines, read_to_end, read_until};
+pub use memory::{DuplexStream, duplex};
 pub use readiness::{Readiness, ReadyFor, ReadyGuard, TryIoError};
 pub use receive::Receive;
 pub(crate) use receive::{no_room, receives};

@@ -160,10 +160,10 @@ macro_rules! pointers {
 
 pointers!(&S, Rc<S>, Box<S>);
 
-/// The trait on types that have its methods.
+/// The trait on types that have its methods. What stands behind `where` is their parameter.
 macro_rules! receives {
-    ($($stream:ty),* $(,)?) => {$(
-        impl $crate::io::Receive for $stream {
+    ($($stream:ty $(where $param:ident: $bound:path)?),* $(,)?) => {$(
+        impl$(<$param: $bound>)? $crate::io::Receive for $stream {
             fn recv(
                 &self,
             ) -> impl Future<Output = std::io::Result<Option<$crate::buf::Chunk>>> {

@@ -130,10 +130,11 @@ macro_rules! pointers {
 
 pointers!(&S, Rc<S>, Box<S>);
 
-/// The trait on types that have its methods. What stands in braces is `abort_on_drop`.
+/// The trait on types that have its methods. What stands behind `where` is
+/// their parameter, what stands in braces is `abort_on_drop`.
 macro_rules! transmits {
-    ($($stream:ty $({ $abort:expr })?),* $(,)?) => {$(
-        impl $crate::io::Transmit for $stream {
+    ($($stream:ty $(where $param:ident: $bound:path)? $({ $abort:expr })?),* $(,)?) => {$(
+        impl$(<$param: $bound>)? $crate::io::Transmit for $stream {
             fn send_all<B: $crate::buf::IoBuf>(
                 &self,
                 buf: B,

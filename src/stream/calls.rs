@@ -268,6 +268,15 @@ macro_rules! halves {
             }
         }
 
+        impl $crate::stream::Carried for $stream {
+            type Carrier = $crate::stream::Connection;
+
+            #[inline]
+            fn carrier(&self) -> &Rc<$crate::stream::Connection> {
+                &self.connection
+            }
+        }
+
         impl Drop for $stream {
             fn drop(&mut self) {
                 self.connection.drop_handle();

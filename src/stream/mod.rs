@@ -25,8 +25,11 @@ mod send;
 #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper", feature = "tls"))]
 #[allow(dead_code, reason = "each feature uses a part of it")]
 pub(crate) mod poll;
-#[cfg(feature = "tls")]
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS uses a part"))]
 mod layer;
+#[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS uses a part"))]
+mod bottom;
+mod memory;
 mod accept;
 mod calls;
 
@@ -36,24 +39,27 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
-use std::task::{Context, Poll};
 
 pub(crate) use accept::{AcceptNext, Listener};
+pub(crate) use bottom::Bottom;
 pub(crate) use calls::{half_names, halves, receiving_calls, sending_calls};
-pub(crate) use peek::Peek;
+pub(crate) use layer::{Carried, Carrier, Drained, QueuedOutcome, QueuedSend, Ticket};
 #[cfg(feature = "tls")]
-pub(crate) use read::{Asked, Source};
-pub(crate) use read::{Read, ReadReport, RecvChunk, put_back};
+pub(crate) use layer::{check_home, drain};
+pub(crate) use memory::MemoryEnd;
+pub(crate) use peek::Peek;
+pub(crate) use read::{Asked, Read, ReadReport, RecvChunk, Source, put_back};
 use receive::ReceiveSide;
 use send::{SendBuffer, SendReport, Shutdown};
+pub(crate) use send_queue::Fate;
 #[cfg(feature = "tls")]
 pub(crate) use send_queue::{Abandoned, SendQueue};
 use transmit::TransmitSide;
+pub(crate) use unread::Unread;
 #[cfg(feature = "tls")]
-pub(crate) use unread::{End, EndingError, Errno, Segment, Unread};
+pub(crate) use unread::{Arrival, End, Failure, LayerFailure, Segment};
 
 use crate::buf::{BufError, Described, Handed, IoBuf, Many, One};
-use crate::context;
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
 use crate::sys;
@@ -97,14 +103,6 @@ impl Connection {
     #[inline]
     pub(crate) fn home(&self) -> &Rc<Driver> {
         &self.home
-    }
-
-    /// `Ready(Ok)` if this thread is running the connection's runtime. If not, takes a unit of the
-    /// task's budget and returns `Ready(Err)`; `Pending` if no unit is left: the task is woken and
-    /// asks again.
-    #[inline]
-    pub(crate) fn poll_home(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        context::poll_home(&self.home, cx)
     }
 
     /// Makes close(2) reset the connection. Then the drop neither sends the rest of the queue nor
@@ -179,7 +177,7 @@ impl Connection {
 
     /// The future that asks for the shutdown, at its first poll, and waits until everything queued
     /// is out and sending is shut down. `Err`: a send or shutdown(2) has failed.
-    pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_> {
+    pub(crate) fn shutdown(self: &Rc<Self>) -> Shutdown<'_, Connection> {
         Shutdown::new(self)
     }
 

@@ -9,6 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::Bottom;
 use super::read::{ReadReport, Source, poll_unread};
 use crate::buf::{BufError, Fill, IoBufMut};
 use crate::context;
@@ -73,7 +74,7 @@ impl<S: Source, B: IoBufMut> Future for Peek<'_, S, B> {
 impl<S: Source, B: IoBufMut> Drop for Peek<'_, S, B> {
     fn drop(&mut self) {
         if self.id.is_some() {
-            self.source.connection().stop_waiting_for_arrival(self.id);
+            self.source.bottom().stop_waiting_for_arrival(self.id);
         }
     }
 }

@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::Connection;
+use super::bottom::Bottom;
 use super::read::{Source, poll_unread};
 use super::transmit::Direction;
 use crate::context;

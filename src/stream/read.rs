@@ -14,29 +14,29 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::Connection;
-use super::unread::{EndingError, Errno, Unread};
+use super::bottom::Bottom;
+use super::unread::Unread;
 use crate::buf::{BufError, Chunk, Fill, IoBufMut};
 use crate::context;
 use crate::deferred::Deferred;
 use crate::io::no_room;
 use crate::queue::WaiterId;
 
-/// A stream that can be received from: a connection, or TLS over one.
+/// A stream that can be received from: a connection, a stream in memory, or a layer over one.
 pub(crate) trait Source {
-    type Failure: EndingError;
+    type Bottom: Bottom;
 
     /// Runs `run` on the unread bytes, under their borrow, and gives its result. The work that
     /// `run` puts into the `Deferred` is done when the borrow has ended. `run` must call no foreign
     /// code.
-    fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Self::Failure>, &mut Deferred) -> T)
-    -> T;
+    fn with_unread<T>(&self, run: impl FnOnce(&mut Unread, &mut Deferred) -> T) -> T;
 
-    /// The connection below. Futures wait there for arrivals.
-    fn connection(self: &Rc<Self>) -> &Rc<Connection>;
+    /// What is below all layers.
+    fn bottom(&self) -> &Self::Bottom;
 
-    /// Whether the next receive may write to a caller's buffer. If not, [`ask`](Self::ask) is given
-    /// none.
-    fn takes_buffers(&self) -> bool;
+    /// The next receive may write to a caller's buffer of more than this many bytes. `None`: to
+    /// none, and [`ask`](Self::ask) is given none.
+    fn lend_min(&self) -> Option<usize>;
 
     /// Makes sure that more bytes can arrive, and says what the caller does next. The caller is at
     /// home, and found too few bytes and no end. `lend`: a buffer that the next receive may write
@@ -65,20 +65,21 @@ pub(crate) enum Asked {
 }
 
 impl Source for Connection {
-    type Failure = Errno;
+    type Bottom = Connection;
 
     #[inline]
-    fn with_unread<T>(&self, run: impl FnOnce(&mut Unread<Errno>, &mut Deferred) -> T) -> T {
+    fn with_unread<T>(&self, run: impl FnOnce(&mut Unread, &mut Deferred) -> T) -> T {
         self.receiving(|receive, deferred| run(&mut receive.unread, deferred))
     }
 
     #[inline]
-    fn connection(self: &Rc<Self>) -> &Rc<Connection> {
+    fn bottom(&self) -> &Connection {
         self
     }
 
-    fn takes_buffers(&self) -> bool {
-        self.home.attempts_first() || self.receive.borrow().is_idle()
+    fn lend_min(&self) -> Option<usize> {
+        let takes = self.home.attempts_first() || self.receive.borrow().is_idle();
+        takes.then(|| self.home.pool().buffer_len())
     }
 
     #[inline]
@@ -107,7 +108,7 @@ pub(crate) fn poll_unread<S: Source>(
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<()>> {
     while !source.with_unread(|unread, _| unread.has_answer(1)) {
-        ready!(source.connection().poll_home(cx))?;
+        ready!(source.bottom().poll_home(cx))?;
         match source.ask(None, cx) {
             Asked::LookAgain => {}
             Asked::Wait => return wait(source, id, 1, cx),
@@ -125,8 +126,7 @@ fn wait<S: Source, T>(
     min: usize,
     cx: &mut Context<'_>,
 ) -> Poll<T> {
-    let connection = source.connection();
-    connection.wait_for_arrival(id, cx);
+    source.bottom().wait_for_arrival(id, cx);
     // Cloning a waker runs foreign code. It may have received, or ended the receive that was in
     // flight. So look again.
     let is_answered = source.with_unread(|unread, _| unread.has_answer(min));
@@ -139,7 +139,7 @@ fn wait<S: Source, T>(
 /// Gives bytes back that a call has taken: they are the first in line again.
 pub(crate) fn put_back<S: Source>(source: &Rc<S>, chunk: Chunk) {
     source.with_unread(|unread, _| unread.put_first(chunk));
-    source.connection().wake_receivers();
+    source.bottom().wake_receivers();
 }
 
 /// Takes one piece of what [`poll_unread`] found; `None` at EOF, `Err` after a failure. Panics if
@@ -185,7 +185,7 @@ impl<S: Source> Drop for RecvChunk<'_, S> {
     #[inline]
     fn drop(&mut self) {
         if self.id.is_some() {
-            self.source.connection().stop_waiting_for_arrival(self.id);
+            self.source.bottom().stop_waiting_for_arrival(self.id);
         }
     }
 }
@@ -300,11 +300,9 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
     /// receive should write to it directly; `None`: that receive uses memory of ours. No op may be
     /// writing to the buffer.
     fn lend(&mut self) -> Option<Rc<Fill<dyn Any>>> {
-        let connection = self.source.connection();
-        let pooled_len = connection.home().pool().buffer_len();
-        let is_direct = self.max > pooled_len && self.source.takes_buffers();
+        let min = self.source.lend_min().filter(|min| self.max > *min);
         let has_bytes = self.source.with_unread(|unread, _| !unread.is_empty());
-        if !has_bytes && !is_direct {
+        if !has_bytes && min.is_none() {
             return None;
         }
         self.buffer = match self.buffer.take() {
@@ -320,7 +318,7 @@ impl<'a, S: Source, B: IoBufMut> Read<'a, S, B> {
             }
         });
         let room = own.target().1;
-        (is_direct && room > pooled_len).then_some(own)
+        min.is_some_and(|min| room > min).then_some(own)
     }
 }
 
@@ -341,10 +339,10 @@ impl<S: Source, B: IoBufMut> Future for Read<'_, S, B> {
                 ready!(context::consume_budget(cx));
                 return this.finish();
             }
-            if let Err(error) = ready!(source.connection().poll_home(cx)) {
+            if let Err(error) = ready!(source.bottom().poll_home(cx)) {
                 // Home is on this thread, so the buffer can be taken back at once.
                 if this.buffer.is_in_flight() {
-                    source.connection().cancel_receive_and_wait();
+                    source.bottom().recall_buffer();
                     assert!(
                         !this.buffer.is_in_flight(),
                         "the engine failed with this buffer in flight: {error}"
@@ -365,7 +363,7 @@ impl<S: Source, B: IoBufMut> Future for Read<'_, S, B> {
 impl<S: Source, B: IoBufMut> Drop for Read<'_, S, B> {
     fn drop(&mut self) {
         if self.id.is_some() {
-            self.source.connection().stop_waiting_for_arrival(self.id);
+            self.source.bottom().stop_waiting_for_arrival(self.id);
         }
     }
 }

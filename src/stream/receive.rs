@@ -18,12 +18,11 @@
 
 use std::any::Any;
 use std::rc::Rc;
-use std::task::Context;
 
 use super::Connection;
 use super::bulk::{BULK_LEN, Bulk};
 use super::descriptors::DescriptorInbox;
-use super::unread::{End, Errno, Segment, Unread};
+use super::unread::{End, Errno, Failure, Segment, Unread};
 use crate::buf::{Chunk, Fill};
 use crate::context;
 use crate::deferred::Deferred;
@@ -34,7 +33,7 @@ use crate::sys;
 
 /// The receiving side of a connection.
 pub(super) struct ReceiveSide {
-    pub(super) unread: Unread<Errno>,
+    pub(super) unread: Unread,
     op: ReceiveOp,
     bulk: Bulk,
     pub(super) waiters: Waiters,
@@ -146,7 +145,7 @@ impl ReceiveSide {
 
     /// Allows receives again after `end_receive`. It arms none, and changes nothing before the op
     /// in flight has ended.
-    #[cfg(feature = "tls")]
+    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS uses it"))]
     pub(super) fn reopen(&mut self) {
         if self.op == ReceiveOp::Closed(None) {
             self.op = ReceiveOp::Idle(IdleReason::Unasked);
@@ -459,7 +458,7 @@ impl Connection {
         match done.result() {
             // After a send met a reset, the kernel shows the reset as EOF to a receive (RX12).
             Ok(_) => receive.unread.finish(match self.errno_of_reset() {
-                Some(errno) => End::Failed(Errno(errno)),
+                Some(errno) => End::Failed(Failure::Errno(Errno(errno))),
                 None => End::Eof,
             }),
             Err(libc::ENOBUFS) if done.buffer().is_none() => {
@@ -519,35 +518,14 @@ impl Connection {
 
     // ---- waiting ----------------------------------------------------------------------------
 
-    /// The next arrival will wake the future `id`, which is `None` at first and gets its name here.
-    /// The caller looks again afterwards: bytes may have arrived meanwhile, because cloning a waker
-    /// runs foreign code.
-    pub(crate) fn wait_for_arrival(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
-        if self.receive.borrow().waiters.wants(*id, cx.waker()) {
-            let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
-            self.receiving(|receive, deferred| receive.waiters.register(id, waker, deferred));
-        }
-    }
-
-    /// Wakes every future that receives, so that it looks again.
-    pub(crate) fn wake_receivers(&self) {
-        self.receiving(|receive, deferred| receive.waiters.wake(deferred));
-    }
-
     /// Whether a receive is in flight, or no handle receives any more: then one that waits is woken.
     pub(crate) fn is_receiving(&self) -> bool {
         !self.receive.borrow().is_idle()
     }
 
-    /// Whether bytes, EOF or a failure can be taken.
-    #[cfg(feature = "tls")]
-    pub(crate) fn has_unread(&self) -> bool {
-        self.receive.borrow().unread.has_answer(1)
-    }
-
     /// A future stops waiting. If it lent its buffer to the receive in flight, and no other future
     /// waits, the receive is stopped. The next turn gives the buffer back.
-    pub(crate) fn stop_waiting_for_arrival(&self, id: Option<WaiterId>) {
+    pub(super) fn remove_receiver(&self, id: Option<WaiterId>) {
         self.receiving(|receive, deferred| {
             receive.waiters.remove(id, deferred);
             let is_lent =

@@ -9,6 +9,8 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::Connection;
+use super::bottom::Bottom;
+use super::layer::Carrier;
 use super::transmit::{Answer, Direction, Flight, Share, TransmitSide};
 use crate::buf::{BufError, Handed, Outgoing};
 use crate::context;
@@ -288,7 +290,7 @@ impl Connection {
 
     /// Asks for the shutdown, and gives its result if it is known. `Err`: a send or shutdown(2) has
     /// failed, or the caller is away from home. `Pending`: the caller waits with
-    /// [`wait_for_progress`](Self::wait_for_progress), and calls this again.
+    /// [`wait_for_progress`](Bottom::wait_for_progress), and calls this again.
     pub(super) fn try_shutdown(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (direction, is_idle) = {
             let transmit = self.transmit.borrow();
@@ -315,58 +317,31 @@ impl Connection {
             Direction::Open | Direction::ShutdownAsked | Direction::Lost => Poll::Pending,
         }
     }
-
-    /// Registers a caller that waits until bytes have gone out: the next progress wakes it, or this
-    /// does if nothing is in flight. `id` is `None` at first and gets its name here; the caller
-    /// gives it to [`stop_waiting_for_progress`](Self::stop_waiting_for_progress) in the end.
-    pub(crate) fn wait_for_progress(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
-        if self.transmit.borrow().waiters.wants(*id, cx.waker()) {
-            let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
-            let is_late = self.sending(|transmit, deferred| {
-                transmit.waiters.register(id, waker, deferred);
-                transmit.flight == Flight::Idle
-            });
-            if is_late {
-                cx.waker().wake_by_ref(); // the clone of the waker ran foreign code, which has sent everything
-            }
-        }
-    }
-
-    /// Ends the wait of the caller `id`. With `None` it does nothing.
-    pub(crate) fn stop_waiting_for_progress(&self, id: Option<WaiterId>) {
-        if id.is_some() {
-            self.sending(|transmit, deferred| transmit.waiters.remove(id, deferred));
-        }
-    }
 }
 
 /// The future of `shutdown`.
-pub(crate) struct Shutdown<'a> {
-    connection: &'a Rc<Connection>,
+pub(crate) struct Shutdown<'a, C: Carrier> {
+    carrier: &'a Rc<C>,
     id: Option<WaiterId>,
 }
 
-impl<'a> Shutdown<'a> {
-    pub(crate) fn new(connection: &'a Rc<Connection>) -> Self {
-        Shutdown { connection, id: None }
+impl<'a, C: Carrier> Shutdown<'a, C> {
+    pub(crate) fn new(carrier: &'a Rc<C>) -> Self {
+        Shutdown { carrier, id: None }
     }
 }
 
-impl Future for Shutdown<'_> {
+impl<C: Carrier> Future for Shutdown<'_, C> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let connection = self.connection;
-        let done = connection.try_shutdown(cx);
-        if done.is_pending() {
-            connection.wait_for_progress(&mut self.id, cx);
-        }
-        done
+        let this = &mut *self;
+        this.carrier.poll_shutdown(&mut this.id, cx)
     }
 }
 
-impl Drop for Shutdown<'_> {
+impl<C: Carrier> Drop for Shutdown<'_, C> {
     fn drop(&mut self) {
-        self.connection.stop_waiting_for_progress(self.id);
+        self.carrier.bottom().stop_waiting_for_progress(self.id);
     }
 }

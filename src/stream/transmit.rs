@@ -12,6 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::Connection;
+use super::layer::buffer_is_lost;
 use super::send_queue::{Collected, NextPayload, SendQueue};
 use super::unread::End;
 use crate::buf::Outgoing;
@@ -338,7 +339,7 @@ impl Connection {
 
     /// Whether a receive has met EOF.
     fn has_eof(&self) -> bool {
-        self.receive.borrow().unread.end() == Some(&End::Eof)
+        matches!(self.receive.borrow().unread.end(), Some(End::Eof))
     }
 
     /// Sends what is next; when everything is out, carries out a shutdown that was asked for. If
@@ -425,16 +426,8 @@ impl Connection {
     pub(super) fn collect<B: 'static>(&self, key: Key) -> Option<(usize, Answer, B)> {
         let queue = &mut self.transmit.borrow_mut().queue;
         let Collected { sent, answer, payload } = queue.collect_with(key, Outgoing::take)?;
-        let Some(buf) = payload else { self.buffer_is_lost(answer) };
+        let Some(buf) = payload else { buffer_is_lost(self.error_of(answer)) };
         Some((sent, answer, buf))
-    }
-
-    /// Panics, since a future cannot give its buffer back.
-    #[cold]
-    fn buffer_is_lost(&self, answer: Answer) -> ! {
-        let error = self.error_of(answer);
-        let error = error.as_ref().map_or_else(String::new, io::Error::to_string);
-        panic!("the engine failed with this buffer in flight: {error}");
     }
 
     /// The error that an answer stands for; `None` if all was sent.

@@ -5,10 +5,11 @@
 //! in line. So a dropped or forgotten future takes no byte with it, and another call may take the
 //! part first (SEMANTICS RX7).
 //!
-//! TCP and TLS both use [`Unread`]; they differ in the type of a failure. There is no I/O here.
+//! Connections, layers over them and streams in memory all use [`Unread`]. There is no I/O here.
 //! Read next: `receive.rs`.
 
 use std::any::Any;
+use std::fmt;
 use std::io;
 use std::rc::Rc;
 
@@ -43,6 +44,14 @@ impl Segment {
         }
     }
 
+    /// How many bytes it has in memory of ours.
+    fn held(&self) -> usize {
+        match self {
+            Segment::Chunk(chunk) => chunk.len(),
+            Segment::Filled(_) => 0,
+        }
+    }
+
     /// Whether these are the bytes in `fill`.
     fn is_in(&self, fill: &Fill<dyn Any>) -> bool {
         matches!(self, Segment::Filled(other) if std::ptr::addr_eq(Rc::as_ptr(other), fill))
@@ -57,8 +66,25 @@ impl Segment {
     }
 }
 
-/// A failure that ends a stream: every later call gives the same error.
-pub(crate) trait EndingError {
+/// Why a stream has failed. It is final: every later call gives the same error.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    Errno(Errno),
+    /// Of a layer, such as TLS.
+    Layer(Rc<dyn LayerFailure>),
+}
+
+impl Failure {
+    pub(crate) fn to_io(&self) -> io::Error {
+        match self {
+            Failure::Errno(errno) => errno.to_io(),
+            Failure::Layer(failure) => failure.to_io(),
+        }
+    }
+}
+
+/// Why a layer has failed.
+pub(crate) trait LayerFailure: fmt::Debug {
     fn to_io(&self) -> io::Error;
 }
 
@@ -71,39 +97,42 @@ impl Errno {
     pub(crate) fn is_shown_once(self) -> bool {
         self.0 == libc::ENOMEM
     }
-}
 
-impl EndingError for Errno {
-    fn to_io(&self) -> io::Error {
+    fn to_io(self) -> io::Error {
         error(self.0)
     }
 }
 
 /// How a stream ends, behind its last byte.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum End<F> {
+#[derive(Clone, Debug)]
+pub(crate) enum End {
     Eof,
-    Failed(F),
+    Failed(Failure),
+}
+
+/// What a layer takes from the stream below it.
+pub(crate) enum Arrival {
+    Bytes(Chunk),
+    End(End),
+    /// A failure that does not end the stream (SEMANTICS G4).
+    ShownOnce(Errno),
 }
 
 /// The received bytes that no call has taken, and how the stream ends behind them.
-pub(crate) struct Unread<F> {
+#[derive(Default)]
+pub(crate) struct Unread {
     segments: Fifo<Segment>,
     /// How many bytes of our memory the segments pin.
     pinned: usize,
-    end: Option<End<F>>,
+    /// How many of the bytes are in memory of ours, and not in the buffer of a `read`.
+    held: usize,
+    end: Option<End>,
     /// The errno of a failure that is shown to one call, and does not end the stream (SEMANTICS
     /// G4).
     shown_once: Option<Errno>,
 }
 
-impl<F> Default for Unread<F> {
-    fn default() -> Unread<F> {
-        Unread { segments: Fifo::default(), pinned: 0, end: None, shown_once: None }
-    }
-}
-
-impl<F: EndingError> Unread<F> {
+impl Unread {
     /// How many bytes there are. It stops counting at `enough`: a result of that or more is a lower
     /// bound.
     pub(crate) fn available(&self, enough: usize) -> usize {
@@ -138,6 +167,18 @@ impl<F: EndingError> Unread<F> {
         self.pinned
     }
 
+    /// How many bytes are in memory of ours. What a `read` has gathered does not count.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Counts a segment that comes in line.
+    #[inline]
+    fn count(&mut self, segment: &Segment) {
+        self.pinned += segment.footprint();
+        self.held += segment.held();
+    }
+
     /// The first piece, where it is; `None` if there are no bytes.
     pub(crate) fn first(&self) -> Option<&[u8]> {
         self.segments.front().map(Segment::bytes)
@@ -154,7 +195,7 @@ impl<F: EndingError> Unread<F> {
     /// take it for an arrival.
     #[inline]
     pub(crate) fn push(&mut self, segment: Segment) {
-        self.pinned += segment.footprint();
+        self.count(&segment);
         self.segments.push(segment);
     }
 
@@ -177,13 +218,14 @@ impl<F: EndingError> Unread<F> {
     /// Makes a chunk the first bytes in line: a caller gives them back. An empty one is dropped.
     pub(crate) fn put_first(&mut self, chunk: Chunk) {
         if !chunk.is_empty() {
-            self.pinned += chunk.footprint();
-            self.segments.push_front(Segment::Chunk(chunk));
+            let segment = Segment::Chunk(chunk);
+            self.count(&segment);
+            self.segments.push_front(segment);
         }
     }
 
     /// Sets how the stream ends, behind the bytes that are here. The first ending stays.
-    pub(crate) fn finish(&mut self, end: End<F>) {
+    pub(crate) fn finish(&mut self, end: End) {
         self.end.get_or_insert(end);
     }
 
@@ -196,7 +238,7 @@ impl<F: EndingError> Unread<F> {
 
     /// How the stream ends, as soon as that is known, also while bytes are unread; `None` before.
     /// An errno that is shown once is not among these.
-    pub(crate) fn end(&self) -> Option<&End<F>> {
+    pub(crate) fn end(&self) -> Option<&End> {
         self.end.as_ref()
     }
 
@@ -218,12 +260,32 @@ impl<F: EndingError> Unread<F> {
         })
     }
 
+    /// An errno of recv(2). It ends the stream, unless it is shown once only.
+    pub(super) fn fail(&mut self, errno: Errno) {
+        match errno.is_shown_once() {
+            true => self.show_once(errno),
+            false => self.finish(End::Failed(Failure::Errno(errno))),
+        }
+    }
+
     // ---- taking -----------------------------------------------------------------------------
+
+    /// Takes one piece, or tells how the stream ends, for a layer above; `None` if more can come.
+    pub(crate) fn take_arrival(&mut self, deferred: &mut Deferred) -> Option<Arrival> {
+        if let Some(chunk) = self.take_chunk(deferred) {
+            return Some(Arrival::Bytes(chunk));
+        }
+        if let Some(errno) = self.shown_once.take() {
+            return Some(Arrival::ShownOnce(errno));
+        }
+        self.end.clone().map(Arrival::End)
+    }
 
     /// Takes the first segment out of the line.
     fn pop(&mut self) -> Option<Segment> {
         let segment = self.segments.pop()?;
         self.pinned -= segment.footprint();
+        self.held -= segment.held();
         Some(segment)
     }
 
@@ -248,12 +310,13 @@ impl<F: EndingError> Unread<F> {
     /// in line.
     pub(crate) fn consume(&mut self, len: usize, deferred: &mut Deferred) {
         let Some(first) = self.segments.front_mut() else { return };
-        let before = first.footprint();
+        let before = (first.footprint(), first.held());
         match first {
             Segment::Chunk(chunk) => chunk.advance(len.min(chunk.len())),
             Segment::Filled(fill) => fill.consume(len.min(fill.received().len())),
         }
-        self.pinned -= before - first.footprint();
+        self.pinned -= before.0 - first.footprint();
+        self.held -= before.1 - first.held();
         if first.bytes().is_empty() {
             if let Some(segment) = self.pop() {
                 segment.discard(deferred);
@@ -314,8 +377,9 @@ impl<F: EndingError> Unread<F> {
         while !is_last {
             let piece;
             (piece, is_last) = piece_of(fill);
-            self.pinned += piece.footprint();
-            self.segments.insert(at, Segment::Chunk(piece));
+            let segment = Segment::Chunk(piece);
+            self.count(&segment);
+            self.segments.insert(at, segment);
             at += 1;
         }
     }
@@ -334,29 +398,6 @@ impl<F: EndingError> Unread<F> {
         }
         fill.compact(); // another call may have taken bytes from its start
         self.consume_with(deferred, |bytes| fill.append(bytes));
-    }
-}
-
-impl Unread<Errno> {
-    /// As [`take_ending`](Self::take_ending), for a layer above: `Ok(None)` at EOF. It gives no
-    /// chunk.
-    #[cfg(feature = "tls")]
-    pub(crate) fn take_ending_as_errno(&mut self) -> Option<Result<Option<Chunk>, Errno>> {
-        if let Some(errno) = self.shown_once.take() {
-            return Some(Err(errno));
-        }
-        self.end.as_ref().map(|end| match end {
-            End::Eof => Ok(None),
-            End::Failed(errno) => Err(*errno),
-        })
-    }
-
-    /// An errno of recv(2). It ends the stream, unless it is shown once only.
-    pub(super) fn fail(&mut self, errno: Errno) {
-        match errno.is_shown_once() {
-            true => self.show_once(errno),
-            false => self.finish(End::Failed(errno)),
-        }
     }
 }
 

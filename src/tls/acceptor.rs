@@ -17,7 +17,9 @@ use super::connector::{HANDSHAKE_TIMEOUT, deadline, handshake, too_slow};
 use super::failure::TlsFailure;
 use super::protocol::Protocol;
 use super::stream::TlsStream;
+use crate::io::Duplex;
 use crate::net::TcpStream;
+use crate::stream::Carrier;
 use crate::time::timeout_at;
 
 /// Makes TLS connections as a server.
@@ -94,13 +96,13 @@ impl TlsAcceptor {
         &self.config
     }
 
-    /// Does the handshake over `tcp`.
+    /// Does the handshake over `stream`.
     ///
     /// # Errors
     /// `InvalidData` (the peer does not speak TLS, has no version or cipher suite in common with
     /// the config, or shows a certificate that is not trusted; the source is the
     /// [`rustls::Error`]), `TimedOut`, `UnexpectedEof` (the client closed the connection); others
-    /// as [`TcpStream::recv`].
+    /// as [`Receive::recv`](crate::io::Receive::recv) of the stream.
     /// # Cancel safety
     /// Dropped, the connection is closed.
     /// # Examples
@@ -129,9 +131,9 @@ impl TlsAcceptor {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream> {
+    pub async fn accept<S: Duplex>(&self, stream: S) -> io::Result<TlsStream<S>> {
         let protocol = Protocol::server(self.config.clone());
-        handshake(tcp, protocol, Vec::new(), deadline(self.handshake_timeout)).await
+        handshake(stream, protocol, Vec::new(), deadline(self.handshake_timeout)).await
     }
 }
 
@@ -168,40 +170,40 @@ impl fmt::Debug for TlsAcceptor {
 /// # let _ = |tcp, config: Arc<ServerConfig>| accept(tcp, move |_| config.clone());
 /// ```
 #[must_use = "futures do nothing unless awaited"]
-pub struct LazyConfigAcceptor {
-    tcp: TcpStream,
+pub struct LazyConfigAcceptor<S: Duplex = TcpStream> {
+    stream: S,
     handshake_timeout: Option<Duration>,
 }
 
-impl LazyConfigAcceptor {
+impl<S: Duplex> LazyConfigAcceptor<S> {
     /// For a client that has connected.
-    pub fn new(tcp: TcpStream) -> LazyConfigAcceptor {
-        LazyConfigAcceptor { tcp, handshake_timeout: Some(HANDSHAKE_TIMEOUT) }
+    pub fn new(stream: S) -> LazyConfigAcceptor<S> {
+        LazyConfigAcceptor { stream, handshake_timeout: Some(HANDSHAKE_TIMEOUT) }
     }
 
     /// How long the handshake may take, from here to the end of
     /// [`into_stream`](StartHandshake::into_stream): 10 s unless set; `None`: no limit.
-    pub fn handshake_timeout(mut self, timeout: Option<Duration>) -> LazyConfigAcceptor {
+    pub fn handshake_timeout(mut self, timeout: Option<Duration>) -> LazyConfigAcceptor<S> {
         self.handshake_timeout = timeout;
         self
     }
 
     /// Receives the client's first message, within the timeout.
-    async fn wait(self) -> io::Result<StartHandshake> {
+    async fn wait(self) -> io::Result<StartHandshake<S>> {
         let deadline = deadline(self.handshake_timeout);
-        let hello = receive_hello(&self.tcp);
+        let hello = receive_hello(&self.stream);
         let (received, accepted) = match deadline {
             Some(deadline) => {
                 timeout_at(deadline, hello).await.unwrap_or_else(|_| Err(too_slow()))?
             }
             None => hello.await?,
         };
-        Ok(StartHandshake { tcp: self.tcp, received, accepted, deadline })
+        Ok(StartHandshake { stream: self.stream, received, accepted, deadline })
     }
 }
 
-impl IntoFuture for LazyConfigAcceptor {
-    type Output = io::Result<StartHandshake>;
+impl<S: Duplex> IntoFuture for LazyConfigAcceptor<S> {
+    type Output = io::Result<StartHandshake<S>>;
     type IntoFuture = Pin<Box<dyn Future<Output = Self::Output>>>;
 
     fn into_future(self) -> Self::IntoFuture {
@@ -209,10 +211,10 @@ impl IntoFuture for LazyConfigAcceptor {
     }
 }
 
-impl fmt::Debug for LazyConfigAcceptor {
+impl<S: Duplex> fmt::Debug for LazyConfigAcceptor<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LazyConfigAcceptor")
-            .field("tcp", &self.tcp)
+            .field("below", &self.stream)
             .field("handshake_timeout", &self.handshake_timeout)
             .finish()
     }
@@ -220,11 +222,11 @@ impl fmt::Debug for LazyConfigAcceptor {
 
 /// Receives until the client's first message is complete. Gives all bytes that came, which are more
 /// than the message at times, and the message. If rustls refuses it, the client gets an alert.
-async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
+async fn receive_hello<S: Duplex>(stream: &S) -> io::Result<(Vec<u8>, Accepted)> {
     let mut acceptor = Acceptor::default();
     let mut received = Vec::new();
     loop {
-        let Some(chunk) = tcp.recv().await? else {
+        let Some(chunk) = stream.recv().await? else {
             return Err(TlsFailure::Truncated { in_handshake: true }.to_io());
         };
         received.extend_from_slice(&chunk);
@@ -236,8 +238,9 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
                 Ok(None) => {}
                 Err((cause, mut alert)) => {
                     let mut text = Vec::new();
-                    if alert.write_all(&mut text).is_ok() {
-                        let _ = tcp.connection().send_detached(text);
+                    let below = stream.carrier();
+                    if alert.write_all(&mut text).is_ok() && below.check_sendable().is_ok() {
+                        below.queue_detached(text);
                     }
                     return Err(TlsFailure::Tls { in_handshake: true, cause }.to_io());
                 }
@@ -278,8 +281,8 @@ async fn receive_hello(tcp: &TcpStream) -> io::Result<(Vec<u8>, Accepted)> {
 /// # Ok(())
 /// # }
 /// ```
-pub struct StartHandshake {
-    tcp: TcpStream,
+pub struct StartHandshake<S: Duplex = TcpStream> {
+    stream: S,
     /// All bytes that came.
     received: Vec<u8>,
     accepted: Accepted,
@@ -287,6 +290,13 @@ pub struct StartHandshake {
 }
 
 impl StartHandshake {
+    /// The TCP connection below: [`get_ref`](Self::get_ref).
+    pub fn tcp(&self) -> &TcpStream {
+        &self.stream
+    }
+}
+
+impl<S: Duplex> StartHandshake<S> {
     /// What the client asks for: the name of the server, protocols, cipher suites.
     ///
     /// # Examples
@@ -303,9 +313,9 @@ impl StartHandshake {
         self.accepted.client_hello()
     }
 
-    /// The TCP connection below.
-    pub fn tcp(&self) -> &TcpStream {
-        &self.tcp
+    /// The stream below.
+    pub fn get_ref(&self) -> &S {
+        &self.stream
     }
 
     /// Goes on with the handshake.
@@ -333,18 +343,18 @@ impl StartHandshake {
     /// }
     /// # let _ = choose;
     /// ```
-    pub async fn into_stream(self, config: Arc<ServerConfig>) -> io::Result<TlsStream> {
-        let StartHandshake { tcp, received, accepted, deadline } = self;
+    pub async fn into_stream(self, config: Arc<ServerConfig>) -> io::Result<TlsStream<S>> {
+        let StartHandshake { stream, received, accepted, deadline } = self;
         let name = accepted.client_hello().server_name().map(str::to_owned);
         drop(accepted);
-        handshake(tcp, Protocol::server_for(config, name), received, deadline).await
+        handshake(stream, Protocol::server_for(config, name), received, deadline).await
     }
 }
 
-impl fmt::Debug for StartHandshake {
+impl<S: Duplex> fmt::Debug for StartHandshake<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StartHandshake")
-            .field("tcp", &self.tcp)
+            .field("below", &self.stream)
             .field("server_name", &self.client_hello().server_name())
             .finish_non_exhaustive()
     }

@@ -17,7 +17,7 @@ use super::protocol::Protocol;
 use super::session::Session;
 use super::stream::TlsStream;
 use crate::context;
-use crate::net::TcpStream;
+use crate::io::Duplex;
 use crate::time::timeout_at;
 
 /// How long a handshake may take unless told otherwise.
@@ -75,7 +75,7 @@ impl TlsConnector {
         &self.config
     }
 
-    /// Does the handshake over `tcp`, and checks that the server is `name`: a DNS name or an IP
+    /// Does the handshake over `stream`, and checks that the server is `name`: a DNS name or an IP
     /// address, as `&str`, `String`, [`IpAddr`] or [`ServerName`].
     ///
     /// With TLS 1.3 a server that refuses the client's certificate says so after the client's
@@ -85,7 +85,8 @@ impl TlsConnector {
     /// `InvalidInput` (`name` is neither), `InvalidData` (the certificate is not for `name`, or not
     /// trusted, or the server has no version or cipher suite in common with the config; the source
     /// is the [`rustls::Error`]), `TimedOut`, `UnexpectedEof` (the server closed the connection);
-    /// others as [`TcpStream::recv`].
+    /// others as
+    /// [`Receive::recv`](crate::io::Receive::recv) of the stream.
     /// # Cancel safety
     /// Dropped, the connection is closed.
     /// # Examples
@@ -110,7 +111,11 @@ impl TlsConnector {
     /// # Ok(())
     /// # }
     /// ```
-    pub async fn connect(&self, name: impl ToServerName, tcp: TcpStream) -> io::Result<TlsStream> {
+    pub async fn connect<S: Duplex>(
+        &self,
+        name: impl ToServerName,
+        stream: S,
+    ) -> io::Result<TlsStream<S>> {
         let name = match name.to_server_name() {
             Ok(name) => name,
             Err(error) => {
@@ -119,7 +124,7 @@ impl TlsConnector {
             }
         };
         let protocol = Protocol::client(self.config.clone(), name);
-        handshake(tcp, protocol, Vec::new(), deadline(self.handshake_timeout)).await
+        handshake(stream, protocol, Vec::new(), deadline(self.handshake_timeout)).await
     }
 }
 
@@ -143,20 +148,23 @@ pub(super) fn too_slow() -> io::Error {
 /// The handshake, for both sides. `protocol`: a failure to make it is only passed on. `first`:
 /// ciphertext that was received before. `deadline`: `None` is no limit. An error closes the
 /// connection.
-pub(super) async fn handshake(
-    tcp: TcpStream,
+pub(super) async fn handshake<S: Duplex>(
+    stream: S,
     protocol: Result<Protocol, TlsFailure>,
     first: Vec<u8>,
     deadline: Option<Instant>,
-) -> io::Result<TlsStream> {
-    let protocol = match protocol {
-        Ok(protocol) => protocol,
-        Err(failure) => {
+) -> io::Result<TlsStream<S>> {
+    let session = match protocol {
+        Ok(protocol) => Session::new(stream, protocol),
+        Err(failure) => Err(failure.to_io()),
+    };
+    let session = match session {
+        Ok(session) => Rc::new(session),
+        Err(error) => {
             context::ready_at_once().await;
-            return Err(failure.to_io());
+            return Err(error);
         }
     };
-    let session = Rc::new(Session::new(tcp, protocol));
     match deadline {
         Some(deadline) => {
             let handshake = session.handshake(first);

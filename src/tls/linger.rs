@@ -9,7 +9,6 @@
 //! How `close_notify` is sent is not here. Read next: `outbound.rs`.
 
 use std::future::poll_fn;
-use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -18,7 +17,8 @@ use std::time::Duration;
 use super::session::Session;
 use crate::context;
 use crate::driver::UntilShortage;
-use crate::stream::{RecvChunk, Source};
+use crate::io::Duplex;
+use crate::stream::{Bottom, Carrier, Source, drain};
 use crate::time::timeout;
 
 /// How long a dropped stream waits for its peer.
@@ -29,30 +29,28 @@ const LEN: usize = 64 * 1024;
 /// A handle of the session is about to be dropped. If it is the last one, and the stream was shut
 /// down, and the peer has not finished, this spawns the task that waits. Otherwise, or away from
 /// home, it does nothing, and the socket closes with the session.
-pub(super) fn release(session: &Rc<Session>) {
+pub(super) fn release<S: Duplex>(session: &Rc<Session<S>>) {
     // The pump has only a weak reference, and futures borrow a handle.
     let is_last = Rc::strong_count(session) == 1;
     if !is_last || !session.has_closed() || session.has_ended() {
         return;
     }
-    let connection = session.tcp().connection();
-    if !connection.is_home() {
+    if !session.is_home() {
         return; // no task can wait
     }
-    let Some(handle) = context::handle_of(connection.home()) else { return };
+    let Some(handle) = context::handle_of(session.home()) else { return };
     // Ciphertext was discarded when the receiving half was dropped: what follows cannot be
     // decrypted.
-    let has_gap = connection.receive_again();
+    let has_gap = session.bottom().receive_again();
     drop(handle.executor.spawn(linger(session.clone(), has_gap)));
 }
 
-/// Waits for the peer's `close_notify`, or for TCP's EOF if the ciphertext has a gap.
-async fn linger(session: Rc<Session>, has_gap: bool) {
-    let connection = session.tcp().connection();
-    let mut until_short = UntilShortage::new(connection.home());
+/// Waits for the peer's `close_notify`, or for the EOF below if the ciphertext has a gap.
+async fn linger<S: Duplex>(session: Rc<Session<S>>, has_gap: bool) {
+    let mut until_short = UntilShortage::new(session.home());
     let mut drained = pin!(timeout(TIME, async {
         match has_gap {
-            true => drain(connection, LEN).await,
+            true => session.drain_bottom(LEN).await,
             false => drain(&session, LEN).await,
         }
     }));
@@ -61,17 +59,4 @@ async fn linger(session: Rc<Session>, has_gap: bool) {
         Poll::Pending => drained.as_mut().poll(cx).map(|_| ()),
     })
     .await;
-}
-
-/// Receives until the peer has finished, and discards the bytes. `Ok` also if more than `max` bytes
-/// came: then the peer has not finished.
-pub(super) async fn drain<S: Source>(source: &Rc<S>, max: usize) -> io::Result<()> {
-    let mut len = 0;
-    while let Some(chunk) = RecvChunk::new(source).await? {
-        len += chunk.len();
-        if len > max {
-            break;
-        }
-    }
-    Ok(())
 }

@@ -5,13 +5,15 @@
 //! future waits for the last ciphertext of its buffer, which is a send of TCP's. It is woken once,
 //! when the kernel has all of it.
 //!
+//! "TCP" stands for the stream below here, whatever it is.
+//!
 //! Receiving is not here, but in `session.rs`. Read next: `stream/send_queue/mod.rs`.
 
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::thread;
 
 use super::protocol::{BATCH_LEN, Protocol};
@@ -19,9 +21,14 @@ use super::session::Session;
 use crate::buf::Outgoing;
 use crate::context;
 use crate::deferred::Deferred;
+use crate::driver::Driver;
 use crate::executor::AbortHandle;
+use crate::io::Duplex;
 use crate::queue::{Key, WaiterId};
-use crate::stream::{Abandoned, SendQueue};
+use crate::stream::{
+    Abandoned, Bottom, Carrier, Drained, Fate, QueuedOutcome, QueuedSend, SendQueue, Source,
+    Ticket, check_home,
+};
 
 /// While TCP has more unsent ciphertext than this, nothing is encrypted. One batch is in flight,
 /// and one is ready to follow it.
@@ -52,9 +59,9 @@ enum CloseNotify {
 /// What the future of a buffer is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Encrypted {
-    /// All of it was encrypted. The key is TCP's entry for the last bytes. There is none if no
+    /// All of it was encrypted. The ticket is that of its last bytes, below. There is none if no
     /// future was there to wait for it.
-    Whole(Option<Key>),
+    Whole(Option<Ticket>),
     /// The rest of it will not be encrypted.
     Failed,
 }
@@ -65,20 +72,13 @@ impl Default for Outbound {
     }
 }
 
-/// The result of a send, with its buffer.
-pub(super) struct TlsSendReport {
-    pub(super) sent: usize,
-    pub(super) error: Option<io::Error>,
-    pub(super) outgoing: Outgoing,
-}
-
-impl Session {
+impl<S: Duplex> Session<S> {
     /// Runs `change` on the sending side, under its borrow. What `change` puts into the `Deferred`
     /// is woken and dropped when the borrow has ended, since it may call back into this object.
     fn sending<T>(&self, change: impl FnOnce(&mut Outbound, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = change(&mut self.outbound.borrow_mut(), &mut deferred);
-        self.tcp().connection().home().run_deferred(deferred);
+        self.home().run_deferred(deferred);
         result
     }
 
@@ -93,7 +93,7 @@ impl Session {
 
     /// The error of TLS or TCP, if what is queued cannot be sent any more.
     pub(super) fn cannot_encrypt(&self) -> Option<io::Error> {
-        self.tls_failure().or_else(|| self.tcp().connection().check_sendable().err())
+        self.tls_failure().or_else(|| self.below().check_sendable().err())
     }
 
     /// Fails every send that waits here. If a part of one is being encrypted, this does nothing:
@@ -104,12 +104,12 @@ impl Session {
                 outbound.queue.finish_all(deferred, || Encrypted::Failed);
             }
         });
-        self.tcp().connection().wake_senders();
+        self.bottom().wake_senders();
     }
 
     /// Whether TCP has so little unsent ciphertext that a batch may be encrypted.
     pub(super) fn has_room(&self) -> bool {
-        self.tcp().connection().unsent() <= AHEAD_LEN
+        self.below().unsent() <= AHEAD_LEN
     }
 
     /// Whether the close is done: `close_notify` was sent if that was possible, and TCP was asked
@@ -132,9 +132,12 @@ impl Session {
     /// Gives TCP the ciphertext that the protocol has. Away from home the ciphertext stays until
     /// the next call. After TCP's end it is dropped.
     pub(super) fn flush(&self) {
-        let connection = self.tcp().connection();
-        if connection.is_home() {
-            let _ = connection.send_detached(self.take_ciphertext());
+        if !self.is_home() {
+            return;
+        }
+        let ciphertext = self.take_ciphertext();
+        if !ciphertext.is_empty() && self.below().check_sendable().is_ok() {
+            self.below().queue_detached(ciphertext);
         }
     }
 
@@ -159,7 +162,7 @@ impl Session {
     /// their turn. Closes if that was asked for. True: nothing waits. False: something may wait, so
     /// the caller starts the pump, or goes on later; away from home nothing was done.
     pub(super) fn drive(&self) -> bool {
-        if !self.tcp().connection().is_home() {
+        if !self.is_home() {
             return false;
         }
         for _ in 0..BATCHES {
@@ -208,21 +211,25 @@ impl Session {
         });
     }
 
-    /// Gives TCP ciphertext of the first buffer in line. `is_last`: it is the last of that buffer;
-    /// if a future waits for the buffer, this gives the key of TCP's entry, which now wakes the
-    /// future. `Ok(None)`: TCP has the ciphertext, and no future waits for it. `Err`: TCP refuses.
-    fn send_ciphertext(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Key>> {
-        let connection = self.tcp().connection();
-        connection.check_sendable()?;
+    /// Sends ciphertext of the first buffer in line. `is_last`: it is the last of that buffer; if a
+    /// future waits for the buffer, this gives the ticket of the entry below, which now wakes the
+    /// future. `Ok(None)`: the ciphertext is queued below, and no future waits for it. `Err`: it was
+    /// refused.
+    fn send_ciphertext(&self, ciphertext: Vec<u8>, is_last: bool) -> io::Result<Option<Ticket>> {
+        let below = self.below();
+        below.check_sendable()?;
         let waker = {
             let queue = &mut self.outbound.borrow_mut().queue;
             let is_awaited = is_last && !ciphertext.is_empty() && queue.first_is_live();
             is_awaited.then(|| queue.take_first_waker())
         };
-        match waker {
-            Some(waker) => connection.send_awaited(ciphertext, waker).map(Some),
-            None => connection.send_detached(ciphertext).map(|()| None),
-        }
+        Ok(match waker {
+            Some(waker) => Some(below.queue(Outgoing::one(ciphertext), waker, Fate::Committed)),
+            None => {
+                below.queue_detached(ciphertext);
+                None
+            }
+        })
     }
 
     /// Waits until TCP has room, and takes a unit of this task's budget. `Err`: TCP has failed, or
@@ -232,7 +239,7 @@ impl Session {
         waiter: &mut Option<WaiterId>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let room = ready!(self.tcp().connection().poll_unsent(AHEAD_LEN, waiter, cx));
+        let room = ready!(self.below().poll_unsent(AHEAD_LEN, waiter, cx));
         context::consume_budget(cx).map(|()| room)
     }
 
@@ -247,11 +254,11 @@ impl Session {
         if self.drive() {
             return Poll::Ready(Ok(()));
         }
-        if let Err(error) = self.tcp().connection().check_home() {
+        if let Err(error) = check_home(self.home()) {
             return context::consume_budget(cx).map(|()| Err(error));
         }
         self.start_pump();
-        self.tcp().connection().wait_for_progress(waiter, cx);
+        self.bottom().wait_for_progress(waiter, cx);
         Poll::Pending
     }
 
@@ -260,15 +267,14 @@ impl Session {
     /// Sends `close_notify` when everything is encrypted, and then shuts TCP down. No future waits
     /// for it.
     pub(super) fn close_in_background(self: &Rc<Self>) {
-        let connection = self.tcp().connection();
         self.sending(|outbound, _| {
             if outbound.close_notify == CloseNotify::Unasked {
                 outbound.close_notify = CloseNotify::Asked;
             }
         });
-        if !connection.is_home() {
+        if !self.is_home() {
             // `close_notify` cannot be sent away from home, so the peer sees a truncation.
-            connection.ask_shutdown();
+            self.below().ask_shutdown();
         } else if !self.drive() {
             self.start_pump();
         }
@@ -280,13 +286,13 @@ impl Session {
         if self.outbound.borrow().close_notify != CloseNotify::Asked {
             return;
         }
-        let connection = self.tcp().connection();
-        if connection.check_sendable().is_ok() {
+        let below = self.below();
+        if below.check_sendable().is_ok() {
             self.with_protocol(Protocol::close);
             self.flush();
         }
         self.outbound.borrow_mut().close_notify = CloseNotify::Sent;
-        connection.ask_shutdown();
+        below.ask_shutdown();
     }
 
     /// Asks for the close, and waits until `close_notify` was sent. `Ok`: the caller then waits for
@@ -299,7 +305,7 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.has_closed() {
-            if let Err(error) = self.tcp().connection().check_home() {
+            if let Err(error) = check_home(self.home()) {
                 return context::consume_budget(cx).map(|()| Err(error));
             }
             self.close_in_background();
@@ -307,7 +313,7 @@ impl Session {
         ready!(self.poll_drive(waiter, cx))?;
         if let Some(failure) = self.tls_failure() {
             // TLS cannot send `close_notify`, so only TCP shows the end.
-            self.tcp().connection().ask_shutdown();
+            self.below().ask_shutdown();
             return context::consume_budget(cx).map(|()| Err(failure));
         }
         Poll::Ready(Ok(()))
@@ -318,11 +324,10 @@ impl Session {
     /// Starts the task that encrypts what waits. It does nothing if the task runs already, or away
     /// from home.
     fn start_pump(self: &Rc<Self>) {
-        let home = self.tcp().connection().home();
-        if self.outbound.borrow().pump.is_some() || !self.tcp().connection().is_home() {
+        if self.outbound.borrow().pump.is_some() || !self.is_home() {
             return;
         }
-        let Some(handle) = context::handle_of(home) else { return };
+        let Some(handle) = context::handle_of(self.home()) else { return };
         let pump = Pump { session: Rc::downgrade(self), waiter: None };
         let task = handle.executor.spawn(pump).abort_handle();
         self.outbound.borrow_mut().pump = Some(task);
@@ -330,12 +335,15 @@ impl Session {
 }
 
 /// Encrypts what waits when TCP has room. It ends when nothing waits, or with its session.
-struct Pump {
-    session: Weak<Session>,
+struct Pump<S: Duplex> {
+    session: Weak<Session<S>>,
     waiter: Option<WaiterId>,
 }
 
-impl Future for Pump {
+/// No part of it is pinned.
+impl<S: Duplex> Unpin for Pump<S> {}
+
+impl<S: Duplex> Future for Pump<S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -354,15 +362,15 @@ impl Future for Pump {
     }
 }
 
-impl Drop for Pump {
+impl<S: Duplex> Drop for Pump<S> {
     fn drop(&mut self) {
         if let Some(session) = self.session.upgrade() {
-            session.tcp().connection().stop_waiting_for_progress(self.waiter);
+            session.bottom().stop_waiting_for_progress(self.waiter);
         }
     }
 }
 
-impl Drop for Session {
+impl<S: Duplex> Drop for Session<S> {
     fn drop(&mut self) {
         if let Some(pump) = &self.outbound.get_mut().pump {
             pump.abort();
@@ -372,14 +380,14 @@ impl Drop for Session {
 
 /// The payload of the first buffer in line. Its drop puts it back into the queue, also when a panic
 /// unwinds.
-struct Taken<'a> {
-    session: &'a Session,
+struct Taken<'a, S: Duplex> {
+    session: &'a Session<S>,
     payload: Option<Outgoing>,
     /// The thread was unwinding already: what is encrypted in a destructor is encrypted as ever.
     was_panicking: bool,
 }
 
-impl Drop for Taken<'_> {
+impl<S: Duplex> Drop for Taken<'_, S> {
     fn drop(&mut self) {
         let payload = self.payload.take();
         self.session.sending(|outbound, _| outbound.queue.give_back(payload));
@@ -394,170 +402,150 @@ fn with_batch<T>(payload: &Outgoing, offset: usize, run: impl FnOnce(&[u8]) -> T
     if let Some(bytes) = payload.as_one(offset) {
         return run(&bytes[..bytes.len().min(BATCH_LEN)]);
     }
-    // Many small pieces become few records.
-    let mut batch = Vec::with_capacity(BATCH_LEN.min(payload.len() - offset));
-    for piece in payload.pieces(offset) {
-        let room = BATCH_LEN - batch.len();
-        batch.extend_from_slice(&piece[..piece.len().min(room)]);
-        if batch.len() == BATCH_LEN {
-            break;
+    run(&payload.copy(offset, BATCH_LEN)) // many small pieces become few records
+}
+
+impl<S: Duplex> Carrier for Session<S> {
+    fn driver(&self) -> Option<&Rc<Driver>> {
+        Some(self.home())
+    }
+
+    #[inline]
+    fn depth(&self) -> u32 {
+        self.below().depth() + 1
+    }
+
+    fn check_sendable(&self) -> io::Result<()> {
+        match self.refusal() {
+            Some(error) => Err(error),
+            None => check_home(self.home()),
         }
     }
-    run(&batch)
-}
 
-/// The future of `send`, `send_all` and `sendv`.
-pub(super) struct TlsSendBuffer<'a, T> {
-    session: &'a Rc<Session>,
-    state: TlsSendState,
-    answer: fn(TlsSendReport) -> T,
-}
-
-enum TlsSendState {
-    /// It was not polled, and nothing has happened.
-    Start(Outgoing),
-    /// In the session's queue.
-    Queued(Key),
-    /// It is encrypted. TCP's entry `key` has the last ciphertext.
-    Sending {
-        payload: Outgoing,
-        key: Key,
-    },
-    Done,
-}
-
-/// No part of it is pinned.
-impl<T> Unpin for TlsSendBuffer<'_, T> {}
-
-impl<'a, T> TlsSendBuffer<'a, T> {
-    pub(super) fn new(
-        session: &'a Rc<Session>,
-        outgoing: Outgoing,
-        answer: fn(TlsSendReport) -> T,
-    ) -> Self {
-        TlsSendBuffer { session, state: TlsSendState::Start(outgoing), answer }
+    fn check_going_out(&self) -> io::Result<()> {
+        self.tls_failure().map_or_else(|| self.below().check_going_out(), Err)
     }
 
-    /// One poll of the future, without its `answer`: goes from step to step until there is a
-    /// report, or until a step has to wait.
-    fn poll_report(&mut self, cx: &mut Context<'_>) -> Poll<TlsSendReport> {
-        loop {
-            let step = match std::mem::replace(&mut self.state, TlsSendState::Done) {
-                TlsSendState::Start(payload) => self.start(payload, cx),
-                TlsSendState::Queued(key) => self.poll_queued(key, cx),
-                TlsSendState::Sending { payload, key } => self.poll_sending(payload, key, cx),
-                TlsSendState::Done => unreachable!("a future is not polled after it was ready"),
-            };
-            match step {
-                SendStep::Ready(report) => return Poll::Ready(report),
-                SendStep::Wait(state) => {
-                    self.state = state;
-                    return Poll::Pending;
-                }
-                SendStep::GoOn(state) => self.state = state,
+    fn unsent(&self) -> usize {
+        self.outbound.borrow().queue.unsent() + self.below().unsent()
+    }
+
+    fn queue(self: &Rc<Self>, payload: Outgoing, waker: Option<Waker>, fate: Fate) -> Ticket {
+        let key = self.sending(|outbound, _| outbound.queue.push_as(payload, waker, fate));
+        self.go_on();
+        Ticket { depth: self.depth(), key }
+    }
+
+    fn queue_detached(self: &Rc<Self>, bytes: Vec<u8>) {
+        self.sending(|outbound, _| outbound.queue.push_detached(bytes));
+        self.go_on();
+    }
+
+    /// Waits until the buffer is encrypted, and then for its last ciphertext. After a failure, it is
+    /// unknown how much of the buffer the peer can read, so the outcome says 0 bytes.
+    fn poll_sent(
+        self: &Rc<Self>,
+        send: &mut QueuedSend,
+        cx: &mut Context<'_>,
+    ) -> Poll<QueuedOutcome> {
+        if send.ticket.depth == self.depth() {
+            if let Some(outcome) = ready!(self.poll_encrypted(send, cx)) {
+                return Poll::Ready(outcome);
             }
         }
+        let mut ciphertext = QueuedSend { ticket: send.ticket, payload: None };
+        let outcome = self.below().poll_sent(&mut ciphertext, cx);
+        send.ticket = ciphertext.ticket;
+        Poll::Ready(match ready!(outcome) {
+            QueuedOutcome::Over { error: None, .. } => whole(&send.payload),
+            QueuedOutcome::Over { error, .. } => QueuedOutcome::Over { sent: 0, error },
+            away => away,
+        })
     }
 
-    /// Queues the buffer. A refusal, or an empty buffer, is answered at once.
-    fn start(&self, payload: Outgoing, cx: &mut Context<'_>) -> SendStep {
-        if context::consume_budget(cx).is_pending() {
-            return SendStep::Wait(TlsSendState::Start(payload));
-        }
-        let session = self.session;
-        let error = session.refusal();
-        if error.is_some() || payload.len() == 0 {
-            return SendStep::Ready(TlsSendReport { sent: 0, error, outgoing: payload });
-        }
-        let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
-        let key = session.sending(|outbound, _| outbound.queue.push(payload, Some(waker)));
-        if !session.drive() {
-            session.start_pump();
-        }
-        SendStep::GoOn(TlsSendState::Queued(key))
+    fn take_back(self: &Rc<Self>, key: Key) -> Outgoing {
+        let payload = self.sending(|outbound, deferred| outbound.queue.take_back(key, deferred));
+        payload.expect("an entry stays until it is collected")
     }
 
-    /// Waits until the entry `key` is encrypted, and goes on to TCP's entry. Away from home, the
-    /// buffer is taken back and reported with an error.
-    fn poll_queued(&self, key: Key, cx: &mut Context<'_>) -> SendStep {
-        let session = self.session;
-        if let Some(collected) = session.sending(|outbound, _| outbound.queue.collect(key)) {
-            let payload = collected.payload.expect("a payload comes back when it is encrypted");
-            return match collected.answer {
-                Encrypted::Whole(Some(key)) => {
-                    SendStep::GoOn(TlsSendState::Sending { payload, key })
+    fn abandon(self: &Rc<Self>, ticket: Ticket) {
+        if ticket.depth < self.depth() {
+            return self.below().abandon(ticket);
+        }
+        let key = ticket.key;
+        let abandoned = self.sending(|outbound, deferred| outbound.queue.abandon(key, deferred));
+        match abandoned {
+            Abandoned::Committed => self.start_pump(),
+            Abandoned::Removed(Some(Encrypted::Whole(Some(ticket)))) => {
+                self.below().abandon(ticket);
+            }
+            Abandoned::Removed(_) => {}
+        }
+    }
+
+    fn ask_shutdown(self: &Rc<Self>) {
+        self.close_in_background();
+    }
+
+    /// Sends `close_notify` after everything that is queued, then ends sending below, and waits for
+    /// both.
+    fn poll_shutdown(
+        self: &Rc<Self>,
+        id: &mut Option<WaiterId>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(self.poll_close_notify(id, cx))?;
+        self.below().poll_shutdown(id, cx)
+    }
+
+    fn drain_bottom(self: &Rc<Self>, max: usize) -> Drained<'_> {
+        self.below().drain_bottom(max)
+    }
+}
+
+/// All of the buffer is out.
+fn whole(payload: &Option<Outgoing>) -> QueuedOutcome {
+    QueuedOutcome::Over { sent: payload.as_ref().map_or(0, Outgoing::len), error: None }
+}
+
+impl<S: Duplex> Session<S> {
+    /// Something was queued: encrypts what there is room for, and lets the pump do the rest.
+    fn go_on(self: &Rc<Self>) {
+        if !self.drive() {
+            self.start_pump();
+        }
+    }
+
+    /// Waits until the buffer is encrypted. `None`: the ticket is that of its last ciphertext now.
+    fn poll_encrypted(
+        &self,
+        send: &mut QueuedSend,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<QueuedOutcome>> {
+        let key = send.ticket.key;
+        let collected = self.sending(|outbound, _| outbound.queue.collect(key));
+        if let Some(collected) = collected {
+            send.payload = collected.payload;
+            return Poll::Ready(match collected.answer {
+                Encrypted::Whole(Some(below)) => {
+                    send.ticket = below;
+                    None
                 }
-                Encrypted::Whole(None) => SendStep::ready(payload, None),
+                Encrypted::Whole(None) => Some(whole(&send.payload)),
                 Encrypted::Failed => {
-                    let error = session.cannot_encrypt().or_else(|| session.refusal());
-                    SendStep::ready(payload, Some(error.unwrap_or_else(not_possible)))
+                    let error = self.cannot_encrypt().or_else(|| self.refusal());
+                    let error = Some(error.unwrap_or_else(not_possible));
+                    Some(QueuedOutcome::Over { sent: 0, error })
                 }
-            };
+            });
         }
-        if let Err(error) = session.tcp().connection().check_home() {
-            if context::consume_budget(cx).is_pending() {
-                return SendStep::Wait(TlsSendState::Queued(key));
-            }
-            let payload =
-                session.sending(|outbound, deferred| outbound.queue.take_back(key, deferred));
-            return SendStep::ready(
-                payload.expect("an entry stays until it is collected"),
-                Some(error),
-            );
+        if let Err(error) = check_home(self.home()) {
+            return Poll::Ready(Some(QueuedOutcome::Away(error)));
         }
-        session.wait_for_entry(key, cx);
-        SendStep::Wait(TlsSendState::Queued(key))
+        self.wait_for_entry(key, cx);
+        Poll::Pending
     }
 
-    /// Waits until the kernel has the ciphertext of TCP's entry `key`.
-    fn poll_sending(&self, payload: Outgoing, key: Key, cx: &mut Context<'_>) -> SendStep {
-        match self.session.tcp().connection().poll_collect(key, cx) {
-            Poll::Pending => SendStep::Wait(TlsSendState::Sending { payload, key }),
-            Poll::Ready(sent) => SendStep::ready(payload, sent.err()),
-        }
-    }
-}
-
-/// The result of one step of a [`TlsSendBuffer`].
-enum SendStep {
-    /// The send is over.
-    Ready(TlsSendReport),
-    /// The task will be woken. The future stays in this state.
-    Wait(TlsSendState),
-    /// This state can be polled now.
-    GoOn(TlsSendState),
-}
-
-impl SendStep {
-    /// The send is over: all of it was sent, or `error` ends it. After a failure, it is unknown how
-    /// much of the buffer the peer can read, so the report says 0 bytes.
-    fn ready(outgoing: Outgoing, error: Option<io::Error>) -> SendStep {
-        let sent = if error.is_some() { 0 } else { outgoing.len() };
-        SendStep::Ready(TlsSendReport { sent, error, outgoing })
-    }
-}
-
-impl<T> Future for TlsSendBuffer<'_, T> {
-    type Output = T;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        let answer = self.answer;
-        self.poll_report(cx).map(answer)
-    }
-}
-
-impl<T> Drop for TlsSendBuffer<'_, T> {
-    fn drop(&mut self) {
-        let session = self.session;
-        match self.state {
-            TlsSendState::Queued(key) => session.abandon(key),
-            TlsSendState::Sending { key, .. } => session.tcp().connection().detach(key),
-            TlsSendState::Start(_) | TlsSendState::Done => {}
-        }
-    }
-}
-
-impl Session {
     /// The end of an entry that is under way will wake the task of `cx`. If the entry has just
     /// ended, this wakes it.
     fn wait_for_entry(&self, key: Key, cx: &mut Context<'_>) {
@@ -571,19 +559,6 @@ impl Session {
         });
         if is_late {
             cx.waker().wake_by_ref();
-        }
-    }
-
-    /// The future of a buffer is gone before its answer. If a part of it was encrypted, the rest
-    /// follows.
-    fn abandon(self: &Rc<Self>, key: Key) {
-        let abandoned = self.sending(|outbound, deferred| outbound.queue.abandon(key, deferred));
-        match abandoned {
-            Abandoned::Committed => self.start_pump(),
-            Abandoned::Removed(Some(Encrypted::Whole(Some(key)))) => {
-                self.tcp().connection().detach(key);
-            }
-            Abandoned::Removed(_) => {}
         }
     }
 }

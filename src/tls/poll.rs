@@ -11,9 +11,11 @@ use super::outbound::not_possible;
 use super::protocol::BATCH_LEN;
 use super::session::Session;
 use crate::context;
+use crate::io::Duplex;
 use crate::queue::WaiterId;
+use crate::stream::{Bottom, Carried, Connection, Source};
 
-impl Session {
+impl<S: Duplex + Carried<Carrier = Connection>> Session<S> {
     /// Encrypts a copy of at most one batch of bytes, and gives their number, which may be less
     /// than `bufs` have. `Pending`: buffers wait before them, or TCP has no room, and the task will
     /// be woken. `Err`: nothing can be sent.
@@ -51,7 +53,7 @@ impl Session {
         let waiter = &mut Some(WaiterId::Poller);
         ready!(self.poll_drive(waiter, cx))?;
         if !self.has_room() {
-            self.tcp().connection().wait_for_progress(waiter, cx);
+            self.bottom().wait_for_progress(waiter, cx);
             return Poll::Pending;
         }
         ready!(context::consume_budget(cx));
@@ -77,7 +79,7 @@ impl Session {
     /// home.
     pub(crate) fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_submitted(cx))?;
-        self.tcp().connection().poll_flush(cx)
+        self.below().poll_flush(cx)
     }
 
     /// Waits until everything is encrypted, and TCP has it in its queue. TCP then sends it without
@@ -89,6 +91,6 @@ impl Session {
     /// Sends `close_notify` after everything else, then ends TCP's sending, and waits for both.
     pub(crate) fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_close_notify(&mut Some(WaiterId::Poller), cx))?;
-        self.tcp().connection().poll_close(cx)
+        self.below().poll_close(cx)
     }
 }

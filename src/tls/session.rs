@@ -1,4 +1,4 @@
-//! A TLS connection as an object: the protocol, the TCP stream below it, and the bytes that wait.
+//! A TLS connection as an object: the protocol, the stream below it, and the bytes that wait.
 //!
 //! ```text
 //!            recv, read                                  send, poll_write, shutdown
@@ -7,12 +7,15 @@
 //!                ▲                                                 ▼
 //!                └──────────────── Protocol: feed │ write ───────────┘
 //!                                     ▲         │
-//!        Connection::try_take ────────┘         └──► Connection::send_detached, send_awaited
+//!           Carrier::try_take ────────┘         └──► Carrier::queue, queue_detached
 //! ```
 //!
-//! A future owns no bytes. The poll that takes ciphertext from TCP decrypts it. The poll that
-//! encrypts plaintext gives it to TCP. TCP sends what it was given, even if the future is gone. So
-//! a dropped future loses nothing and sends nothing twice.
+//! A future owns no bytes. The poll that takes ciphertext from below decrypts it. The poll that
+//! encrypts plaintext gives it to the stream below, which sends what it was given, even if the future
+//! is gone. So a dropped future loses nothing and sends nothing twice.
+//!
+//! The stream below is a type parameter: over TCP every call of this file is a direct one. It may be
+//! TLS itself, since a session is a [`Carrier`] too.
 //!
 //! This file has the protocol's place, the handshake, and receiving. Sending is not here, but in
 //! `outbound.rs`: read that next.
@@ -31,16 +34,25 @@ use super::protocol::Protocol;
 use crate::buf::{Chunk, Fill};
 use crate::context;
 use crate::deferred::Deferred;
-use crate::net::TcpStream;
-use crate::stream::{Asked, Connection, End, EndingError, Errno, Segment, Source, Unread};
+use crate::driver::Driver;
+use crate::io::Duplex;
+use crate::stream::{
+    Arrival, Asked, Bottom, Carried, Carrier, End, Failure, LayerFailure, Segment, Source, Unread,
+    check_home,
+};
 
-/// A TLS connection: the TCP stream, the protocol, and the plaintext of both directions that waits.
-pub(crate) struct Session {
-    tcp: TcpStream,
+/// What carries the ciphertext of a session over `S`.
+pub(super) type Below<S> = <S as Carried>::Carrier;
+
+/// A TLS connection: the stream below, the protocol, and the plaintext of both directions that waits.
+pub(crate) struct Session<S: Duplex> {
+    stream: S,
+    /// The runtime of the stream below; if that has none, the one that made the handshake.
+    home: Rc<Driver>,
     protocol: RefCell<ProtocolSlot>,
-    /// Unread plaintext. Bounded by one chunk of TCP's: the next chunk is decrypted when this is
+    /// Unread plaintext. Bounded by one chunk from below: the next chunk is decrypted when this is
     /// empty.
-    unread: RefCell<Unread<SessionFailure>>,
+    unread: RefCell<Unread>,
     pub(super) outbound: RefCell<Outbound>,
     info: OnceCell<TlsInfo>,
 }
@@ -54,19 +66,24 @@ enum ProtocolSlot {
     Panicked,
 }
 
-/// Why the stream has failed. A failure is final.
-#[derive(Clone, Debug)]
-pub(crate) enum SessionFailure {
+/// Why TLS has failed.
+#[derive(Debug)]
+enum SessionFailure {
     Tls(TlsFailure),
-    Tcp(Errno),
     Panicked,
 }
 
-impl EndingError for SessionFailure {
+impl SessionFailure {
+    /// The end of the stream, for this reason.
+    fn end(self) -> End {
+        End::Failed(Failure::Layer(Rc::new(self)))
+    }
+}
+
+impl LayerFailure for SessionFailure {
     fn to_io(&self) -> io::Error {
         match self {
             SessionFailure::Tls(failure) => failure.to_io(),
-            SessionFailure::Tcp(errno) => errno.to_io(),
             SessionFailure::Panicked => {
                 io::Error::other("a panic in what TLS calls has ended this connection")
             }
@@ -74,19 +91,41 @@ impl EndingError for SessionFailure {
     }
 }
 
-impl Session {
-    pub(super) fn new(tcp: TcpStream, protocol: Protocol) -> Session {
-        Session {
-            tcp,
+impl<S: Duplex> Session<S> {
+    /// `Err`: the stream has no runtime of its own, and none is entered on this thread.
+    pub(super) fn new(stream: S, protocol: Protocol) -> io::Result<Session<S>> {
+        let home = match stream.carrier().driver() {
+            Some(driver) => driver.clone(),
+            None => context::try_current()?.driver.clone(),
+        };
+        Ok(Session {
+            stream,
+            home,
             protocol: RefCell::new(ProtocolSlot::Idle(Box::new(protocol))),
             unread: RefCell::default(),
             outbound: RefCell::default(),
             info: OnceCell::new(),
-        }
+        })
     }
 
-    pub(super) fn tcp(&self) -> &TcpStream {
-        &self.tcp
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
+    /// What carries the ciphertext.
+    #[inline]
+    pub(super) fn below(&self) -> &Rc<Below<S>> {
+        self.stream.carrier()
+    }
+
+    #[inline]
+    pub(super) fn home(&self) -> &Rc<Driver> {
+        &self.home
+    }
+
+    /// Whether the runtime of this session turns on this thread and takes ops.
+    pub(super) fn is_home(&self) -> bool {
+        check_home(&self.home).is_ok()
     }
 
     /// What the handshake has agreed on. Panics before the handshake is over.
@@ -105,7 +144,7 @@ impl Session {
         let result = work(&mut protocol);
         mem::forget(unwinding);
         let end = match protocol.failure() {
-            Some(failure) => Some(End::Failed(SessionFailure::Tls(failure.clone()))),
+            Some(failure) => Some(SessionFailure::Tls(failure.clone()).end()),
             None => protocol.peer_has_closed().then_some(End::Eof),
         };
         self.protocol.replace(ProtocolSlot::Idle(protocol));
@@ -156,19 +195,19 @@ impl Session {
             if let Some(Some(info)) = info {
                 let _ = self.info.set(info);
                 // The peer waits for the last message, whatever this thread does next.
-                self.tcp.connection().home().submit_now();
+                self.home.submit_now();
                 return Ok(());
             }
-            match self.tcp.recv().await? {
+            match self.stream.recv().await? {
                 Some(chunk) => self.feed(chunk),
-                None => self.tcp_has_ended(),
+                None => self.below_has_ended(),
             }
         }
     }
 
     // ---- receiving --------------------------------------------------------------------------
 
-    /// Decrypts `chunk`, makes its plaintext unread, and gives TCP what the protocol answers. The
+    /// Decrypts `chunk`, makes its plaintext unread, and sends what the protocol answers. The
     /// plaintext of whole records stays in the memory of the ciphertext. If the protocol is at work
     /// or has panicked, the chunk is dropped.
     fn feed(&self, mut chunk: Chunk) {
@@ -190,15 +229,16 @@ impl Session {
         self.flush();
     }
 
-    /// Tells the protocol of TCP's EOF. Without a `close_notify` before it, the stream has failed.
-    fn tcp_has_ended(&self) {
+    /// Tells the protocol of the EOF below. Without a `close_notify` before it, the stream has failed.
+    fn below_has_ended(&self) {
         self.with_protocol(Protocol::eof);
     }
 
-    /// The last handle that receives is gone: drops the unread plaintext, and ends TCP's receiving.
+    /// The last handle that receives is gone: drops the unread plaintext, and ends receiving at the
+    /// bottom.
     pub(super) fn end_receive(&self) {
         self.with_unread(|unread, deferred| unread.clear(deferred));
-        self.tcp.connection().end_receive();
+        self.bottom().end_receive();
     }
 
     /// Whether no more plaintext can come.
@@ -207,56 +247,48 @@ impl Session {
     }
 }
 
-impl Source for Session {
-    type Failure = SessionFailure;
+impl<S: Duplex> Source for Session<S> {
+    type Bottom = <Below<S> as Source>::Bottom;
 
     #[inline]
-    fn with_unread<T>(
-        &self,
-        run: impl FnOnce(&mut Unread<SessionFailure>, &mut Deferred) -> T,
-    ) -> T {
+    fn with_unread<T>(&self, run: impl FnOnce(&mut Unread, &mut Deferred) -> T) -> T {
         let mut deferred = Deferred::default();
         let result = run(&mut self.unread.borrow_mut(), &mut deferred);
-        self.tcp.connection().home().run_deferred(deferred);
+        self.home.run_deferred(deferred);
         result
     }
 
     #[inline]
-    fn connection(self: &Rc<Self>) -> &Rc<Connection> {
-        self.tcp.connection()
+    fn bottom(&self) -> &Self::Bottom {
+        self.below().bottom()
     }
 
     /// Ciphertext is decrypted in our own memory, and the plaintext is copied.
-    fn takes_buffers(&self) -> bool {
-        false
+    fn lend_min(&self) -> Option<usize> {
+        None
     }
 
-    /// Decrypts TCP's next chunk, or arms TCP's receive if there is none. Each chunk consumes a
+    /// Decrypts the next chunk from below, or asks for one if there is none. Each chunk consumes a
     /// unit of the task's budget, because a peer can send endless records without plaintext.
     fn ask(self: &Rc<Self>, _: Option<Rc<Fill<dyn Any>>>, cx: &mut Context<'_>) -> Asked {
         if matches!(*self.protocol.borrow(), ProtocolSlot::AtWork) {
             cx.waker().wake_by_ref(); // the protocol calls foreign code, and that receives
             return Asked::Yield;
         }
-        let connection = self.tcp.connection();
-        match connection.try_take() {
-            None if connection.arm(None) => return Asked::LookAgain,
-            None => return Asked::Wait,
-            Some(Ok(Some(chunk))) => self.feed(chunk),
-            Some(Ok(None)) => self.tcp_has_ended(),
-            Some(Err(errno)) if errno.is_shown_once() => {
-                self.unread.borrow_mut().show_once(errno);
-            }
-            Some(Err(errno)) => {
-                self.unread.borrow_mut().finish(End::Failed(SessionFailure::Tcp(errno)));
-            }
+        let below = self.below();
+        match below.try_take() {
+            None => return below.ask(None, cx),
+            Some(Arrival::Bytes(chunk)) => self.feed(chunk),
+            Some(Arrival::End(End::Eof)) => self.below_has_ended(),
+            Some(Arrival::ShownOnce(errno)) => self.unread.borrow_mut().show_once(errno),
+            Some(Arrival::End(failed)) => self.unread.borrow_mut().finish(failed),
         }
         if context::consume_budget(cx).is_pending() { Asked::Yield } else { Asked::LookAgain }
     }
 
     fn can_get_further(self: &Rc<Self>) -> bool {
-        let connection = self.tcp.connection();
-        !connection.is_receiving() || connection.has_unread()
+        let below = self.below();
+        below.can_get_further() || below.with_unread(|unread, _| unread.has_answer(1))
     }
 
     #[inline]
@@ -265,15 +297,15 @@ impl Source for Session {
 
 /// A panic unwinds through the protocol. Nothing can be encrypted or decrypted after it, and every
 /// call that waits is told.
-struct EndOfProtocol<'a>(&'a Session);
+struct EndOfProtocol<'a, S: Duplex>(&'a Session<S>);
 
-impl Drop for EndOfProtocol<'_> {
+impl<S: Duplex> Drop for EndOfProtocol<'_, S> {
     #[cold]
     fn drop(&mut self) {
         let session = self.0;
         session.protocol.replace(ProtocolSlot::Panicked);
-        session.unread.borrow_mut().finish(End::Failed(SessionFailure::Panicked));
-        session.tcp.connection().wake_receivers();
+        session.unread.borrow_mut().finish(SessionFailure::Panicked.end());
+        session.bottom().wake_receivers();
         session.fail_queue();
     }
 }

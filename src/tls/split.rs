@@ -9,13 +9,12 @@ use std::rc::Rc;
 
 use super::TlsInfo;
 use super::linger;
-use super::outbound::TlsSendBuffer;
 use super::session::Session;
-use super::stream::{self, TlsStream, all_sent, some_sent};
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
-use crate::io::{receives, transmits};
+use super::stream::TlsStream;
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
+use crate::io::{Duplex, receives, transmits};
 use crate::net::TcpStream;
-use crate::stream::{Read, RecvChunk, put_back};
+use crate::stream::{Carrier, Read, RecvChunk, put_back};
 
 /// The receiving half of a [`TlsStream`].
 ///
@@ -41,9 +40,9 @@ use crate::stream::{Read, RecvChunk, put_back};
 /// # Ok(())
 /// # }
 /// ```
-pub struct TlsReadHalf {
+pub struct TlsReadHalf<S: Duplex = TcpStream> {
     /// `None` after the half was moved into another value.
-    session: Option<Rc<Session>>,
+    session: Option<Rc<Session<S>>>,
 }
 
 /// The sending half of a [`TlsStream`].
@@ -71,21 +70,21 @@ pub struct TlsReadHalf {
 /// # Ok(())
 /// # }
 /// ```
-pub struct TlsWriteHalf {
+pub struct TlsWriteHalf<S: Duplex = TcpStream> {
     /// `None` after the half was moved into another value.
-    session: Option<Rc<Session>>,
+    session: Option<Rc<Session<S>>>,
 }
 
-fn present(session: &Option<Rc<Session>>) -> &Rc<Session> {
+fn present<S: Duplex>(session: &Option<Rc<Session<S>>>) -> &Rc<Session<S>> {
     session.as_ref().expect("a half has its session until it is consumed")
 }
 
-impl TlsReadHalf {
-    pub(super) fn new(session: Rc<Session>) -> TlsReadHalf {
+impl<S: Duplex> TlsReadHalf<S> {
+    pub(super) fn new(session: Rc<Session<S>>) -> TlsReadHalf<S> {
         TlsReadHalf { session: Some(session) }
     }
 
-    pub(crate) fn session(&self) -> &Rc<Session> {
+    pub(crate) fn session(&self) -> &Rc<Session<S>> {
         present(&self.session)
     }
 
@@ -128,7 +127,10 @@ impl TlsReadHalf {
     /// }
     /// # let _ = ask;
     /// ```
-    pub fn reunite(mut self, mut other: TlsWriteHalf) -> Result<TlsStream, TlsReuniteError> {
+    pub fn reunite(
+        mut self,
+        mut other: TlsWriteHalf<S>,
+    ) -> Result<TlsStream<S>, TlsReuniteError<S>> {
         if !Rc::ptr_eq(self.session(), other.session()) {
             return Err(TlsReuniteError(self, other));
         }
@@ -137,23 +139,23 @@ impl TlsReadHalf {
     }
 }
 
-impl TlsWriteHalf {
-    pub(super) fn new(session: Rc<Session>) -> TlsWriteHalf {
+impl<S: Duplex> TlsWriteHalf<S> {
+    pub(super) fn new(session: Rc<Session<S>>) -> TlsWriteHalf<S> {
         TlsWriteHalf { session: Some(session) }
     }
 
-    pub(crate) fn session(&self) -> &Rc<Session> {
+    pub(crate) fn session(&self) -> &Rc<Session<S>> {
         present(&self.session)
     }
 
     /// Sends a buffer: [`TlsStream::send`], with its errors and cancel safety.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        TlsSendBuffer::new(self.session(), Outgoing::one(buf), some_sent)
+        self.session().send_some(buf)
     }
 
     /// Sends all of a buffer: [`TlsStream::send_all`], with its errors and cancel safety.
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        TlsSendBuffer::new(self.session(), Outgoing::one(buf), all_sent)
+        self.session().send_all(buf)
     }
 
     /// Sends several buffers: [`TlsStream::sendv`], with its errors and cancel safety.
@@ -161,12 +163,12 @@ impl TlsWriteHalf {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        TlsSendBuffer::new(self.session(), Outgoing::many(bufs), some_sent)
+        self.session().sendv(bufs)
     }
 
     /// Ends sending: [`TlsStream::shutdown`], with its errors and cancel safety.
     pub async fn shutdown(&self) -> io::Result<()> {
-        stream::shutdown(self.session()).await
+        self.session().shutdown().await
     }
 
     /// Drops the half without ending sending. When the other half is dropped too, the peer sees a
@@ -189,7 +191,7 @@ impl TlsWriteHalf {
     }
 }
 
-impl Drop for TlsReadHalf {
+impl<S: Duplex> Drop for TlsReadHalf<S> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             session.end_receive();
@@ -198,7 +200,7 @@ impl Drop for TlsReadHalf {
     }
 }
 
-impl Drop for TlsWriteHalf {
+impl<S: Duplex> Drop for TlsWriteHalf<S> {
     fn drop(&mut self) {
         if let Some(session) = self.session.take() {
             session.close_in_background();
@@ -210,15 +212,22 @@ impl Drop for TlsWriteHalf {
 /// The methods of both halves.
 macro_rules! names {
     ($($half:ident),*) => {$(
-        impl $half {
+        impl<S: Duplex> $half<S> {
             /// The result of the handshake: [`TlsStream::info`].
             pub fn info(&self) -> &TlsInfo {
                 self.session().info()
             }
 
+            /// The stream below: [`TlsStream::get_ref`].
+            pub fn get_ref(&self) -> &S {
+                self.session().stream()
+            }
+        }
+
+        impl $half {
             /// The TCP connection below: [`TlsStream::tcp`].
             pub fn tcp(&self) -> &TcpStream {
-                self.session().tcp()
+                self.session().stream()
             }
 
             /// The address of this end.
@@ -238,10 +247,10 @@ macro_rules! names {
             }
         }
 
-        impl fmt::Debug for $half {
+        impl<S: Duplex> fmt::Debug for $half<S> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.debug_struct(stringify!($half))
-                    .field("tcp", self.tcp())
+                    .field("below", self.get_ref())
                     .field("info", self.info())
                     .finish_non_exhaustive()
             }
@@ -252,26 +261,26 @@ macro_rules! names {
 names!(TlsReadHalf, TlsWriteHalf);
 
 /// Two halves that are not of the same stream.
-pub struct TlsReuniteError(
+pub struct TlsReuniteError<S: Duplex = TcpStream>(
     /// The receiving half.
-    pub TlsReadHalf,
+    pub TlsReadHalf<S>,
     /// The sending half.
-    pub TlsWriteHalf,
+    pub TlsWriteHalf<S>,
 );
 
-impl fmt::Debug for TlsReuniteError {
+impl<S: Duplex> fmt::Debug for TlsReuniteError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("TlsReuniteError").field(&self.0).field(&self.1).finish()
     }
 }
 
-impl fmt::Display for TlsReuniteError {
+impl<S: Duplex> fmt::Display for TlsReuniteError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("these halves are not of the same stream")
     }
 }
 
-impl std::error::Error for TlsReuniteError {}
+impl<S: Duplex> std::error::Error for TlsReuniteError<S> {}
 
-receives!(TlsReadHalf);
-transmits!(TlsWriteHalf);
+receives!(TlsReadHalf<S> where S: Duplex);
+transmits!(TlsWriteHalf<S> where S: Duplex);

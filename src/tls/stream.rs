@@ -1,31 +1,28 @@
 //! `TlsStream`, a handle over a session. What is in flight is not here. Read next: `session.rs`.
 
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use super::TlsInfo;
 use super::linger;
-use super::outbound::{TlsSendBuffer, TlsSendReport};
 use super::session::Session;
 use super::split::{TlsReadHalf, TlsWriteHalf};
-use crate::buf::{BufError, Chunk, IoBuf, IoBufMut, Outgoing};
-use crate::io::{receives, transmits};
+use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
+use crate::io::{Duplex, receives, transmits};
 use crate::net::TcpStream;
-use crate::queue::WaiterId;
-use crate::stream::{Read, RecvChunk, put_back};
+use crate::stream::{Carried, Carrier, Read, RecvChunk, drain, put_back};
 
-/// A TLS connection over TCP, of a client or of a server.
+/// A TLS connection, of a client or of a server: over TCP, or over another stream `S`.
 ///
 /// Made by [`TlsConnector`](super::TlsConnector), [`TlsAcceptor`](super::TlsAcceptor) and
 /// [`LazyConfigAcceptor`](super::LazyConfigAcceptor). All methods take `&self`, as those of
 /// [`TcpStream`] do: receive and send at once without splitting, from any number of tasks. What is
 /// sent goes out at once: there is nothing to flush.
 ///
-/// It works over `TcpStream` only: decrypting in place and sending in the background need more than
-/// a trait for reading and writing offers.
+/// It works over every [`Duplex`]: TCP, Unix sockets, and TLS itself (a tunnel through a proxy).
 ///
 /// # Closing
 /// [`shutdown`](Self::shutdown) tells the peer that nothing more is sent, with a `close_notify`,
@@ -77,18 +74,18 @@ use crate::stream::{Read, RecvChunk, put_back};
 /// # Ok(())
 /// # }
 /// ```
-pub struct TlsStream {
-    session: Rc<Session>,
+pub struct TlsStream<S: Duplex = TcpStream> {
+    session: Rc<Session<S>>,
 }
 
-impl TlsStream {
-    pub(super) fn new(session: Rc<Session>) -> TlsStream {
+impl<S: Duplex> TlsStream<S> {
+    pub(super) fn new(session: Rc<Session<S>>) -> TlsStream<S> {
         TlsStream { session }
     }
 
     /// The session, for the poll traits.
     #[cfg(any(feature = "futures-io", feature = "tokio-io", feature = "hyper"))]
-    pub(crate) fn session(&self) -> &Rc<Session> {
+    pub(crate) fn session(&self) -> &Rc<Session<S>> {
         &self.session
     }
 
@@ -110,7 +107,7 @@ impl TlsStream {
     /// }
     /// # let _ = echo_in_background;
     /// ```
-    pub fn into_split(self) -> (TlsReadHalf, TlsWriteHalf) {
+    pub fn into_split(self) -> (TlsReadHalf<S>, TlsWriteHalf<S>) {
         (TlsReadHalf::new(self.session.clone()), TlsWriteHalf::new(self.session.clone()))
     }
 
@@ -129,25 +126,21 @@ impl TlsStream {
         self.session.info()
     }
 
-    /// The TCP connection below: for addresses and options. Do not receive or send with it: TLS
-    /// would miss the bytes, and fail.
+    /// The stream below: for addresses and options. Do not receive or send with it: TLS would miss
+    /// the bytes, and fail.
     ///
     /// # Examples
     /// ```
-    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
-    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// # tamam::run(async {
-    /// # let (client, server) = localhost::connect().await?;
-    /// client.tcp().set_nodelay(true)?;
-    /// assert!(client.tcp().nodelay()?);
-    /// # drop(server);
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok(())
-    /// # }
+    /// use tamam::net::UnixStream;
+    /// use tamam::tls::TlsStream;
+    ///
+    /// fn is_root(stream: &TlsStream<UnixStream>) -> std::io::Result<bool> {
+    ///     Ok(stream.get_ref().peer_cred()?.uid == 0)
+    /// }
+    /// # let _ = is_root;
     /// ```
-    pub fn tcp(&self) -> &TcpStream {
-        self.session.tcp()
+    pub fn get_ref(&self) -> &S {
+        self.session.stream()
     }
 
     /// Receives the next bytes, as many as came together. `None` is the end: the peer has sent its
@@ -266,7 +259,7 @@ impl TlsStream {
     /// # Cancel safety
     /// Dropped before its turn: nothing is sent. Later: all is sent, you just do not hear of it.
     pub fn send<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
-        TlsSendBuffer::new(&self.session, Outgoing::one(buf), some_sent)
+        self.session.send_some(buf)
     }
 
     /// Sends all of `buf` and gives it back.
@@ -294,7 +287,7 @@ impl TlsStream {
     /// # let _ = count;
     /// ```
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = Result<B, BufError<B>>> {
-        TlsSendBuffer::new(&self.session, Outgoing::one(buf), all_sent)
+        self.session.send_all(buf)
     }
 
     /// Sends all of `bufs`, in order and with nothing in between, and returns how many bytes went
@@ -318,7 +311,7 @@ impl TlsStream {
         &self,
         bufs: Vec<B>,
     ) -> impl Future<Output = Result<(usize, Vec<B>), BufError<Vec<B>>>> {
-        TlsSendBuffer::new(&self.session, Outgoing::many(bufs), some_sent)
+        self.session.sendv(bufs)
     }
 
     /// Ends sending: after every byte of sends that were polled before this, the peer gets a
@@ -353,7 +346,7 @@ impl TlsStream {
     /// # }
     /// ```
     pub async fn shutdown(&self) -> io::Result<()> {
-        shutdown(&self.session).await
+        self.session.shutdown().await
     }
 
     /// Ends the connection in order: [`shutdown`](Self::shutdown), then receives until the peer has
@@ -377,8 +370,8 @@ impl TlsStream {
     /// # let _ = goodbye;
     /// ```
     pub async fn close(self) -> io::Result<()> {
-        shutdown(&self.session).await?;
-        linger::drain(&self.session, usize::MAX).await
+        self.session.shutdown().await?;
+        drain(&self.session, usize::MAX).await
     }
 
     /// Changes the key with which this end encrypts, and asks the peer to change its own. This also
@@ -406,6 +399,28 @@ impl TlsStream {
     pub fn refresh_keys(&self) -> io::Result<()> {
         self.session.refresh_keys()
     }
+}
+
+impl TlsStream {
+    /// The TCP connection below: [`get_ref`](Self::get_ref).
+    ///
+    /// # Examples
+    /// ```
+    /// # mod localhost { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/keys/localhost.rs")); }
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # tamam::run(async {
+    /// # let (client, server) = localhost::connect().await?;
+    /// client.tcp().set_nodelay(true)?;
+    /// assert!(client.tcp().nodelay()?);
+    /// # drop(server);
+    /// # std::io::Result::Ok(())
+    /// # })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn tcp(&self) -> &TcpStream {
+        self.session.stream()
+    }
 
     /// The address of this end.
     ///
@@ -424,58 +439,29 @@ impl TlsStream {
     }
 }
 
-impl Drop for TlsStream {
+impl<S: Duplex> Carried for TlsStream<S> {
+    type Carrier = Session<S>;
+
+    #[inline]
+    fn carrier(&self) -> &Rc<Session<S>> {
+        &self.session
+    }
+}
+
+impl<S: Duplex> Drop for TlsStream<S> {
     fn drop(&mut self) {
         linger::release(&self.session);
     }
 }
 
-impl fmt::Debug for TlsStream {
+impl<S: Duplex> fmt::Debug for TlsStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsStream")
-            .field("tcp", self.tcp())
+            .field("below", self.get_ref())
             .field("info", self.info())
             .finish_non_exhaustive()
     }
 }
 
-/// An error only if no byte counts as sent. `T` is the type that the send was given.
-pub(super) fn some_sent<T: 'static>(report: TlsSendReport) -> Result<(usize, T), BufError<T>> {
-    let value = report.outgoing.take();
-    match report.error {
-        Some(error) if report.sent == 0 => Err(BufError::new(error, value)),
-        _ => Ok((report.sent, value)),
-    }
-}
-
-/// An error unless all bytes were sent. `T` is the type that the send was given.
-pub(super) fn all_sent<T: 'static>(report: TlsSendReport) -> Result<T, BufError<T>> {
-    let value = report.outgoing.take();
-    match report.error {
-        Some(error) => Err(BufError::new(error, value)),
-        None => Ok(value),
-    }
-}
-
-/// Sends `close_notify` after everything that is queued, then ends TCP's sending, and waits for
-/// both.
-pub(super) async fn shutdown(session: &Rc<Session>) -> io::Result<()> {
-    let mut waiting = ProgressWaiter { session, waiter: None };
-    poll_fn(|cx| session.poll_close_notify(&mut waiting.waiter, cx)).await?;
-    session.tcp().shutdown().await
-}
-
-/// A wait for TCP's progress. Its drop ends the wait.
-struct ProgressWaiter<'a> {
-    session: &'a Session,
-    waiter: Option<WaiterId>,
-}
-
-impl Drop for ProgressWaiter<'_> {
-    fn drop(&mut self) {
-        self.session.tcp().connection().stop_waiting_for_progress(self.waiter);
-    }
-}
-
-receives!(TlsStream);
-transmits!(TlsStream); // dropped without `shutdown`, it sends no `close_notify`
+receives!(TlsStream<S> where S: Duplex);
+transmits!(TlsStream<S> where S: Duplex); // dropped without `shutdown`, it sends no `close_notify`

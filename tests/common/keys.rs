@@ -5,6 +5,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, LazyLock};
 
+use tamam::io::Duplex;
 use tamam::net::{TcpListener, TcpSocket, TcpStream};
 use tamam::tls::rustls::pki_types::pem::PemObject;
 use tamam::tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -121,10 +122,10 @@ pub async fn tcp_pair() -> (TcpStream, TcpStream) {
 }
 
 /// TLS over a connection: the client's end, the server's.
-pub async fn tls_over(
+pub async fn tls_over<S: Duplex>(
     version: &'static SupportedProtocolVersion,
-    (client, server): (TcpStream, TcpStream),
-) -> (TlsStream, TlsStream) {
+    (client, server): (S, S),
+) -> (TlsStream<S>, TlsStream<S>) {
     let acceptor = TlsAcceptor::from(server_config(version, false));
     let server = tamam::spawn(async move { acceptor.accept(server).await });
     let connector = TlsConnector::from(client_config(version, false));

@@ -6,7 +6,10 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tamam::io::{Lines, Readiness, ReadyFor, Receive, copy, copy_both, read_to_end, read_until};
+use tamam::io::{
+    AnyStream, DuplexStream, Lines, Readiness, ReadyFor, Receive, copy, copy_both, duplex,
+    read_to_end, read_until,
+};
 use tamam::net::{
     Envelope, TcpKeepalive, TcpListener, TcpSocket, TcpStream, UdpSocket, UnixAddr, UnixListener,
     UnixStream, lookup_host,
@@ -70,6 +73,11 @@ async fn ended_unix() -> UnixStream {
     let (stream, _peer) = UnixStream::pair().expect("a pair");
     stream.shutdown().await.expect("connected");
     stream
+}
+
+/// As [`ended`], in memory.
+fn ended_memory() -> DuplexStream {
+    duplex(1).0
 }
 
 fn unnamed() -> UnixAddr {
@@ -179,6 +187,20 @@ fn lines() -> Vec<Line> {
             let endless = TcpKeepalive { idle: Some(Duration::MAX), ..Default::default() };
             TcpSocket::new_v4().expect("a socket").keepalive(endless).connect(nowhere()).await
         }),
+        line!("DuplexStream::recv", ended_memory(), |stream| stream.recv()),
+        line!("DuplexStream::read", ended_memory(), |stream| stream.read(Vec::new())),
+        line!("DuplexStream::send_all", ended_memory(), |stream| stream.send_all("late")),
+        line!("DuplexStream::send", duplex(1 << 20), |ends| ends.0.send("x")),
+        line!("DuplexStream::sendv", ended_memory(), |stream| stream.sendv(vec!["late"])),
+        line!("DuplexStream::shutdown", ended_memory(), |stream| stream.shutdown()),
+        line!("AnyStream::recv", AnyStream::from(ended().await), |stream| stream.recv()),
+        line!("AnyStream::read", AnyStream::from(ended().await), |stream| stream.read(Vec::new())),
+        line!("AnyStream::send", AnyStream::from(ended().await), |stream| stream.send("late")),
+        line!("AnyStream::send_all", AnyStream::from(duplex(1 << 20).0), |stream| stream
+            .send_all("")),
+        line!("AnyStream::sendv", AnyStream::from(ended_unix().await), |stream| stream
+            .sendv(vec!["late"])),
+        line!("AnyStream::shutdown", AnyStream::from(ended().await), |stream| stream.shutdown()),
         line!("UnixStream::recv", ended_unix().await, |stream| stream.recv()),
         line!("UnixStream::read", ended_unix().await, |stream| stream.read(Vec::new())),
         line!("UnixStream::send_all", ended_unix().await, |stream| stream.send_all("late")),

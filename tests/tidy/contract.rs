@@ -17,6 +17,7 @@ const TESTED_SECTIONS: &[&str] = &[
     "Pipes",
     "TLS",
     "UDP",
+    "Streams",
     "Runtimes",
     "Tasks",
     "Time",

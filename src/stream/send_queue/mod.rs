@@ -36,7 +36,7 @@ struct QueuedBuffer<A> {
     payload: Option<Outgoing>,
     len: usize,
     sent: usize,
-    /// It counts as seen from the start: a layer above cannot send it again, nor leave it out.
+    /// It counts as seen from the start ([`Fate::Committed`]).
     must_go_out: bool,
     state: BufferState<A>,
 }
@@ -72,6 +72,14 @@ pub(crate) struct Collected<A, P = Outgoing> {
     pub(crate) answer: A,
     /// `None`: it is lost, because the engine has failed and the kernel may still read it.
     pub(crate) payload: Option<P>,
+}
+
+/// What becomes of a buffer whose future is gone before a byte of it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Withdrawable,
+    /// It goes out whole: a layer above can neither send it again nor leave it out.
+    Committed,
 }
 
 /// What has become of an entry whose future is gone.
@@ -178,11 +186,10 @@ impl<A: Copy> SendQueue<A> {
         key
     }
 
-    /// Queues a buffer that goes out whole, whatever becomes of its future.
-    #[cfg(feature = "tls")]
-    pub(crate) fn push_committed(&mut self, payload: Outgoing, waker: Option<Waker>) -> Key {
+    /// As [`push`](Self::push); `fate` says what becomes of the buffer if its future is gone early.
+    pub(crate) fn push_as(&mut self, payload: Outgoing, waker: Option<Waker>, fate: Fate) -> Key {
         let key = self.push(payload, waker);
-        self.change(key, |entry| entry.must_go_out = true);
+        self.change(key, |entry| entry.must_go_out = fate == Fate::Committed);
         key
     }
 
@@ -509,7 +516,6 @@ impl<A: Copy> SendQueue<A> {
     }
 
     /// Whether the payload of the first entry in line was taken. False if nothing is in line.
-    #[cfg(feature = "tls")]
     pub(crate) fn is_first_being_sent(&self) -> bool {
         self.line.front().is_some_and(|key| self.is_being_sent(key))
     }
@@ -536,7 +542,7 @@ impl<A: Copy> SendQueue<A> {
         }
         let payload = self.change(key, |entry| {
             let payload = entry.payload.take()?;
-            let rest: Vec<u8> = payload.pieces(entry.sent).flatten().copied().collect();
+            let rest = payload.copy(entry.sent, usize::MAX);
             (entry.len, entry.sent) = (rest.len(), 0);
             entry.payload = Some(Outgoing::one(rest));
             Some(payload)
