@@ -280,6 +280,77 @@ fn pp1_cl14_a_cleared_flag_does_not_block_the_thread() {
     });
 }
 
+/// FIFOs have no RWF_NOWAIT: neither they nor the pipes after them raise SIGPIPE.
+#[test]
+fn pp1_tx_no_sigpipe_from_a_fifo() {
+    common::alone("pp1_tx_no_sigpipe_from_a_fifo", || {
+        // SAFETY: sets the default action; no handler of ours is involved.
+        unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+        everywhere(async || {
+            let path = fifo("sigpipe");
+            let receiver = OpenOptions::new().open_receiver(&path).expect("a FIFO");
+            assert!(receiver.recv().await.expect("a FIFO").is_none(), "nobody sends");
+            let sender = OpenOptions::new().open_sender(&path).expect("somebody receives");
+            let dropped = OpenOptions::new().open_sender(&path).expect("somebody receives");
+            drop(start(dropped.send_all(pattern(STALLING))).await);
+            turn().await;
+            drop(receiver);
+            let error = sender.send_all("x").await.expect_err("nobody receives");
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+            let error = sender.sendv(vec!["x", "y"]).await.expect_err("nobody receives");
+            assert_eq!(error.kind(), ErrorKind::BrokenPipe);
+            drop(dropped);
+            turn().await;
+            let (sender, receiver) = pipe().expect("descriptors are left");
+            drop(receiver);
+            sender.send_all("x").await.expect_err("nobody receives");
+            std::fs::remove_file(&path).expect("ours");
+        });
+    });
+}
+
+/// TX10, CX5: the end is told also when the runtime has gone; a sender that was shut down gives no
+/// descriptor.
+#[test]
+fn pp1_cl_shutdown_after_the_runtime() {
+    for (name, builder) in common::both(&Runtime::builder()) {
+        eprintln!("-- {name}");
+        let runtime = common::build(builder);
+        let (sender, mut file) = runtime.block_on(async { outbound() });
+        drop(runtime);
+        let other = Runtime::new().expect("one of the engines works");
+        other.block_on(async {
+            sender.shutdown().await.expect("nothing is queued");
+            assert_eq!(file.read(&mut [0]).expect("a pipe"), 0);
+            let error = sender.into_blocking_fd().expect_err("it is closed");
+            assert_eq!(std::io::Error::from(error).kind(), ErrorKind::NotConnected);
+        });
+    }
+}
+
+/// TX11: a waker whose clone shuts down: nothing is sent behind the end.
+#[test]
+fn pp1_a_shutdown_while_the_waker_is_cloned() {
+    use std::future::Future;
+    use std::task::{Context, Waker};
+    common::with_both(Runtime::builder(), async || {
+        let (sender, file) = outbound();
+        let sender = Rc::new(sender);
+        let inside = sender.clone();
+        let foreign = common::foreign::ForeignWaker::new(move || {
+            let cx = &mut Context::from_waker(Waker::noop());
+            assert!(std::pin::pin!(inside.shutdown()).poll(cx).is_ready(), "nothing is queued");
+        });
+        let waker = foreign.waker();
+        let mut send = Box::pin(sender.send_all("late"));
+        let _ = send.as_mut().poll(&mut Context::from_waker(&waker));
+        drop(send);
+        sender.shutdown().await.expect("it is done, or all is out");
+        let came = join(read_to_end(file)).await;
+        assert!(came.is_empty() || came == b"late", "{came:?}");
+    });
+}
+
 // ---- both ends ----------------------------------------------------------------------------------
 
 /// Both ends in one runtime, with random lengths, ways and lives of futures: every byte arrives, in

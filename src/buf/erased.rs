@@ -72,6 +72,11 @@ impl Erased {
         Erased { words, vtable: BufferVtable::of::<T>() }
     }
 
+    /// Whether the value is a `T`.
+    pub(crate) fn is<T: 'static>(&self) -> bool {
+        (self.vtable.type_id)() == TypeId::of::<T>()
+    }
+
     /// Returns the value. `T` must be the type that was put in, or this panics.
     #[inline]
     pub(crate) fn take<T: 'static>(self) -> T {

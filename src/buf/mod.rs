@@ -15,6 +15,7 @@ mod impls;
 mod message;
 mod outgoing;
 mod parcel;
+mod returning;
 
 use std::fmt;
 use std::io;
@@ -26,6 +27,7 @@ pub(crate) use fill::{Fill, append};
 pub(crate) use message::OutgoingMessage;
 pub(crate) use outgoing::{Described, Handed, Many, One, Outgoing};
 pub(crate) use parcel::Parcel;
+pub(crate) use returning::{Return, Returning};
 
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no buffer that can be sent",

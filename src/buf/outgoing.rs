@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::marker::PhantomData;
 use std::os::fd::OwnedFd;
 
-use super::Erased;
+use super::{Erased, Returning};
 
 /// What one call to send has passed. It owns the memory that it points to.
 pub(crate) struct Outgoing {
@@ -62,6 +62,18 @@ impl Outgoing {
         match &self.parts {
             Parts::Described(described) => &described.1,
             Parts::One(_) | Parts::Many(_) => &[],
+        }
+    }
+
+    /// The first byte was taken: closes the descriptors that went with it, and tells a buffer that
+    /// wants to know.
+    #[inline]
+    pub(crate) fn note_taken(&mut self) {
+        if let Parts::Described(described) = &mut self.parts {
+            described.1 = Vec::new();
+        }
+        if self.owner.is::<Returning>() {
+            self.owner.get::<Returning>().note_taken();
         }
     }
 

@@ -7,6 +7,12 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use crate::sys::TRANSFER_LEN_MAX;
 
+/// The descriptor of the sender's process, for sockets with SO_PASSPIDFD (unix(7)). Kernel 6.5.
+const SCM_PIDFD: libc::c_int = 4;
+/// Room for messages that options of the socket ask for, so that they take none of the descriptors':
+/// SO_PASSCRED, SO_PASSPIDFD, SO_PASSSEC.
+const OTHERS_SPACE: usize = 512;
+
 /// A message header, and the memory that it names: for bytes, and for descriptors (unix(7)).
 /// Descriptors that nobody has taken are closed with it.
 pub(crate) struct Parcel {
@@ -25,7 +31,7 @@ impl Parcel {
         let base = bytes.as_mut_ptr().cast();
         let piece = libc::iovec { iov_base: base, iov_len: len.min(TRANSFER_LEN_MAX) };
         let piece = Box::new(UnsafeCell::new(piece));
-        let space = control_space(descriptors);
+        let space = control_space(descriptors) + OTHERS_SPACE;
         let words = space.div_ceil(size_of::<usize>());
         let control: Vec<_> = (0..words).map(|_| UnsafeCell::new(0)).collect();
         // SAFETY: msghdr consists of integers and raw pointers, for which zero and null are valid.
@@ -77,7 +83,10 @@ impl Parcel {
             if len < before {
                 break; // zeroes: nothing was written here
             }
-            if (message.cmsg_level, message.cmsg_type) == rights {
+            let pidfd = (libc::SOL_SOCKET, SCM_PIDFD);
+            let kind = (message.cmsg_level, message.cmsg_type);
+            let mut came = Vec::new();
+            if kind == rights || kind == pidfd {
                 // SAFETY: the data of a message begin behind its header.
                 let data = unsafe { libc::CMSG_DATA(message) }.cast::<RawFd>();
                 for index in 0..(len - before) / size_of::<RawFd>() {
@@ -85,8 +94,11 @@ impl Parcel {
                     let fd = unsafe { data.add(index).read_unaligned() };
                     // SAFETY: the kernel has opened it for this receive, and nobody else owns it:
                     // the memory is cleared below.
-                    taken.push(unsafe { OwnedFd::from_raw_fd(fd) });
+                    came.push(unsafe { OwnedFd::from_raw_fd(fd) });
                 }
+            }
+            if kind == rights {
+                taken.append(&mut came); // a descriptor of the sender's process is closed
             }
             // SAFETY: as for `CMSG_FIRSTHDR`.
             next = unsafe { libc::CMSG_NXTHDR(header, message) };

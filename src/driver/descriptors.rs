@@ -5,7 +5,6 @@
 //! which waits in a shortage.
 
 use std::cell::{Cell, RefCell};
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Context;
 #[cfg(feature = "tls")]
@@ -13,9 +12,10 @@ use std::task::Poll;
 
 use slab::Slab;
 
-use super::{Driver, count, error};
+use super::{Driver, count};
 use crate::deferred::Deferred;
 use crate::queue::{WaiterId, Waiters};
+use crate::sys::ClosableFd;
 
 /// The unclaimed sockets of one runtime, and the futures that a shortage concerns.
 #[derive(Default)]
@@ -80,13 +80,14 @@ impl Driver {
         }
     }
 
-    /// Calls `call` with a descriptor that does no harm in another one's place. It is there as long as
-    /// the runtime; afterwards the call fails with EBADF.
-    pub(crate) fn with_placeholder<T>(
-        &self,
-        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
-    ) -> io::Result<T> {
-        if self.is_in_use() { self.sleeper.with_eventfd(call) } else { Err(error(libc::EBADF)) }
+    /// Closes the descriptor of an end of a pipe before its object ends. None of its ops may be in
+    /// flight, and none follows. Nobody may hold a borrow of it: pipes lend theirs to no user.
+    #[allow(unsafe_code)]
+    pub(crate) fn close_early(&self, fd: &ClosableFd) {
+        self.release(fd.as_fd());
+        // SAFETY: the caller promises that no borrow lives, and the one above has ended.
+        drop(unsafe { fd.take() });
+        self.descriptor_closed();
     }
 
     /// Runs `change` on a list of waiting futures, under its borrow. What `change` puts into the

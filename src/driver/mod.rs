@@ -300,7 +300,7 @@ impl Driver {
     }
 
     /// Whether there is an engine that completes ops.
-    pub(super) fn is_in_use(&self) -> bool {
+    fn is_in_use(&self) -> bool {
         matches!(self.state.get(), DriverState::Open | DriverState::Closing)
     }
 

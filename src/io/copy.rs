@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use super::receive::Receive;
 use super::transmit::Transmit;
+use crate::buf::{Return, Returning};
 
 /// Sends all that `from` brings to `to`, up to its end, and returns how many bytes that were. No
 /// byte is copied: each chunk is sent as it came. `to` is not shut down.
@@ -59,14 +60,37 @@ where
 {
     while let Some(chunk) = from.recv().await.map_err(Failed::Receiving)? {
         let len = chunk.len() as u64;
-        if let Err(error) = to.send_all(chunk).await {
-            let (error, chunk) = error.into_parts();
-            from.unread(chunk);
-            return Err(Failed::Sending(error));
+        let (chunk, back) = Returning::new(chunk);
+        // Dropped in this order: the send, which drops the chunk unless it is on its way out, and then
+        // the guard, which gives a chunk that came back to its source.
+        let _guard = GiveBack { source: from, back: &back };
+        let sent = to.send_all(chunk).await;
+        match sent {
+            Ok(sent) => drop(sent.into_chunk()),
+            Err(error) => {
+                let (error, unsent) = error.into_parts();
+                from.unread(unsent.into_chunk());
+                return Err(Failed::Sending(error));
+            }
         }
         copied.set(copied.get() + len);
     }
     Ok(())
+}
+
+/// A chunk that was received, and whose send is under way. If the send drops it, it is the source's
+/// again.
+struct GiveBack<'a, F: Receive + ?Sized> {
+    source: &'a F,
+    back: &'a Return,
+}
+
+impl<F: Receive + ?Sized> Drop for GiveBack<'_, F> {
+    fn drop(&mut self) {
+        if let Some(chunk) = self.back.take() {
+            self.source.unread(chunk);
+        }
+    }
 }
 
 /// Which of two streams.

@@ -15,7 +15,7 @@ const LINE_MAX: usize = 1 << 20;
 /// `FileTooLarge` if there are more than `limit` bytes; those of the source. In both cases what came
 /// is the source's again.
 /// # Cancel safety
-/// Cancel safe: what came is the source's again, first in line.
+/// Cancel safe: dropped, what came is the source's again, first in line; forgotten, it is lost.
 /// # Examples
 /// ```
 /// use tamam::io::read_to_end;
@@ -48,7 +48,7 @@ pub async fn read_to_end<S: Receive + ?Sized>(source: &S, limit: usize) -> io::R
 /// `FileTooLarge` if there is no delimiter among the first `limit` bytes; those of the source. In
 /// both cases what came is the source's again.
 /// # Cancel safety
-/// Cancel safe: what came is the source's again, first in line.
+/// Cancel safe: dropped, what came is the source's again, first in line; forgotten, it is lost.
 /// # Examples
 /// ```
 /// use tamam::io::read_until;
@@ -144,7 +144,8 @@ impl<S: Receive> Lines<S> {
     /// `FileTooLarge` if the line is longer than the limit; it is the source's again. `InvalidData`
     /// if it is not UTF-8; the next call gives the line after it. Those of the source.
     /// # Cancel safety
-    /// Cancel safe: what came of the line is the source's again, first in line.
+    /// Cancel safe: dropped, what came of the line is the source's again, first in line; forgotten, it
+    /// is lost.
     pub async fn next_line(&mut self) -> io::Result<Option<String>> {
         let mut line = read_until(&self.source, b'\n', self.limit).await?;
         if line.is_empty() {

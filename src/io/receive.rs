@@ -11,9 +11,10 @@ use crate::context;
 /// A stream of bytes to receive from: for code that works on each of them.
 ///
 /// All streams of this crate have it, their receiving halves, references and `Rc`s of them. Types of
-/// your own need [`recv`](Self::recv) and [`unread`](Self::unread); the rest follows. Futures only
-/// wait: the bytes are the stream's until a call is answered, so a dropped or forgotten future loses
-/// none. That holds for an implementation of yours as far as it holds for your `recv`.
+/// your own need [`recv`](Self::recv) and [`unread`](Self::unread); the rest follows. Futures of this
+/// crate's streams only wait: the bytes are the stream's until a call is answered, so a dropped or
+/// forgotten future loses none. The provided methods give what they hold back when they are dropped;
+/// forgotten, they keep it.
 ///
 /// # Examples
 /// A stream that counts what passes:

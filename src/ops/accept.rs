@@ -64,7 +64,7 @@ fn attempt(target: &Target) -> Attempt {
     let attempt = Attempt::of(sys::accept(target.fd, FLAGS));
     let may_be_shut_down = attempt.is_blocked() && target.medium == Medium::Unix;
     // SAFETY: the object that owns the op keeps the descriptor open.
-    match may_be_shut_down && sys::is_hung_up(unsafe { BorrowedFd::borrow_raw(target.fd) }) {
+    match may_be_shut_down && sys::is_shut_down(unsafe { BorrowedFd::borrow_raw(target.fd) }) {
         true => Attempt::over(Err(libc::EINVAL)),
         false => attempt,
     }

@@ -91,24 +91,22 @@ impl Request for SendRequest {
     }
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
-        loop {
-            let Target { fd, memory, len, .. } = *target;
-            let attempt = Attempt::of(match target.medium {
-                // SAFETY: the caller guarantees that there are `len` bytes at `memory` to read.
-                Medium::Tcp | Medium::Unix => unsafe { sys::send(fd, memory, len) },
-                // SAFETY: as above.
-                Medium::Pipe => unsafe { sys::pipe::write(fd, memory, len) },
-            });
-            let Some(sent) = attempt.ok().filter(|sent| (*sent as usize) < len) else {
-                return attempt;
-            };
-            // SAFETY: the kernel has read `sent` of these bytes, and `sent < len`, so the result is
-            // within them.
-            target.memory = unsafe { memory.add(sent as usize) };
-            target.len -= sent as usize;
-            if target.medium != Medium::Pipe {
-                return Attempt::BLOCKED; // a short send has filled a socket; of a pipe, EAGAIN tells
+        let Target { fd, memory, len, .. } = *target;
+        let attempt = Attempt::of(match target.medium {
+            // SAFETY: the caller guarantees that there are `len` bytes at `memory` to read.
+            Medium::Tcp | Medium::Unix => unsafe { sys::send(fd, memory, len) },
+            // SAFETY: as above.
+            Medium::Pipe => unsafe { sys::pipe::write(fd, memory, len) },
+        });
+        match attempt.ok() {
+            Some(sent) if (sent as usize) < len => {
+                // SAFETY: the kernel has read `sent` of these bytes, and `sent < len`, so the
+                // result is within them.
+                target.memory = unsafe { memory.add(sent as usize) };
+                target.len -= sent as usize;
+                Attempt::BLOCKED
             }
+            _ => attempt,
         }
     }
 }
@@ -150,27 +148,25 @@ impl Request for SendMsgRequest {
 
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         let header: *mut libc::msghdr = target.memory.cast();
-        loop {
-            let attempt = Attempt::of(match target.medium {
-                // SAFETY: the caller guarantees that `memory` is the header of a batch.
-                Medium::Tcp | Medium::Unix => unsafe { sys::sendmsg(target.fd, header) },
-                Medium::Pipe => {
-                    // SAFETY: as above. A batch that is not out has a piece.
-                    let (pieces, count) = unsafe { ((*header).msg_iov, (*header).msg_iovlen) };
-                    // SAFETY: the batch owns the list, and what it lists.
-                    unsafe { sys::pipe::write_pieces(target.fd, pieces, count) }
-                }
-            });
-            let Some(sent) = attempt.ok().filter(|sent| (*sent as usize) < target.len) else {
-                return attempt;
-            };
-            target.len -= sent as usize;
-            // SAFETY: `header` is the header of a batch, as above. The kernel has read `sent` bytes
-            // of its list.
-            unsafe { Batch::advance(header, sent as usize) };
-            if target.medium != Medium::Pipe {
-                return Attempt::BLOCKED;
+        let attempt = Attempt::of(match target.medium {
+            // SAFETY: the caller guarantees that `memory` is the header of a batch.
+            Medium::Tcp | Medium::Unix => unsafe { sys::sendmsg(target.fd, header) },
+            Medium::Pipe => {
+                // SAFETY: as above.
+                let (pieces, count) = unsafe { ((*header).msg_iov, (*header).msg_iovlen) };
+                // SAFETY: the batch owns the list, and what it lists.
+                unsafe { sys::pipe::write_pieces(target.fd, pieces, count) }
             }
+        });
+        match attempt.ok() {
+            Some(sent) if (sent as usize) < target.len => {
+                target.len -= sent as usize;
+                // SAFETY: `header` is the header of a batch, as above. The kernel has read `sent`
+                // bytes of its list.
+                unsafe { Batch::advance(header, sent as usize) };
+                Attempt::BLOCKED
+            }
+            _ => attempt,
         }
     }
 }

@@ -207,7 +207,7 @@ impl Listener {
             }
             Err(errno) => {
                 // What the ring says of a Unix socket that was shut down.
-                let is_shut_down = errno == libc::EAGAIN && sys::is_hung_up(self.fd());
+                let is_shut_down = errno == libc::EAGAIN && sys::is_shut_down(self.fd());
                 let errno = if is_shut_down { libc::EINVAL } else { errno };
                 count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));
                 self.home.note_shortage(errno);

@@ -69,6 +69,11 @@ impl Connection {
         self.receive.borrow().inbox.is_some()
     }
 
+    /// Whether descriptors were received that no call has taken.
+    pub(super) fn has_descriptors(&self) -> bool {
+        self.receive.borrow().inbox.as_ref().is_some_and(|inbox| !inbox.kept.is_empty())
+    }
+
     /// `Err`, once, if descriptors were closed since the last call.
     pub(crate) fn check_descriptors(&self) -> io::Result<()> {
         let receive = &mut *self.receive.borrow_mut();

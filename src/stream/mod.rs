@@ -62,15 +62,15 @@ pub(crate) use unread::{Arrival, End, Failure, LayerFailure, Segment};
 use crate::buf::{BufError, Described, Handed, IoBuf, Many, One};
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
-use crate::sys;
+use crate::sys::{self, ClosableFd};
 
 /// How many unread bytes a drop discards, so that the close does not reset the connection.
 const DRAIN_LEN: usize = 64 * 1024;
 
 /// A connected stream socket, what is received and not read, and what is to be sent.
 pub(crate) struct Connection {
-    /// Only `into_parts` takes it.
-    fd: Option<OwnedFd>,
+    /// Only `into_parts` takes it, and the shutdown of a pipe.
+    fd: ClosableFd,
     home: Rc<Driver>,
     medium: Medium,
     receive: RefCell<ReceiveSide>,
@@ -86,7 +86,7 @@ impl Connection {
     /// with `drop_handle`.
     pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>, medium: Medium) -> Rc<Connection> {
         Rc::new(Connection {
-            fd: Some(fd),
+            fd: ClosableFd::new(fd),
             home,
             medium,
             receive: RefCell::new(ReceiveSide::new()),
@@ -97,7 +97,7 @@ impl Connection {
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        sys::present(&self.fd)
+        self.fd.as_fd()
     }
 
     #[inline]
@@ -224,6 +224,10 @@ impl Connection {
             return Err((error, self));
         }
         self.cancel_receive_and_wait();
+        if self.has_descriptors() {
+            let text = "descriptors were received: recv_fds gives them";
+            return Err((io::Error::new(io::ErrorKind::WouldBlock, text), self));
+        }
         let unread = self.receiving(|receive, deferred| receive.unread.take_all(deferred));
         let mut this = match Rc::try_unwrap(self) {
             Ok(this) => this,
@@ -232,7 +236,10 @@ impl Connection {
                 return Err((io::Error::other("the kernel still holds the socket"), this));
             }
         };
-        let fd = this.fd.take().expect("the descriptor is there until its object ends");
+        let Some(fd) = this.fd.take_last() else {
+            let error = io::Error::new(io::ErrorKind::NotConnected, "it was shut down");
+            return Err((error, Rc::new(this)));
+        };
         this.home.release(fd.as_fd());
         Ok((fd, unread))
     }
@@ -274,7 +281,7 @@ impl Drop for Connection {
     /// Nothing is in flight. Sends what the kernel takes at once, discards unread bytes, and
     /// closes. None of it waits (SEMANTICS CL1 to CL6).
     fn drop(&mut self) {
-        let Some(fd) = self.fd.take() else { return };
+        let Some(fd) = self.fd.take_last() else { return };
         if !self.zero_linger.get() && !self.home.is_forked_copy() {
             self.transmit.get_mut().flush_now(fd.as_fd(), self.medium);
             if self.receive.get_mut().unread.end().is_none() {

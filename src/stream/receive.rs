@@ -504,6 +504,7 @@ impl Connection {
             }
             receive.op = ReceiveOp::Closed(token);
             receive.unread.clear(deferred);
+            receive.inbox = None; // descriptors that nobody has taken are closed
         });
     }
 

@@ -103,6 +103,10 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let connection = self.connection;
         // Runs foreign code, so it comes before the look at the queue, and not after the attempt.
         let payload = handed.into_outgoing();
+        let refusal = connection.transmit.borrow().refusal();
+        if let Some(error) = refusal {
+            return Poll::Ready(SendReport { sent: 0, error: Some(error), buf: payload.take() });
+        }
         let len = payload.len();
         let is_alone = connection.transmit.borrow().queue.is_idle();
         let (Some(bytes), true) = (payload.as_one(0), is_alone) else {
@@ -190,6 +194,10 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         let waker = cx.waker().clone(); // runs foreign code, so no borrow is held
         let payload = handed.into_outgoing();
         let transmit = &mut *connection.transmit.borrow_mut();
+        if let Some(error) = transmit.refusal() {
+            // Foreign code has shut down, or made a send fail.
+            return Poll::Ready(SendReport { sent: 0, error: Some(error), buf: payload.take() });
+        }
         let key = if transmit.flight == Flight::Idle && transmit.queue.is_idle() {
             transmit.flight = Flight::Sending(connection.submit_to_ring(payload));
             transmit.queue.push_in_flight(len, Some(waker))

@@ -278,6 +278,7 @@ impl Connection {
         let place = transmit.queue.complete_if_alone(len as usize, Answer::Sent, deferred);
         let Some(place) = place else { return false };
         *place = payload.take_outgoing();
+        place.iter_mut().for_each(Outgoing::note_taken);
         transmit.fell_short = false;
         transmit.waiters.wake(deferred);
         true
@@ -311,9 +312,10 @@ impl Connection {
             Ok(sent) => {
                 queue.advance(entries, sent as usize, deferred, || Answer::Sent);
                 // With MSG_WAITALL a send is short only after an error, whose errno the kernel does
-                // not tell, or because we cancelled it. A pipe takes what it has room for.
+                // not tell, or because we cancelled it. A pipe takes what it has room for, and a Unix
+                // socket keeps the reset for the receive.
                 transmit.fell_short = sent < len
-                    && self.medium != Medium::Pipe
+                    && self.medium == Medium::Tcp
                     && !self.is_cancelling(transmit.flight);
             }
             Err(errno) if is_retried(errno) => {}
@@ -369,10 +371,9 @@ impl Connection {
     fn end_direction(&self) -> io::Result<()> {
         match self.medium {
             Medium::Tcp | Medium::Unix => sys::shutdown_write(self.fd()),
-            // The end of a pipe is a close. Its number stays taken until the object ends.
             Medium::Pipe => {
-                self.home.release(self.fd());
-                self.home.with_placeholder(|other| sys::pipe::replace_file(self.fd(), other))
+                self.home.close_early(&self.fd);
+                Ok(())
             }
         }
     }

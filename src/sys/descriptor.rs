@@ -1,8 +1,9 @@
 //! Descriptors of any kind: taking ownership of one, and O_NONBLOCK.
 #![allow(unsafe_code)]
 
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::check;
 
@@ -18,6 +19,44 @@ pub(crate) fn adopt(fd: u32) -> OwnedFd {
 /// it was taken out.
 pub(crate) fn present(fd: &Option<OwnedFd>) -> BorrowedFd<'_> {
     fd.as_ref().expect("the descriptor is there until its object ends").as_fd()
+}
+
+/// A descriptor that its object may close before it ends itself.
+pub(crate) struct ClosableFd(Cell<Option<RawFd>>);
+
+impl ClosableFd {
+    pub(crate) fn new(fd: OwnedFd) -> ClosableFd {
+        ClosableFd(Cell::new(Some(fd.into_raw_fd())))
+    }
+
+    /// Borrows it. Panics if it was taken.
+    #[inline]
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        let fd = self.0.get().expect("no call needs a descriptor that was closed");
+        // SAFETY: this value owns it. `take` needs the promise that no such borrow lives.
+        unsafe { BorrowedFd::borrow_raw(fd) }
+    }
+
+    /// Takes it, once.
+    ///
+    /// # Safety
+    /// No borrow of [`as_fd`](Self::as_fd) lives.
+    pub(crate) unsafe fn take(&self) -> Option<OwnedFd> {
+        // SAFETY: this value owned it, and gives it away here.
+        self.0.take().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+
+    /// Takes it, once.
+    pub(crate) fn take_last(&mut self) -> Option<OwnedFd> {
+        // SAFETY: `self` is borrowed for writing, so no borrow lives.
+        unsafe { self.take() }
+    }
+}
+
+impl Drop for ClosableFd {
+    fn drop(&mut self) {
+        drop(self.take_last());
+    }
 }
 
 /// Sets O_NONBLOCK with fcntl(2). The ring ignores it; code that duplicates the descriptor for

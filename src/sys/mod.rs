@@ -24,7 +24,7 @@ mod time;
 
 use std::io;
 
-pub(crate) use descriptor::{adopt, present, set_nonblocking};
+pub(crate) use descriptor::{ClosableFd, adopt, present, set_nonblocking};
 pub(crate) use epoll::{
     epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly, is_always_ready,
 };
@@ -34,7 +34,8 @@ pub(crate) use option::{
     IntOption, get, linger, peer_credentials, set, set_no_linger, set_zero_linger,
 };
 pub(crate) use poll::{
-    PollEvents, is_hung_up, is_readable, is_writable, poll_hang_up, poll_now, poll_readable,
+    PollEvents, is_hung_up, is_readable, is_shut_down, is_writable, poll_hang_up, poll_now,
+    poll_readable,
 };
 pub(crate) use process::{
     Limited, has_seccomp_filter, is_root, kernel_release, limits, memlock_limit,

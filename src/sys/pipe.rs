@@ -7,7 +7,7 @@ use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
 use super::poll::{is_readable, is_writable};
 use super::socket::is_nonblocking;
@@ -22,9 +22,6 @@ const ATOMIC_LEN: usize = 4096;
 /// The flag of writes that raise no SIGPIPE: [`RWF_NOSIGNAL`], or 0 where the kernel lacks it. -1:
 /// nobody has asked yet.
 static NO_SIGNAL: AtomicI32 = AtomicI32::new(-1);
-
-/// Pipes of this kernel do not know RWF_NOWAIT (before 6.5).
-static LACKS_NOWAIT: AtomicBool = AtomicBool::new(false);
 
 /// pipe2(2): the end to read from, and the one to write to; both non-blocking and closed on exec.
 pub(crate) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -71,14 +68,6 @@ pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
         .map(drop)
 }
 
-/// Closes the file behind `fd` and puts that of `other` in its place, in one step: the number stays
-/// taken as long as its object lives; dup3(2).
-pub(crate) fn replace_file(fd: BorrowedFd<'_>, other: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: dup3(2) takes no pointers.
-    retry(|| check(unsafe { libc::dup3(other.as_raw_fd(), fd.as_raw_fd(), libc::O_CLOEXEC) }))
-        .map(drop)
-}
-
 // ---- SIGPIPE --------------------------------------------------------------------------------
 
 /// Makes sure that writes of this thread to pipes raise no SIGPIPE that would end the process. Where
@@ -117,8 +106,9 @@ pub(crate) fn no_signal_flag() -> libc::c_int {
 fn probe_no_signal() -> Option<libc::c_int> {
     let (_read, write) = pipe().ok()?;
     let byte = [0u8];
-    // SAFETY: pointer and length are those of one array that lives through the call.
-    let written = unsafe { write_once(write.as_raw_fd(), byte.as_ptr(), 1, RWF_NOSIGNAL) };
+    let piece = libc::iovec { iov_base: byte.as_ptr().cast_mut().cast(), iov_len: 1 };
+    // SAFETY: the piece is one array, which lives through the call.
+    let written = unsafe { write_with(write.as_raw_fd(), &piece, 1, RWF_NOSIGNAL) };
     Some(if written.is_ok() { RWF_NOSIGNAL } else { 0 })
 }
 
@@ -131,107 +121,117 @@ fn probe_no_signal() -> Option<libc::c_int> {
 /// `memory` is writable for `len` bytes.
 pub(crate) unsafe fn read(fd: RawFd, memory: *mut u8, len: usize) -> io::Result<u32> {
     let piece = libc::iovec { iov_base: memory.cast(), iov_len: len };
-    if !LACKS_NOWAIT.load(Relaxed) {
-        // SAFETY: the caller promises that `memory` is writable for `len` bytes.
-        let read =
-            retry(|| check_len(unsafe { libc::preadv2(fd, &piece, 1, -1, libc::RWF_NOWAIT) }));
-        match read {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                LACKS_NOWAIT.store(true, Relaxed);
-            }
-            read => return read.map(|read| read as u32),
-        }
-    }
-    // SAFETY: the caller has a descriptor that stays open through this call.
-    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
-    if !is_nonblocking(fd)? && !is_readable(borrowed) {
-        return Err(io::Error::from_raw_os_error(libc::EAGAIN));
-    }
     // SAFETY: the caller promises that `memory` is writable for `len` bytes.
-    let read = retry(|| check_len(unsafe { libc::read(fd, memory.cast(), len) }))?;
-    Ok(read as u32)
+    let read = || check_len(unsafe { libc::preadv2(fd, &piece, 1, -1, libc::RWF_NOWAIT) });
+    let read = match retry(read) {
+        Err(error) if is_unsupported(&error) => {
+            // SAFETY: the caller has a descriptor that stays open through this call.
+            let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+            if !is_nonblocking(fd)? && !is_readable(borrowed) {
+                return Err(io::Error::from_raw_os_error(libc::EAGAIN));
+            }
+            // SAFETY: the caller promises that `memory` is writable for `len` bytes.
+            retry(|| check_len(unsafe { libc::read(fd, memory.cast(), len) }))
+        }
+        read => read,
+    };
+    read.map(|read| read as u32)
 }
 
 /// write(2) without waiting and without SIGPIPE, also where O_NONBLOCK was cleared. Returns how many
-/// bytes the pipe took.
+/// bytes the pipe took: fewer than `len` if it is full then.
 ///
 /// # Safety
 /// `memory` is readable for `len` bytes.
 pub(crate) unsafe fn write(fd: RawFd, memory: *const u8, len: usize) -> io::Result<u32> {
-    if !LACKS_NOWAIT.load(Relaxed) {
-        let flags = libc::RWF_NOWAIT | no_signal_flag();
-        // SAFETY: the caller promises that `memory` is readable for `len` bytes.
-        match retry(|| unsafe { write_once(fd, memory, len, flags) }) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                LACKS_NOWAIT.store(true, Relaxed);
-            }
-            written => return written,
-        }
-    }
-    let mut len = len;
-    if !is_nonblocking(fd)? {
-        // SAFETY: the caller has a descriptor that stays open through this call.
-        if !is_writable(unsafe { BorrowedFd::borrow_raw(fd) }) {
-            return Err(io::Error::from_raw_os_error(libc::EAGAIN));
-        }
-        len = len.min(ATOMIC_LEN);
-    }
-    // SAFETY: the caller promises that `memory` is readable for `len` bytes.
-    retry(|| unsafe { write_once(fd, memory, len, 0) })
-}
-
-/// One pwritev2(2) at the file's position, or write(2) if there are no flags.
-///
-/// # Safety
-/// `memory` is readable for `len` bytes.
-unsafe fn write_once(
-    fd: RawFd,
-    memory: *const u8,
-    len: usize,
-    flags: libc::c_int,
-) -> io::Result<u32> {
     let piece = libc::iovec { iov_base: memory.cast_mut().cast(), iov_len: len };
-    let written = match flags {
-        // SAFETY: the caller promises that `memory` is readable for `len` bytes.
-        0 => unsafe { libc::write(fd, memory.cast(), len) },
-        // SAFETY: as above; `piece` lives through the call.
-        flags => unsafe { libc::pwritev2(fd, &piece, 1, -1, flags) },
-    };
-    check_len(written).map(|written| written as u32)
+    // SAFETY: the caller promises that `memory` is readable for `len` bytes.
+    unsafe { write_pieces(fd, &piece, 1) }
 }
 
-/// As [`write`], of the pieces of a list, perhaps of the first alone. Returns how many bytes the pipe
-/// took.
+/// As [`write`], of the pieces of a list.
 ///
 /// # Safety
-/// `pieces` leads to `count` pieces, at least one, and each is readable for its length.
+/// `pieces` leads to `count` pieces, and each is readable for its length.
 pub(crate) unsafe fn write_pieces(
     fd: RawFd,
     pieces: *const libc::iovec,
     count: usize,
 ) -> io::Result<u32> {
-    let count = count as libc::c_int;
     let flags = libc::RWF_NOWAIT | no_signal_flag();
-    if !LACKS_NOWAIT.load(Relaxed) {
-        // SAFETY: the caller promises that the pieces and what they list are readable.
-        let write = || check_len(unsafe { libc::pwritev2(fd, pieces, count, -1, flags) });
-        match retry(write) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                LACKS_NOWAIT.store(true, Relaxed);
-            }
-            written => return written.map(|written| written as u32),
-        }
+    // SAFETY: the caller promises that the pieces and what they list are readable.
+    match retry(|| unsafe { write_with(fd, pieces, count, flags) }) {
+        Err(error) if is_unsupported(&error) => {}
+        written => return written,
     }
     if is_nonblocking(fd)? {
         // SAFETY: as above.
-        let written =
-            retry(|| check_len(unsafe { libc::writev(fd, pieces, count as libc::c_int) }));
-        return written.map(|written| written as u32);
+        return retry(|| unsafe { write_with(fd, pieces, count, no_signal_flag()) });
     }
-    // SAFETY: there is at least one piece.
-    let first = unsafe { &*pieces };
-    // SAFETY: the caller promises that it is readable for its length.
-    unsafe { write(fd, first.iov_base.cast(), first.iov_len) }
+    // SAFETY: as above.
+    unsafe { write_while_writable(fd, pieces, count) }
+}
+
+/// As [`write_pieces`], where each write could wait: as much at a time as poll(2) promises room for.
+///
+/// # Safety
+/// As for [`write_pieces`].
+unsafe fn write_while_writable(
+    fd: RawFd,
+    pieces: *const libc::iovec,
+    count: usize,
+) -> io::Result<u32> {
+    let mut written = 0;
+    for index in 0..count {
+        // SAFETY: there are `count` pieces.
+        let piece = unsafe { &*pieces.add(index) };
+        let mut done = 0;
+        while done < piece.iov_len {
+            // SAFETY: the caller has a descriptor that stays open through this call.
+            if !is_writable(unsafe { BorrowedFd::borrow_raw(fd) }) {
+                return match written {
+                    0 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
+                    written => Ok(written),
+                };
+            }
+            let len = (piece.iov_len - done).min(ATOMIC_LEN);
+            // SAFETY: `done` is below the length of the piece.
+            let base = unsafe { piece.iov_base.byte_add(done) };
+            let part = libc::iovec { iov_base: base, iov_len: len };
+            // SAFETY: the part is within the piece, which is readable.
+            match retry(|| unsafe { write_with(fd, &part, 1, no_signal_flag()) }) {
+                Ok(len) => (done, written) = (done + len as usize, written + len),
+                Err(error) if written == 0 => return Err(error),
+                Err(_) => return Ok(written), // the next write says it
+            }
+        }
+    }
+    Ok(written)
+}
+
+/// Whether a call has refused its flags: pipes know RWF_NOWAIT since 6.5, FIFOs do not.
+fn is_unsupported(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EOPNOTSUPP)
+}
+
+/// One pwritev2(2) at the file's position, or writev(2) if there are no flags.
+///
+/// # Safety
+/// `pieces` leads to `count` pieces, and each is readable for its length.
+unsafe fn write_with(
+    fd: RawFd,
+    pieces: *const libc::iovec,
+    count: usize,
+    flags: libc::c_int,
+) -> io::Result<u32> {
+    let count = count as libc::c_int;
+    let written = match flags {
+        // SAFETY: the caller promises that the pieces and what they list are readable.
+        0 => unsafe { libc::writev(fd, pieces, count) },
+        // SAFETY: as above.
+        flags => unsafe { libc::pwritev2(fd, pieces, count, -1, flags) },
+    };
+    check_len(written).map(|written| written as u32)
 }
 
 /// As [`write`], of a slice.

@@ -22,6 +22,12 @@ pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> bool {
     poll(fd, libc::POLLOUT, 0) != 0
 }
 
+/// Whether `fd` receives no more: its peer has ended, or it was shut down. It does not wait.
+pub(crate) fn is_shut_down(fd: BorrowedFd<'_>) -> bool {
+    let ends = libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR;
+    poll(fd, libc::POLLRDHUP, 0) & ends != 0
+}
+
 /// Whether `fd` has ended in both directions at this moment, or was reset.
 pub(crate) fn is_hung_up(fd: BorrowedFd<'_>) -> bool {
     poll_hang_up(fd, Duration::ZERO)

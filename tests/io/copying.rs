@@ -216,3 +216,31 @@ fn st8_a_dropped_copy_both_loses_nothing() {
         assert_eq!(answer, b"abcd");
     });
 }
+
+/// A chunk that waits behind another send when the copy is dropped is the source's again.
+#[test]
+fn st7_a_chunk_that_waits_its_turn_is_given_back() {
+    everywhere(|| async {
+        let (client, near) = unix_pair();
+        let (far, server) = unix_pair();
+        let mut large = start(far.send_all(pattern(4 << 20))).await;
+        turn().await;
+        client.send_all("precious").await.expect("connected");
+        for both in [false, true] {
+            let limit = Duration::from_millis(20);
+            match both {
+                false => drop(timeout(limit, copy(&near, &far)).await.expect_err("it waits")),
+                true => drop(timeout(limit, copy_both(&near, &far)).await.expect_err("it waits")),
+            }
+            let chunk = near.recv().await.expect("connected").expect("no end");
+            assert_eq!(&chunk[..], b"precious");
+            near.unread(chunk);
+        }
+        assert!(poll_once(&mut large).await.is_pending());
+        let all = server.read_exact(Vec::with_capacity(4 << 20), 4 << 20).await;
+        assert_same(&all.expect("all of it"), &pattern(4 << 20));
+        large.await.expect("it is read");
+        drop(far);
+        assert!(server.recv().await.expect("no reset").is_none(), "nothing came behind it");
+    });
+}

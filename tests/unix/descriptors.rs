@@ -12,7 +12,7 @@ use crate::MS;
 use crate::common::{self, Gone, alone, descriptors, everywhere, pattern, poll_once, start, turn};
 
 /// The end of a pipe to read from, and the other one with a number in it.
-fn numbered(number: u8) -> File {
+pub fn numbered(number: u8) -> File {
     let mut ends = [-1; 2];
     // SAFETY: there is room for two descriptors.
     assert_eq!(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
@@ -24,7 +24,7 @@ fn numbered(number: u8) -> File {
 }
 
 /// The numbers of pipes that came. They are close-on-exec.
-fn numbers(fds: Vec<OwnedFd>) -> Vec<u8> {
+pub fn numbers(fds: Vec<OwnedFd>) -> Vec<u8> {
     let number = |fd: OwnedFd| {
         // SAFETY: takes no pointers.
         let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFD) };
@@ -36,13 +36,13 @@ fn numbers(fds: Vec<OwnedFd>) -> Vec<u8> {
     fds.into_iter().map(number).collect()
 }
 
-fn pair(keeps: usize) -> (UnixStream, UnixStream) {
+pub fn stream_pair(keeps: usize) -> (UnixStream, UnixStream) {
     let (sender, receiver) = UnixStream::pair().expect("descriptors are left");
     receiver.accept_fds(keeps).expect("nothing was received");
     (sender, receiver)
 }
 
-async fn send(sender: &UnixStream, text: &'static str, files: &[File]) {
+pub async fn send(sender: &UnixStream, text: &'static str, files: &[File]) {
     let fds: Vec<BorrowedFd> = files.iter().map(AsFd::as_fd).collect();
     assert_eq!(sender.send_fds(text, &fds).await.expect("connected"), text);
 }
@@ -51,7 +51,7 @@ async fn send(sender: &UnixStream, text: &'static str, files: &[File]) {
 fn ux5_descriptors_come_with_their_bytes() {
     alone("descriptors::ux5_descriptors_come_with_their_bytes", || {
         everywhere(async || {
-            let (sender, receiver) = pair(10);
+            let (sender, receiver) = stream_pair(10);
             send(&sender, "three", &[numbered(1), numbered(2), numbered(3)]).await;
             sender.send_all("none").await.expect("connected");
             send(&sender, "one", &[numbered(4)]).await;
@@ -79,7 +79,7 @@ fn ux5_sends_keep_their_order() {
         everywhere(async || {
             const LARGE: usize = 1 << 20;
             let before = descriptors().len();
-            let (sender, receiver) = pair(253);
+            let (sender, receiver) = stream_pair(253);
             let files: Vec<File> = (0..100).map(numbered).collect();
             let fds: Vec<BorrowedFd> = files.iter().map(AsFd::as_fd).collect();
             let first = start(sender.send_all(pattern(LARGE))).await;
@@ -115,7 +115,7 @@ fn ux5_sends_keep_their_order() {
 #[test]
 fn ux5_descriptors_of_plain_calls_are_kept() {
     everywhere(async || {
-        let (sender, receiver) = pair(3);
+        let (sender, receiver) = stream_pair(3);
         send(&sender, "one", &[numbered(1)]).await;
         assert_eq!(receiver.read_exact(Vec::with_capacity(3), 3).await.expect("it came"), b"one");
         send(&sender, "two", &[numbered(2)]).await;
@@ -137,7 +137,7 @@ fn ux5_too_many_are_told_and_closed() {
     alone("descriptors::ux5_too_many_are_told_and_closed", || {
         everywhere(async || {
             let before = descriptors().len();
-            let (sender, receiver) = pair(2);
+            let (sender, receiver) = stream_pair(2);
             send(&sender, "three", &[numbered(1), numbered(2), numbered(3)]).await;
             let error = receiver.recv_fds().await.map(drop).expect_err("one was closed");
             assert!(error.to_string().contains("closed"), "{error}");
@@ -164,7 +164,7 @@ fn ux5_too_many_are_told_and_closed() {
 fn ux5_a_process_without_descriptors() {
     alone("descriptors::ux5_a_process_without_descriptors", || {
         everywhere(async || {
-            let (sender, receiver) = pair(2);
+            let (sender, receiver) = stream_pair(2);
             let file = numbered(1);
             send(&sender, "one", std::slice::from_ref(&file)).await;
             let taken = common::shortage::take_all_descriptors();
@@ -192,7 +192,7 @@ fn ux5_nothing_leaks() {
                     for turned in [false, true] {
                         let runtime = common::build(builder.clone());
                         let outliving = runtime.block_on(async {
-                            let (sender, receiver) = pair(5);
+                            let (sender, receiver) = stream_pair(5);
                             if armed {
                                 gone.leave(start(receiver.recv()).await);
                                 turn().await;
@@ -223,7 +223,7 @@ fn ux5_nothing_leaks() {
 fn ux5_futures_that_are_gone_lose_nothing() {
     everywhere(async || {
         for gone in Gone::BOTH {
-            let (sender, receiver) = pair(5);
+            let (sender, receiver) = stream_pair(5);
             gone.leave(start(receiver.recv_fds()).await);
             turn().await;
             send(&sender, "one", &[numbered(1)]).await;

@@ -6,6 +6,9 @@ mod common;
 
 mod chat;
 mod descriptors;
+#[path = "../common/unix.rs"]
+mod family;
+mod passing;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
@@ -298,6 +301,13 @@ fn ux4_a_path_that_is_there() {
         // A guard leaves what came after it, and one that is told to keep.
         let first = UnixListener::bind(&path).expect("it is free");
         let guard = UnlinkOnDrop::new(&path).expect("it is there");
+        std::fs::remove_file(&path).expect("ours");
+        let second = UnixListener::bind(&path).expect("it is free");
+        drop(guard);
+        assert!(path.exists(), "another listener's");
+        // Nor one that has the number of the first: the guard holds it.
+        let guard = UnlinkOnDrop::new(&path).expect("it is there");
+        drop(second);
         std::fs::remove_file(&path).expect("ours");
         let second = UnixListener::bind(&path).expect("it is free");
         drop(guard);

@@ -72,8 +72,8 @@ impl UnixStream {
     /// them or before. `None`: the peer has finished.
     ///
     /// Bytes and descriptors of one message are given together, unless other calls take the bytes:
-    /// then the descriptors wait for the next `recv_fds`, which at the end of the stream gives them
-    /// with an empty chunk. They are close-on-exec.
+    /// then the descriptors wait for the next `recv_fds`, which at the end of the stream, or
+    /// before its error, gives them with an empty chunk. They are close-on-exec.
     ///
     /// # Errors
     /// As [`recv`](Self::recv). `InvalidInput` without [`accept_fds`](Self::accept_fds) before.
@@ -114,15 +114,19 @@ impl UnixStream {
             context::ready_at_once().await;
             return Err(lost);
         }
-        let chunk = self.recv().await?;
+        let received = self.recv().await;
         if let Err(lost) = self.connection.check_descriptors() {
-            chunk.into_iter().for_each(|chunk| put_back(&self.connection, chunk));
+            received.ok().flatten().into_iter().for_each(|it| put_back(&self.connection, it));
             return Err(lost);
         }
         let descriptors = self.connection.take_descriptors();
-        Ok(match chunk {
-            None if descriptors.is_empty() => None,
-            chunk => Some((chunk.unwrap_or_else(|| Chunk::from(Vec::new())), descriptors)),
-        })
+        match received {
+            // What was received comes before the end, or the error that stays.
+            Ok(None) | Err(_) if !descriptors.is_empty() => {
+                Ok(Some((Chunk::from(Vec::new()), descriptors)))
+            }
+            Ok(chunk) => Ok(chunk.map(|chunk| (chunk, descriptors))),
+            Err(error) => Err(error),
+        }
     }
 }

@@ -211,7 +211,8 @@ impl UnixStream {
     ///
     /// # Errors
     /// [`IntoStdError`] with the stream, if bytes of a dropped send are still on their way out.
-    /// Wait for them, with `shutdown` or another send, and try again.
+    /// Wait for them, with `shutdown` or another send, and try again. Also if descriptors were received
+    /// and not taken ([`recv_fds`](Self::recv_fds)).
     /// # Examples
     /// ```
     /// use std::io::Read;

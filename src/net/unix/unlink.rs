@@ -1,8 +1,8 @@
 //! A guard that removes the file of a Unix socket.
 
-use std::fs;
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::io::CallError;
@@ -11,7 +11,7 @@ use crate::io::CallError;
 /// [`UnixListener`](crate::net::UnixListener) leaves it, as std does.
 ///
 /// It removes the file only if it is the one that was there when the guard was made. So a service
-/// that was restarted meanwhile keeps its own.
+/// that was restarted meanwhile keeps its own. For that it keeps a descriptor.
 ///
 /// # Examples
 /// ```
@@ -33,37 +33,35 @@ use crate::io::CallError;
 #[must_use = "dropping it removes the file"]
 pub struct UnlinkOnDrop {
     path: PathBuf,
-    /// Device and inode.
-    file: (u64, u64),
+    /// Opened by its name alone (O_PATH): as long as it is, no other file has its numbers.
+    file: File,
 }
 
 impl UnlinkOnDrop {
     /// A guard for the file at `path`. Make it right after `bind`.
     ///
     /// # Errors
-    /// Those of lstat(2), such as `NotFound`; the text has the path.
+    /// Those of open(2), such as `NotFound`; the text has the path.
     pub fn new(path: impl AsRef<Path>) -> io::Result<UnlinkOnDrop> {
         let path = path.as_ref().to_path_buf();
-        match identity(&path) {
+        let flags = libc::O_PATH | libc::O_NOFOLLOW;
+        match OpenOptions::new().read(true).custom_flags(flags).open(&path) {
             Ok(file) => Ok(UnlinkOnDrop { path, file }),
-            Err(error) => Err(CallError::wrap("stat", path.display(), error)),
+            Err(error) => Err(CallError::wrap("open", path.display(), error)),
         }
     }
 
     /// Ends the guard, and leaves the file.
-    pub fn keep(self) {
-        std::mem::forget(self);
+    pub fn keep(mut self) {
+        self.path = PathBuf::new(); // no file has it
     }
-}
-
-/// Which file is at `path`, if it is replaced later.
-fn identity(path: &Path) -> io::Result<(u64, u64)> {
-    fs::symlink_metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
 impl Drop for UnlinkOnDrop {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|file| file == self.file) {
+        let identity = |file: io::Result<Metadata>| file.map(|it| (it.dev(), it.ino())).ok();
+        let there = identity(fs::symlink_metadata(&self.path));
+        if there.is_some() && there == identity(self.file.metadata()) {
             let _ = fs::remove_file(&self.path); // somebody else may have removed it
         }
     }

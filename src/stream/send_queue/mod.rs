@@ -224,7 +224,8 @@ impl<A: Copy> SendQueue<A> {
 
     /// Adds a buffer that is out already, with its answer. It does not come in line; its future
     /// will collect it.
-    pub(crate) fn push_finished(&mut self, len: usize, payload: Outgoing, answer: A) -> Key {
+    pub(crate) fn push_finished(&mut self, len: usize, mut payload: Outgoing, answer: A) -> Key {
+        payload.note_taken();
         let (key, entry) = self.line.push_default();
         (entry.payload, entry.len, entry.sent) = (Some(payload), len, len);
         entry.state = BufferState::Finished(answer);
@@ -337,6 +338,9 @@ impl<A: Copy> SendQueue<A> {
                 let more = len.min(entry.len - entry.sent);
                 len -= more;
                 entry.sent += more;
+                if let Some(payload) = entry.payload.as_mut().filter(|_| entry.sent > 0) {
+                    payload.note_taken();
+                }
                 entry.sent == entry.len
             });
             if is_out != Some(true) {
@@ -557,6 +561,10 @@ impl<A: Copy> SendQueue<A> {
         self.queue_written();
         for entry in self.line.iter() {
             let Some(payload) = &entry.payload else { return };
+            let has_descriptors = entry.sent == 0 && !payload.descriptors().is_empty();
+            if has_descriptors {
+                return; // a plain send would lose them
+            }
             if !payload.pieces(entry.sent).all(&mut send) {
                 return;
             }
