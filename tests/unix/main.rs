@@ -1,10 +1,12 @@
-//! Unix sockets (SEMANTICS UX1 to UX7): what they have of their own. The rows of receiving, sending and
+//! Unix sockets (SEMANTICS UX1 to UX8): what they have of their own. The rows of receiving, sending and
 //! closing run over them as `receive_unix`, `send_unix` and `close_unix`.
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod datagrams;
 mod descriptors;
+mod full;
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd};
