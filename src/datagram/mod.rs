@@ -172,7 +172,7 @@ impl<A: DatagramAddr> Owner for DatagramSocket<A> {
         match role {
             Role::Recv => {
                 let arrivals = &mut *self.arrivals.borrow_mut();
-                if done.result().is_ok() && arrivals.is_unawaited() {
+                if done.result().is_ok() && arrivals.keeps_what_comes() {
                     count(&self.home.counters().unawaited, 1);
                 }
                 self.complete_receive(arrivals, done, mem::take(payload), deferred);

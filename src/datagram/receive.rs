@@ -128,9 +128,9 @@ impl Arrivals {
         }
     }
 
-    /// Whether a datagram that comes now is kept for a later call.
-    pub(super) fn is_unawaited(&self) -> bool {
-        self.waiters.is_empty()
+    /// Whether a datagram that comes now is kept for a later call. `OwnSize` leaves it in the kernel.
+    pub(super) fn keeps_what_comes(&self) -> bool {
+        self.waiters.is_empty() && matches!(self.intake, Intake::Pool { .. })
     }
 
     /// Whether there is a datagram or an error to take.

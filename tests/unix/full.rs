@@ -1,7 +1,8 @@
 //! UX7, UX8: a receiver that is full. Its senders wait, without spinning, whether or not the kernel
 //! has an event for them.
 
-use std::future::poll_fn;
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Instant;
@@ -10,7 +11,7 @@ use tamam::net::{UnixAddr, UnixDatagram};
 use tamam::time::{sleep, timeout};
 
 use crate::MS;
-use crate::common::{Gone, everywhere, poll_once, start, turn};
+use crate::common::{Begun, Gone, Random, begin, everywhere, poll_once, start, turn};
 use crate::datagrams::{named, pair, recv, set_send_buffer};
 
 /// How a datagram gets to its receiver.
@@ -291,6 +292,71 @@ fn ux7_a_dropped_send_gives_its_turn_to_the_next() {
         assert_eq!(recv(&other).await, b"elsewhere");
         drop(full);
     });
+}
+
+/// Whatever becomes of the futures, and whether they wait or not: what arrives is what was not dropped,
+/// in order.
+#[test]
+fn ux7_random_lives() {
+    everywhere(async || {
+        let mut random = Random(23);
+        for _ in 0..30 {
+            let (receiver, addr) = named();
+            let (decoy, decoy_addr) = named();
+            let sender = UnixDatagram::unbound().expect("a descriptor");
+            let peer = if random.below(2) == 0 { &addr } else { &decoy_addr };
+            sender.connect_addr(peer).expect("it is there");
+            let is_peer = std::ptr::eq(peer, &addr);
+            let mut expected = VecDeque::new();
+            for number in 0..random.below(60) as u32 {
+                let bytes = number.to_le_bytes().to_vec();
+                match random.below(8) {
+                    0..4 => {
+                        let begun = match is_peer && random.below(2) == 0 {
+                            true => Sending::Peer(begin(sender.send(bytes.clone())).await),
+                            false => {
+                                let send = sender.send_to_addr(bytes.clone(), &addr);
+                                Sending::Address(begin(send).await)
+                            }
+                        };
+                        let gone = Gone::BOTH[random.below(2) as usize];
+                        if begun.leave(gone) {
+                            expected.push_back(bytes);
+                        }
+                    }
+                    4 => std::mem::forget(begin(receiver.peek_from(Vec::with_capacity(9))).await),
+                    5 => turn().await,
+                    _ => {
+                        if let Some(expected) = expected.pop_front() {
+                            assert_eq!(recv(&receiver).await, expected);
+                        }
+                    }
+                }
+            }
+            for expected in expected {
+                assert_eq!(recv(&receiver).await, expected);
+            }
+            assert!(receiver.try_recv().is_err() && decoy.try_recv().is_err());
+        }
+    });
+}
+
+/// A send that has begun.
+enum Sending<P, A> {
+    Peer(P),
+    Address(A),
+}
+
+impl<P: Future, A: Future> Sending<Begun<P>, Begun<A>> {
+    /// Whether the datagram arrives.
+    fn leave(self, gone: Gone) -> bool {
+        let is_over = match &self {
+            Sending::Peer(send) => send.is_over(),
+            Sending::Address(send) => send.is_over(),
+        };
+        gone.leave(self);
+        is_over || gone == Gone::Forgotten
+    }
 }
 
 /// The receiver goes while a send waits for it.
