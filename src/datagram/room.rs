@@ -31,6 +31,10 @@ use crate::time::sleep;
 /// The first and the longest pause before another try. Each is twice as long as the one before.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// How often the first in line is tried at once, when poll(2) says that there is room and the send that
+/// there is none.
+const TRIES: u32 = 8;
+
 /// What is known of the room for datagrams.
 pub(super) struct Room {
     /// The first in line, if it has found no room and something will tell of some.
@@ -87,6 +91,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         departures: &mut Departures<A>,
         deferred: &mut Deferred,
     ) {
+        let mut tries = TRIES;
         while let Some(key) = departures.queue.front() {
             if departures.room.awaited_by == Some(key) || self.home.is_forked_copy() {
                 return;
@@ -95,6 +100,10 @@ impl<A: DatagramAddr> DatagramSocket<A> {
             let outcome = match departures.send_front(self.fd()) {
                 Ok(()) => Outcome::Sent,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if tries > 0 && self.has_room_again(departures, key) {
+                        tries -= 1;
+                        continue;
+                    }
                     return self.await_room_for(departures, key);
                 }
                 Err(error) => Outcome::Failed(error.raw_os_error().unwrap_or(libc::EIO)),
@@ -105,28 +114,32 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         }
     }
 
-    /// Makes sure that the first in line, which has found no room, is tried again.
-    fn await_room_for(self: &Rc<Self>, departures: &mut Departures<A>, key: Key) {
+    /// Whether there is room by now for the first in line, which has found none: another thread has
+    /// received meanwhile. If there is none and an event tells of it, that is waited for from now on.
+    fn has_room_again(self: &Rc<Self>, departures: &mut Departures<A>, key: Key) -> bool {
         let entry = departures.queue.get(key).expect("it is in line");
-        let will_be_told = entry.goes_to_peer()
-            && match departures.flight {
-                DatagramFlight::Idle if sys::is_writable(self.fd()) => false, // since a moment
-                DatagramFlight::Idle => self.submit_poll(departures),
-                _ => true,
-            };
-        if will_be_told || self.pause(departures) {
-            departures.room.awaited_by = Some(key);
+        if !entry.goes_to_peer() || departures.flight != DatagramFlight::Idle {
+            return false;
         }
-    }
-
-    /// Submits the poll that ends with room. False: there is room, or it cannot be told.
-    fn submit_poll(self: &Rc<Self>, departures: &mut Departures<A>) -> bool {
+        if sys::is_writable(self.fd()) {
+            return true;
+        }
         match self.home.submit(ops::poll::writable(self.fd()), self.clone(), Role::Send) {
             Submitted::InFlight(token) => {
                 departures.flight = DatagramFlight::AwaitingRoom(token);
-                true
+                false
             }
-            Submitted::Answered(..) => false,
+            Submitted::Answered(done, _) => done.result().is_ok(),
+        }
+    }
+
+    /// Makes sure that the first in line, which has found no room, is tried again: by the poll in
+    /// flight, or after a pause.
+    fn await_room_for(self: &Rc<Self>, departures: &mut Departures<A>, key: Key) {
+        let entry = departures.queue.get(key).expect("it is in line");
+        let is_polled = entry.goes_to_peer() && departures.flight != DatagramFlight::Idle;
+        if is_polled || self.pause(departures) {
+            departures.room.awaited_by = Some(key);
         }
     }
 

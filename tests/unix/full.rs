@@ -7,11 +7,14 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Instant;
 
+use tamam::Runtime;
 use tamam::net::{UnixAddr, UnixDatagram};
 use tamam::time::{sleep, timeout};
 
 use crate::MS;
-use crate::common::{Begun, Gone, Random, begin, everywhere, poll_once, start, turn};
+use crate::common::{
+    Begun, Gone, PATIENCE, Random, begin, everywhere, join, poll_once, start, turn, with_both,
+};
 use crate::datagrams::{named, pair, recv, set_send_buffer};
 
 /// How a datagram gets to its receiver.
@@ -292,6 +295,40 @@ fn ux7_a_dropped_send_gives_its_turn_to_the_next() {
         assert_eq!(recv(&other).await, b"elsewhere");
         drop(full);
     });
+}
+
+/// A thread receives while this one sends: every datagram arrives, in order.
+#[test]
+fn ux7_a_receiver_on_another_thread() {
+    const MANY: u32 = 2000;
+    for way in [Way::Peer, Way::Pair, Way::Address] {
+        with_both(Runtime::builder(), async || {
+            let Filled { sender, receiver, addr, filling, .. } = Filled::new(way).await;
+            let (receiver, unread) = receiver.into_std().expect("the ring works");
+            assert!(unread.is_empty());
+            receiver.set_nonblocking(false).expect("a socket");
+            receiver.set_read_timeout(Some(*PATIENCE / 2)).expect("not zero");
+            let thread = std::thread::spawn(move || {
+                let mut buf = [0; 16];
+                let mut next = || receiver.recv(&mut buf).map(|len| buf[..len].to_vec());
+                for _ in 0..filling {
+                    assert_eq!(next().expect("it is there"), b"fill");
+                }
+                for number in 0..MANY {
+                    assert_eq!(next().expect("it is sent"), number.to_le_bytes());
+                }
+            });
+            for number in 0..MANY {
+                let bytes = number.to_le_bytes().to_vec();
+                match &addr {
+                    Some(addr) => sender.send_to_addr(bytes, addr).await,
+                    None => sender.send(bytes).await,
+                }
+                .expect("there is room in the end");
+            }
+            join(thread).await;
+        });
+    }
 }
 
 /// Whatever becomes of the futures, and whether they wait or not: what arrives is what was not dropped,
