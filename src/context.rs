@@ -114,7 +114,6 @@ pub(crate) fn current() -> Option<Rc<Handle>> {
     handle
 }
 
-#[cfg(feature = "tls")]
 /// The runtime of `driver`; `None` if it is not entered on this thread.
 pub(crate) fn handle_of(driver: &Rc<Driver>) -> Option<Rc<Handle>> {
     with_stack(|stack| {

@@ -21,7 +21,7 @@ use crate::driver::Chunk;
 use crate::executor::{AbortHandle, JoinHandle};
 use crate::io::{AnyStream, DuplexStream, Readiness};
 use crate::net::{Incoming, OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpSocket, TcpStream};
-use crate::net::{UdpSocket, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf};
+use crate::net::{UdpSocket, UnixDatagram, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf};
 use crate::pipe::{Receiver, Sender};
 use crate::runtime::Runtime;
 use crate::time::Sleep;
@@ -40,7 +40,7 @@ macro_rules! whole_after_a_panic {
 whole_after_a_panic!(Runtime, AbortHandle, Chunk, Sleep, TcpListener, Incoming<'_>, TcpSocket);
 whole_after_a_panic!(TcpStream, OwnedReadHalf, OwnedWriteHalf);
 whole_after_a_panic!(UnixListener, UnixStream, UnixReadHalf, UnixWriteHalf, Receiver, Sender);
-whole_after_a_panic!(UdpSocket, DuplexStream, AnyStream);
+whole_after_a_panic!(UdpSocket, UnixDatagram, DuplexStream, AnyStream);
 #[cfg(feature = "tls")]
 whole_after_a_panic!(TlsStream, TlsReadHalf, TlsWriteHalf);
 

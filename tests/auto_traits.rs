@@ -23,8 +23,8 @@ use tamam::io::{
 use tamam::net::{
     Datagram, Ecn, Envelope, Incoming, IntoStdError, MulticastGroup, OwnedReadHalf, OwnedWriteHalf,
     ReuniteError, SystemResolver, TcpKeepalive, TcpListener, TcpOptions, TcpSocket, TcpStream,
-    UdpBuilder, UdpSocket, UnixCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf,
-    UnlinkOnDrop,
+    UdpBuilder, UdpSocket, UnixAddr, UnixCred, UnixDatagram, UnixListener, UnixReadHalf,
+    UnixStream, UnixWriteHalf, UnlinkOnDrop,
 };
 use tamam::pipe::{OpenOptions, Receiver, Sender};
 use tamam::signal::{Next, ShutdownSignal, Signal, SignalKind};
@@ -93,7 +93,7 @@ rows!(no, no, yes, yes, yes:
     Runtime, EnterGuard<'static>, JoinHandle<Rc<Cell<u8>>>, AbortHandle, Chunk, TcpListener,
     Incoming<'static>, TcpSocket, TcpStream, OwnedReadHalf, OwnedWriteHalf, ReuniteError,
     UnixListener, UnixStream, UnixReadHalf, UnixWriteHalf, Receiver, Sender, Lines<UnixStream>,
-    UdpSocket, Datagram<SocketAddr>, DuplexStream, AnyStream,
+    UdpSocket, UnixDatagram, Datagram<SocketAddr>, Datagram<UnixAddr>, DuplexStream, AnyStream,
     Sleep, Timeout<u8>, Interval
 );
 rows!(no, no, yes, no, no: UdpBuilder, IntoStdError, IntoStdError<UnixStream>);

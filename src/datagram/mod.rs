@@ -1,14 +1,16 @@
 //! A socket for datagrams as an object. It owns the ops in flight, what they brought, and the queue
 //! of sends. Its futures only wait.
 //!
-//! It is for every family whose addresses are [`DatagramAddr`]s, and knows neither UDP nor the
-//! options of any family. Read next: `receive.rs`, then `transmit.rs`.
+//! It is for every family whose addresses are [`DatagramAddr`]s, and knows neither the handles nor the
+//! options of any. Read next: `receive.rs`, then `transmit.rs`.
 
+mod calls;
 mod envelope;
 mod poll;
 mod read;
 mod receive;
 mod record;
+mod room;
 mod send;
 mod transmit;
 
@@ -18,11 +20,13 @@ use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::SocketAddr as UnixAddr;
 use std::rc::Rc;
 
+pub(crate) use calls::datagram_calls;
 pub use envelope::{Ecn, Envelope};
 pub(crate) use read::{DatagramReport, Reading};
-use receive::Arrivals;
+use receive::{Arrivals, Intake};
 pub use record::Datagram;
 pub(crate) use record::read_record;
 pub(crate) use send::DatagramSent;
@@ -36,19 +40,46 @@ use crate::sys::addr::SockAddr;
 
 /// An address of one family, in the words of its users and of the kernel.
 pub(crate) trait DatagramAddr: Clone + 'static {
+    const FAMILY: DatagramFamily;
+
     fn to_kernel(&self) -> SockAddr;
 
     /// Reads what the kernel has written. It is an error if it is an address of another family.
     fn from_kernel(name: &[u8]) -> io::Result<Self>;
 }
 
+/// What the kernel does with datagrams, as far as families differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DatagramFamily {
+    /// A datagram fits into a buffer of the pool, whatever its size. Those that a receiver has no
+    /// room for are thrown away, so a sender has room soon.
+    Internet,
+    /// A datagram is as large as its sender's buffer lets it be. What a receiver has no room for is
+    /// not sent.
+    Unix,
+}
+
 impl DatagramAddr for SocketAddr {
+    const FAMILY: DatagramFamily = DatagramFamily::Internet;
+
     fn to_kernel(&self) -> SockAddr {
         SockAddr::new(*self)
     }
 
     fn from_kernel(name: &[u8]) -> io::Result<SocketAddr> {
         SockAddr::from_bytes(name)
+    }
+}
+
+impl DatagramAddr for UnixAddr {
+    const FAMILY: DatagramFamily = DatagramFamily::Unix;
+
+    fn to_kernel(&self) -> SockAddr {
+        SockAddr::unix(self)
+    }
+
+    fn from_kernel(name: &[u8]) -> io::Result<UnixAddr> {
+        SockAddr::unix_from_bytes(name)
     }
 }
 
@@ -65,9 +96,14 @@ pub(crate) struct DatagramSocket<A: DatagramAddr> {
 
 impl<A: DatagramAddr> DatagramSocket<A> {
     /// Takes over a non-blocking socket. The handle is the caller's, which ends it with
-    /// [`close`](Self::close). It is an error if there is no memory for the buffers of datagrams.
+    /// [`close`](Self::close). It is an error if the family has buffers for datagrams, and there is
+    /// no memory for them.
     pub(crate) fn new(fd: OwnedFd, home: Rc<Driver>) -> io::Result<Rc<DatagramSocket<A>>> {
-        let arrivals = Arrivals::new(home.datagram_pool()?.clone());
+        let intake = match A::FAMILY {
+            DatagramFamily::Internet => Intake::pooled(home.datagram_pool()?.clone()),
+            DatagramFamily::Unix => Intake::OwnSize,
+        };
+        let arrivals = Arrivals::new(intake);
         Ok(Rc::new(DatagramSocket {
             fd: Some(fd),
             home,
@@ -91,6 +127,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         let tokens = [self.arrivals.borrow().token(), self.departures.borrow().token()];
         tokens.into_iter().flatten().for_each(|token| self.home.cancel_before_sleep(token));
         self.arrivals.borrow_mut().take_all();
+        self.departures.borrow_mut().room.stop();
     }
 
     /// Takes the socket apart: ends what is in flight, and gives the descriptor and the records that
@@ -106,6 +143,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         self.is_closing.set(true);
         let token = self.departures.borrow().token();
         token.into_iter().for_each(|token| self.home.cancel_and_wait(token));
+        self.departures.borrow_mut().room.stop();
         let Ok(mut this) = Rc::try_unwrap(self) else {
             return Err(io::Error::other("the kernel still holds the socket"));
         };
@@ -134,7 +172,7 @@ impl<A: DatagramAddr> Owner for DatagramSocket<A> {
         match role {
             Role::Recv => {
                 let arrivals = &mut *self.arrivals.borrow_mut();
-                if done.result().is_ok() && arrivals.is_unawaited() {
+                if done.result().is_ok() && arrivals.keeps_what_comes() {
                     count(&self.home.counters().unawaited, 1);
                 }
                 self.complete_receive(arrivals, done, mem::take(payload), deferred);

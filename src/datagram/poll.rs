@@ -26,7 +26,10 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         id: &mut Option<WaiterId>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let has_room = || self.departures.borrow().is_idle() && sys::is_writable(self.fd());
+        let has_room = || {
+            let departures = self.departures.borrow();
+            departures.is_idle() && !departures.room.is_refused() && sys::is_writable(self.fd())
+        };
         if has_room() {
             return context::consume_budget(cx).map(Ok);
         }

@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use super::{Datagram, DatagramAddr, DatagramSocket, read_record};
+use super::{Datagram, DatagramAddr, DatagramFamily, DatagramSocket, read_record};
 use crate::buf::{BufError, Chunk, Fill, IoBufMut};
 use crate::context;
 use crate::driver::error;
@@ -42,8 +42,12 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         let blocked = || io::Error::from_raw_os_error(libc::EAGAIN);
         if !self.arrivals.borrow().has_answer() {
             context::check_home(&self.home)?;
-            self.withdraw(); // under epoll the receive that waits can be tried again
-            self.arm();
+            if A::FAMILY == DatagramFamily::Unix {
+                self.receive_now();
+            } else {
+                self.withdraw(); // under epoll the receive that waits can be tried again
+                self.arm();
+            }
         }
         self.take().unwrap_or_else(|| Err(blocked()))
     }

@@ -4,6 +4,10 @@
 //! |---|---|
 //! | pooled | multishot, until it ends by itself, by a cancel, or because the pool is empty |
 //! | heap | the pool is empty: one datagram |
+//! | of its size | Unix sockets: one datagram, when a call wants it; what is in flight is a poll |
+//!
+//! A Unix datagram may be larger than any buffer, and what is not received pushes back on its sender.
+//! So the kernel keeps it until a call comes, and is asked for its size first.
 //!
 //! Datagrams are kept in order of arrival. An arrival wakes every waiting future, and the one that
 //! is polled first takes the datagram. When as many are unread as a socket may hold, the receive is
@@ -15,10 +19,11 @@
 //! The futures are not here. Read next: `read.rs`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::rc::Rc;
 use std::task::Context;
 
-use super::{DatagramAddr, DatagramSocket};
+use super::{DatagramAddr, DatagramFamily, DatagramSocket};
 use crate::buf::Chunk;
 use crate::deferred::Deferred;
 use crate::driver::{
@@ -27,6 +32,7 @@ use crate::driver::{
 };
 use crate::ops;
 use crate::queue::{WaiterId, Waiters};
+use crate::sys::PollEvents;
 
 /// How much a socket holds unread before its receive is stopped: bytes of payload, and datagrams.
 const UNREAD_MAX: (usize, usize) = (64 * 1024, 256);
@@ -37,10 +43,16 @@ pub(super) struct Arrivals {
     op: ArrivalOp,
     /// An errno that is shown to one call.
     shown_once: Option<i32>,
-    /// What every receive into the pool uses.
-    pooled: Rc<IncomingDatagram>,
-    lender: Lender,
+    intake: Intake,
     pub(super) waiters: Waiters,
+}
+
+/// The memory that datagrams are received into.
+pub(super) enum Intake {
+    /// Of the pool, or the heap; this is what every receive into the pool uses.
+    Pool { incoming: Rc<IncomingDatagram>, lender: Lender },
+    /// Each into memory of just its size, when a call asks for it.
+    OwnSize,
 }
 
 /// Records that no call has taken.
@@ -83,14 +95,27 @@ impl Unclaimed {
     }
 }
 
+impl Intake {
+    pub(super) fn pooled(pool: Rc<BufferPool>) -> Intake {
+        Intake::Pool { incoming: IncomingDatagram::pooled(pool), lender: Lender::default() }
+    }
+
+    /// The datagram that is in this buffer of the pool.
+    fn lend(&self, bid: u16, len: usize) -> Chunk {
+        match self {
+            Intake::Pool { incoming, lender } => incoming.pool().lend_for(lender, bid, len),
+            Intake::OwnSize => unreachable!("it gives the kernel no buffers"),
+        }
+    }
+}
+
 impl Arrivals {
-    pub(super) fn new(pool: Rc<BufferPool>) -> Arrivals {
+    pub(super) fn new(intake: Intake) -> Arrivals {
         Arrivals {
             unread: Unclaimed::default(),
             op: ArrivalOp::Idle,
             shown_once: None,
-            pooled: IncomingDatagram::pooled(pool),
-            lender: Lender::default(),
+            intake,
             waiters: Waiters::default(),
         }
     }
@@ -103,9 +128,9 @@ impl Arrivals {
         }
     }
 
-    /// Whether a datagram that comes now is kept for a later call.
-    pub(super) fn is_unawaited(&self) -> bool {
-        self.waiters.is_empty()
+    /// Whether a datagram that comes now is kept for a later call. `OwnSize` leaves it in the kernel.
+    pub(super) fn keeps_what_comes(&self) -> bool {
+        self.waiters.is_empty() && matches!(self.intake, Intake::Pool { .. })
     }
 
     /// Whether there is a datagram or an error to take.
@@ -161,6 +186,9 @@ impl<A: DatagramAddr> DatagramSocket<A> {
     /// caller looks again. False: the caller waits.
     #[inline]
     pub(super) fn arm(self: &Rc<Self>) -> bool {
+        if self.receive_now() {
+            return true;
+        }
         let pooled = {
             let arrivals = &mut *self.arrivals.borrow_mut();
             match &mut arrivals.op {
@@ -171,16 +199,40 @@ impl<A: DatagramAddr> DatagramSocket<A> {
                     }
                     return false;
                 }
-                ArrivalOp::Idle if arrivals.pooled.pool().has_free() => {
-                    Some(arrivals.pooled.clone())
+                ArrivalOp::Idle | ArrivalOp::PoolEmpty => {}
+            }
+            match &arrivals.intake {
+                Intake::Pool { incoming, .. } => {
+                    let is_usable = arrivals.op == ArrivalOp::Idle && incoming.pool().has_free();
+                    Some(is_usable.then(|| incoming.clone()))
                 }
-                ArrivalOp::Idle | ArrivalOp::PoolEmpty => None,
+                Intake::OwnSize => None,
             }
         };
         match pooled {
-            Some(pooled) => self.arm_op(ops::recvmsg::multishot(self.fd(), pooled)),
-            None => self.arm_op(ops::recvmsg::into_heap(self.fd())),
+            Some(Some(pooled)) => self.arm_op(ops::recvmsg::multishot(self.fd(), pooled)),
+            Some(None) => self.arm_op(ops::recvmsg::into_heap(self.fd())),
+            None => self.arm_op(ops::poll::readable(self.fd())),
         }
+    }
+
+    /// Receives the next datagram without an op, if the family receives so. False: it does not, or
+    /// there is none.
+    #[inline]
+    pub(super) fn receive_now(&self) -> bool {
+        if A::FAMILY != DatagramFamily::Unix || self.home.is_forked_copy() {
+            return false;
+        }
+        self.home.count_call();
+        self.arriving(|arrivals, deferred| {
+            match ops::recvmsg::whole_now(self.fd()) {
+                Ok(record) => arrivals.unread.push(record),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(error) => arrivals.shown_once = error.raw_os_error(),
+            }
+            arrivals.waiters.wake(deferred); // the caller may take nothing, without a budget
+            true
+        })
     }
 
     /// Takes the receive back, if it has not reached the kernel.
@@ -225,7 +277,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         let result = done.result();
         let len = result.unwrap_or(0) as usize;
         let record = match (done.buffer(), payload) {
-            (Some(bid), _) => Some(arrivals.pooled.pool().lend_for(&arrivals.lender, bid, len)),
+            (Some(bid), _) => Some(arrivals.intake.lend(bid, len)),
             (None, Payload::Incoming(incoming)) if result.is_ok() => {
                 Some(ops::recvmsg::record(incoming, len))
             }
@@ -242,7 +294,18 @@ impl<A: DatagramAddr> DatagramSocket<A> {
             }
             (Err(errno), _) if is_retried(errno) => {}
             (Err(errno), _) => arrivals.shown_once = Some(errno),
-            (Ok(_), None) => unreachable!("a datagram comes with its memory"),
+            (Ok(events), None) => {
+                let is_poll = matches!(arrivals.intake, Intake::OwnSize);
+                assert!(is_poll, "a datagram comes with its memory");
+                // A woken future receives. Where receiving was shut down, that may find nothing, and
+                // the next poll would end at once too, and so on for ever.
+                if PollEvents::says_ended(events) {
+                    match ops::recvmsg::whole_now(self.fd()) {
+                        Ok(record) => arrivals.unread.push(record),
+                        Err(_) => arrivals.shown_once = Some(libc::EINVAL),
+                    }
+                }
+            }
         }
         if arrivals.unread.is_full() {
             if let ArrivalOp::Armed { token, stopping: stopping @ false } = &mut arrivals.op {

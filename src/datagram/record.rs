@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{DatagramAddr, Ecn};
 use crate::buf::Chunk;
-use crate::driver::{RECORD_HEAD, Record};
+use crate::driver::{RECORD_HEAD, Record, error};
 use crate::sys::control;
 
 /// A received datagram.
@@ -80,11 +80,15 @@ impl<A> Datagram<A> {
     }
 }
 
-/// Reads a record. It is an error if the sender's address is of another family.
+/// Reads a record. It is an error if the sender's address is of another family, or if the datagram was
+/// cut off.
 #[inline]
 pub(crate) fn read_record<A: DatagramAddr>(mut chunk: Chunk) -> io::Result<Datagram<A>> {
     let record = Record::new(&chunk).expect("the kernel writes whole records");
     let from = A::from_kernel(record.name())?;
+    if record.is_cut() {
+        return Err(error(libc::EMSGSIZE));
+    }
     let (mut to, mut ecn, mut segment_size) = (None, None, None);
     for (level, kind, data) in control::entries(record.control()) {
         match (level, kind) {

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use super::transmit::{CollectedDatagram, Outcome, QueuedDatagram};
-use super::{DatagramAddr, DatagramSocket, Envelope};
+use super::{DatagramAddr, DatagramFamily, DatagramSocket, Envelope};
 use crate::buf::{BufError, IoBuf, Outgoing};
 use crate::context;
 use crate::driver::{self, error, is_retried};
@@ -164,6 +164,7 @@ impl<A: DatagramAddr, B: IoBuf> Future for SendDatagram<'_, A, B> {
                 });
                 return Poll::Ready(Err(BufError::new(error, buf.take())));
             }
+            socket.departing(|departures, deferred| socket.send_next(departures, deferred));
         }
         this.wait(key, cx)
     }
@@ -173,7 +174,11 @@ impl<A: DatagramAddr, B> Drop for SendDatagram<'_, A, B> {
     #[inline]
     fn drop(&mut self) {
         if let DatagramSend::Queued(key) = self.state {
-            self.socket.departing(|departures, deferred| departures.abandon(key, deferred));
+            let socket = self.socket;
+            socket.departing(|departures, deferred| {
+                departures.abandon(key, deferred);
+                socket.send_next(departures, deferred); // which may be another one now
+            });
         }
     }
 }
@@ -200,12 +205,16 @@ impl<A: DatagramAddr> DatagramSocket<A> {
             return Err(driver::forked());
         }
         let departures = &mut *self.departures.borrow_mut();
-        if !departures.is_idle() {
+        if !departures.has_no_line() {
             return Err(error(libc::EAGAIN));
         }
         self.home.count_call();
         let offload = departures.offload_for(envelope, self.fd(), &self.home);
-        offload.send_now(self.fd(), bytes, envelope)
+        let result = offload.send_now(self.fd(), bytes, envelope);
+        if A::FAMILY == DatagramFamily::Unix {
+            departures.room.note_try(&result, envelope.to.is_some());
+        }
+        result
     }
 
     /// Tries to send a buffer without waiting, if nothing is queued. Gives how much of it went out,

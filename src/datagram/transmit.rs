@@ -5,7 +5,7 @@
 //! as it takes at once, and which are sent one by one where it cannot. An error is that of its entry
 //! alone.
 //!
-//! The futures are not here. Read next: `send.rs`.
+//! Of Unix sockets no send is an op: see `room.rs`. The futures are not here. Read next: `send.rs`.
 
 use std::io;
 use std::ops::Range;
@@ -14,7 +14,8 @@ use std::rc::Rc;
 use std::task::Waker;
 
 use super::envelope::message_parts;
-use super::{DatagramAddr, DatagramSocket, Envelope};
+use super::room::Room;
+use super::{DatagramAddr, DatagramFamily, DatagramSocket, Envelope};
 use crate::buf::{Outgoing, OutgoingMessage};
 use crate::deferred::Deferred;
 use crate::driver::{Completion, Driver, Payload, Role, Submitted, Token, is_retried};
@@ -31,17 +32,18 @@ const OFFLOAD_MAX: (usize, usize) = (65_507, 64);
 /// The sending side of a socket.
 pub(super) struct Departures<A> {
     pub(super) queue: Line<QueuedDatagram<A>>,
-    flight: DatagramFlight,
+    pub(super) flight: DatagramFlight,
     /// The memory of the last message, for the next one.
     spare: Option<Rc<OutgoingMessage>>,
     offload: Offload,
+    pub(super) room: Room,
     /// Callers that wait for room. They are woken whenever a datagram has gone out.
     pub(super) waiters: Waiters,
 }
 
 /// The op in flight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DatagramFlight {
+pub(super) enum DatagramFlight {
     Idle,
     Sending(EntryOp),
     /// It was cancelled, because a future wants its buffer back. The next op waits until the future
@@ -54,7 +56,7 @@ enum DatagramFlight {
 
 /// An op that sends the bytes of an entry up to `end`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct EntryOp {
+pub(super) struct EntryOp {
     token: Token,
     key: Key,
     end: usize,
@@ -135,6 +137,11 @@ impl<A: DatagramAddr> QueuedDatagram<A> {
         QueuedDatagram { payload: Some(payload), len, sent, envelope, is_split: false, state }
     }
 
+    /// Whether it has no address: it goes to the peer of the socket.
+    pub(super) fn goes_to_peer(&self) -> bool {
+        self.envelope.to.is_none()
+    }
+
     fn step(&self, offload: Offload) -> Step {
         let offload = offload == Offload::Kernel && !self.is_split;
         Step::next(self.sent, self.len, self.envelope.segment_size, offload)
@@ -156,6 +163,7 @@ impl<A: DatagramAddr> Departures<A> {
             flight: DatagramFlight::Idle,
             spare: None,
             offload: Offload::Unknown,
+            room: Room::new(),
             waiters: Waiters::default(),
         }
     }
@@ -172,6 +180,13 @@ impl<A: DatagramAddr> Departures<A> {
     /// Whether nothing waits to be sent, and nothing is in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.flight == DatagramFlight::Idle && self.queue.front().is_none()
+    }
+
+    /// Whether a datagram that comes now may be offered to the kernel: no other is before it.
+    pub(super) fn has_no_line(&self) -> bool {
+        let is_sending =
+            !matches!(self.flight, DatagramFlight::Idle | DatagramFlight::AwaitingRoom(_));
+        !is_sending && self.queue.front().is_none()
     }
 
     /// Marks the op in flight as one that is to end, if it is one with this entry. The caller
@@ -199,6 +214,7 @@ impl<A: DatagramAddr> Departures<A> {
     /// An entry has ended: wakes its future, or drops it if it has none.
     pub(super) fn finish(&mut self, key: Key, outcome: Outcome, deferred: &mut Deferred) {
         let entry = self.queue.get_mut(key).expect("an entry stays until it has ended");
+        self.room.forget(key);
         match std::mem::replace(&mut entry.state, DatagramState::Finished(outcome)) {
             DatagramState::Live(waker) => {
                 self.queue.step_out(key);
@@ -218,6 +234,7 @@ impl<A: DatagramAddr> Departures<A> {
     /// Removes an entry. Its buffer and its waker go into `deferred`.
     fn discard(&mut self, key: Key, deferred: &mut Deferred) {
         let Some(entry) = self.queue.remove(key) else { return };
+        self.room.forget(key);
         entry.payload.into_iter().for_each(|payload| deferred.discard(payload));
         if let DatagramState::Live(waker) = entry.state {
             waker.into_iter().for_each(|waker| deferred.discard(waker));
@@ -276,6 +293,16 @@ impl<A: DatagramAddr> Departures<A> {
         let payload = self.queue.get_mut(key)?.payload.take();
         self.discard(key, deferred);
         payload
+    }
+
+    /// Sends the first in line, which is one datagram and in no op, without waiting.
+    pub(super) fn send_front(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let key = self.queue.front().expect("the caller has looked");
+        let entry = self.queue.get_mut(key).expect("it is in line");
+        let payload = entry.payload.as_ref().expect("no op has it");
+        let bytes = payload.as_one(0).expect("a datagram is one piece");
+        entry.sent = self.offload.send_now(fd, bytes, &entry.envelope)?;
+        Ok(())
     }
 
     /// The last attempt, when the socket is closed or given away: sends what the kernel takes
@@ -366,14 +393,23 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         result
     }
 
-    /// Submits the next message, and repeats that as long as the answer comes at once. It does
-    /// nothing while an op is in flight, or if the runtime takes no ops.
+    /// Sends what is next in line, if nothing is in flight and the runtime takes ops.
     #[inline]
     pub(super) fn send_next(
         self: &Rc<Self>,
         departures: &mut Departures<A>,
         deferred: &mut Deferred,
     ) {
+        match A::FAMILY {
+            _ if self.is_closing.get() || !self.home.is_open() => {}
+            DatagramFamily::Internet => self.submit_next(departures, deferred),
+            DatagramFamily::Unix => self.send_in_line(departures, deferred),
+        }
+    }
+
+    /// Submits the next message, and repeats that as long as the answer comes at once.
+    #[inline]
+    fn submit_next(self: &Rc<Self>, departures: &mut Departures<A>, deferred: &mut Deferred) {
         while departures.flight == DatagramFlight::Idle && self.home.is_open() {
             let Some(key) = departures.queue.front() else { return };
             let entry = departures.queue.get(key).expect("it is in line");
@@ -425,6 +461,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
             let step = Step { range: entry.sent..end, ..entry.step(departures.offload) };
             self.apply(departures, key, &step, done, payload, deferred);
         }
+        departures.room.note_event();
         departures.waiters.wake(deferred);
         if self.is_closing.get() {
             return; // what waits is offered to the kernel once more, when the socket ends
@@ -470,6 +507,9 @@ impl<A: DatagramAddr> DatagramSocket<A> {
     pub(super) fn await_room(self: &Rc<Self>) -> bool {
         if !self.departures.borrow().is_idle() {
             return false;
+        }
+        if self.departures.borrow().room.is_refused() {
+            return !self.pause(&mut self.departures.borrow_mut());
         }
         match self.home.submit(ops::poll::writable(self.fd()), self.clone(), Role::Send) {
             Submitted::InFlight(token) => {

@@ -63,6 +63,11 @@ impl<'a> Record<'a> {
         &self.0[start..start + self.number(0).min(NAME_ROOM)]
     }
 
+    /// Whether the kernel has cut the payload off, because there was no room for it.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.number(3) & libc::MSG_TRUNC as usize != 0
+    }
+
     /// The control data.
     pub(crate) fn control(&self) -> &'a [u8] {
         let start = mem::size_of::<RecordHead>() + NAME_ROOM;
@@ -147,13 +152,44 @@ impl IncomingDatagram {
 /// length of the payload.
 ///
 /// # Safety
-/// `buffer` is writable for `len` bytes, and nobody else uses it. `len` is more than a head.
+/// `buffer` is writable for `len` bytes, and nobody else uses it. `len` is at least that of a head.
 pub(crate) unsafe fn receive_record(
     receive: impl FnOnce(*mut libc::msghdr) -> std::io::Result<u32>,
     buffer: *mut u8,
     len: usize,
 ) -> std::io::Result<u32> {
-    let mut header = header_for_room(NAME_ROOM, CONTROL_ROOM);
+    // SAFETY: the caller promises the same.
+    unsafe { receive_into(header_for_room(NAME_ROOM, CONTROL_ROOM), receive, buffer, len) }
+}
+
+/// As [`receive_record`], into memory of its own, with this much room for the payload. It takes no
+/// control data: descriptors that came along are closed by the kernel.
+pub(crate) fn receive_own_record(
+    receive: impl FnOnce(*mut libc::msghdr) -> std::io::Result<u32>,
+    room: usize,
+) -> std::io::Result<Chunk> {
+    let mut memory: Vec<u8> = Vec::with_capacity(RECORD_HEAD + room);
+    memory.resize(RECORD_HEAD, 0);
+    let (start, len) = (memory.as_mut_ptr(), RECORD_HEAD + room);
+    // SAFETY: the memory has this capacity, and nobody else has it.
+    let received = unsafe { receive_into(header_for_room(NAME_ROOM, 0), receive, start, len) }?;
+    let received = received as usize;
+    assert!(received <= room, "the kernel writes no more than it was given");
+    // SAFETY: the kernel has written so many bytes behind the head, which was initialised.
+    unsafe { memory.set_len(RECORD_HEAD + received) };
+    Ok(Chunk::from(memory))
+}
+
+/// Receives by `header`, which names no memory yet.
+///
+/// # Safety
+/// As for [`receive_record`]. `header` has room for no longer a name or control data than a record.
+unsafe fn receive_into(
+    mut header: libc::msghdr,
+    receive: impl FnOnce(*mut libc::msghdr) -> std::io::Result<u32>,
+    buffer: *mut u8,
+    len: usize,
+) -> std::io::Result<u32> {
     let mut piece = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
     // SAFETY: the caller promises that there is room for the head and for what is behind it.
     unsafe { aim(&raw mut header, &raw mut piece, buffer, len - RECORD_HEAD) };

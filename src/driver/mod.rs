@@ -55,7 +55,9 @@ use descriptors::Descriptors;
 #[cfg(feature = "tls")]
 pub(crate) use descriptors::UntilShortage;
 use engine::Engine;
-pub(crate) use incoming::{IncomingDatagram, RECORD_HEAD, Record, receive_record};
+pub(crate) use incoming::{
+    IncomingDatagram, RECORD_HEAD, Record, receive_own_record, receive_record,
+};
 pub(crate) use op::{
     Attempt, Completion, Interest, Medium, Op, Owner, Payload, Request, Role, Submitted, Target,
     Token, error, is_retried,

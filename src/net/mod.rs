@@ -22,7 +22,9 @@ pub use tcp::{
     TcpOptions, TcpSocket, TcpStream,
 };
 pub use udp::{UdpBuilder, UdpSocket};
-pub use unix::{UnixCred, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf, UnlinkOnDrop};
+pub use unix::{
+    UnixCred, UnixDatagram, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf, UnlinkOnDrop,
+};
 
 /// The address of a Unix socket: a path, an abstract name, or nothing. It is std's.
 pub use std::os::unix::net::SocketAddr as UnixAddr;

@@ -1,7 +1,7 @@
 //! poll(2): whether a descriptor of any kind can be read, or written.
 //!
 //! A hang-up and an error answer both. When a poll is submitted is decided in `io/watched.rs` and in
-//! `datagram/transmit.rs`: read the first next.
+//! `datagram/`: read the first next.
 #![allow(unsafe_code)]
 
 use std::marker::PhantomData;
@@ -39,6 +39,13 @@ impl PolledFor for ToWrite {
 /// descriptor is ready now, and then at each wake-up. Epoll answers once.
 /// Kernel 5.13, `IORING_OP_POLL_ADD` with `IORING_POLL_ADD_MULTI`; poll(2).
 pub(crate) fn ready<D: PolledFor>(fd: BorrowedFd<'_>) -> Op<PollRequest<D, true>> {
+    // SAFETY: the target has no pointer, so nothing must outlive the op.
+    unsafe { Op::new(target_of(fd), Payload::None) }
+}
+
+/// Ends when the descriptor has something to read, or an error to tell. Kernel 5.1,
+/// `IORING_OP_POLL_ADD`; poll(2).
+pub(crate) fn readable(fd: BorrowedFd<'_>) -> Op<PollRequest<ToRead, false>> {
     // SAFETY: the target has no pointer, so nothing must outlive the op.
     unsafe { Op::new(target_of(fd), Payload::None) }
 }

@@ -4,7 +4,8 @@
 //! Which receive is submitted, and when, is decided in `datagram/receive.rs`: read that next.
 #![allow(unsafe_code)]
 
-use std::os::fd::BorrowedFd;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
@@ -13,7 +14,7 @@ use super::target_of;
 use crate::buf::Chunk;
 use crate::driver::{
     Attempt, BufferPool, DATAGRAM_GROUP, IncomingDatagram, Interest, Op, Payload, RECORD_HEAD,
-    Request, Target, receive_record,
+    Request, Target, receive_own_record, receive_record,
 };
 use crate::sys;
 
@@ -80,6 +81,17 @@ pub(crate) fn into_heap(fd: BorrowedFd<'_>) -> Op<RecvRecordRequest> {
 /// its answer.
 pub(crate) fn record(incoming: Rc<IncomingDatagram>, len: usize) -> Chunk {
     incoming.into_record(len)
+}
+
+/// The record of the next datagram, in memory of just its size, without waiting: for families whose
+/// datagrams may be larger than any buffer. It is no op. recv(2) with MSG_PEEK tells the size, and
+/// recvmsg(2) receives. If another process takes that datagram in between, the next one may be cut
+/// off, and its record says so.
+pub(crate) fn whole_now(fd: BorrowedFd<'_>) -> io::Result<Chunk> {
+    let len = sys::datagram::next_len(fd)?;
+    // SAFETY: `receive_own_record` passes a header that is valid during the call.
+    let receive = |header| unsafe { sys::datagram::recvmsg(fd.as_raw_fd(), header) };
+    receive_own_record(receive, len)
 }
 
 pub(crate) enum RecvRecordRequest {}

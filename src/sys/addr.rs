@@ -132,6 +132,19 @@ impl SockAddr {
     /// The address that these bytes are, as the kernel has written them. It is an error if it is
     /// neither IPv4 nor IPv6.
     pub(crate) fn from_bytes(bytes: &[u8]) -> io::Result<SocketAddr> {
+        SockAddr::copied(bytes)?.to_std()
+    }
+
+    /// As [`from_bytes`](Self::from_bytes), of a Unix socket. No bytes are an unnamed address: so the
+    /// kernel says it of a sender.
+    pub(crate) fn unix_from_bytes(bytes: &[u8]) -> io::Result<UnixAddr> {
+        match bytes {
+            [] => UnixAddr::from_pathname(""),
+            bytes => SockAddr::copied(bytes)?.to_unix(),
+        }
+    }
+
+    fn copied(bytes: &[u8]) -> io::Result<SockAddr> {
         SockAddr::from_kernel(|addr, len| {
             let count = bytes.len().min(*len as usize);
             // SAFETY: `from_kernel` gives memory of its own that is writable for `len` bytes, and
@@ -139,8 +152,7 @@ impl SockAddr {
             unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), addr.cast(), count) };
             *len = count as libc::socklen_t;
             Ok(())
-        })?
-        .to_std()
+        })
     }
 
     /// The address as it is part of other structs of the kernel.
@@ -167,12 +179,13 @@ mod tests {
             let addr: SocketAddr = text.parse().expect("a literal address");
             let raw = SockAddr::new(addr);
             assert_eq!(raw.to_std().expect("a known family"), addr);
-            // SAFETY: the pointer leads to an address of this length.
-            let bytes = unsafe {
-                std::slice::from_raw_parts(raw.as_ptr().cast::<u8>(), raw.len() as usize)
-            };
-            assert_eq!(SockAddr::from_bytes(bytes).expect("a known family"), addr);
+            assert_eq!(SockAddr::from_bytes(bytes_of(&raw)).expect("a known family"), addr);
         }
+    }
+
+    fn bytes_of(addr: &SockAddr) -> &[u8] {
+        // SAFETY: the pointer leads to an address of this length, which is borrowed.
+        unsafe { std::slice::from_raw_parts(addr.as_ptr().cast(), addr.len() as usize) }
     }
 
     #[test]
@@ -180,8 +193,12 @@ mod tests {
         let path = "p".repeat(107);
         for path in ["a", "/a/b", &path] {
             let addr = UnixAddr::from_pathname(path).expect("short enough");
-            let back = SockAddr::unix(&addr).to_unix().expect("the family");
-            assert_eq!(back.as_pathname(), Some(std::path::Path::new(path)));
+            let raw = SockAddr::unix(&addr);
+            let copy = SockAddr::unix_from_bytes(bytes_of(&raw));
+            for back in [raw.to_unix(), copy] {
+                let back = back.expect("the family");
+                assert_eq!(back.as_pathname(), Some(std::path::Path::new(path)));
+            }
         }
         for name in [&b""[..], b"a", b"a\0b\0", &[0xff; 107]] {
             let addr = UnixAddr::from_abstract_name(name).expect("short enough");
@@ -191,6 +208,9 @@ mod tests {
         let addr = UnixAddr::from_pathname("").expect("as std does");
         let raw = SockAddr::unix(&addr);
         assert!(raw.to_unix().expect("the family").is_unnamed());
+        for bytes in [&[][..], bytes_of(&raw)] {
+            assert!(SockAddr::unix_from_bytes(bytes).expect("the family").is_unnamed());
+        }
         assert_eq!(raw.len(), 2);
         assert!(
             raw.to_std().is_err() && SockAddr::new(([127, 0, 0, 1], 1).into()).to_unix().is_err()

@@ -27,6 +27,13 @@ pub(crate) unsafe fn recvmsg(fd: RawFd, header: *mut libc::msghdr) -> io::Result
     Ok(received as u32)
 }
 
+/// How many bytes the next datagram has, which stays in the socket. It does not wait. recv(2).
+pub(crate) fn next_len(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_PEEK | libc::MSG_TRUNC;
+    // SAFETY: of no memory, no byte is written.
+    retry(|| check_len(unsafe { libc::recv(fd.as_raw_fd(), ptr::null_mut(), 0, flags) }))
+}
+
 /// sendmsg(2) of one datagram, without waiting; to the peer of the socket if there is no `name`.
 /// Without control data it is sendto(2), which has less to copy. Returns how many bytes went out.
 pub(crate) fn send_message(

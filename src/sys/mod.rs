@@ -43,7 +43,8 @@ pub(crate) use process::{
 pub(crate) use socket::{
     TRANSFER_LEN_MAX, accept, bind, connect, connect_unix, discard_unread, listen, local_addr,
     peer_addr, read_and_discard, recv, recvmsg, send, send_now, sendmsg, shutdown_write,
-    tcp_socket, udp_socket, unix_local_addr, unix_pair, unix_peer_addr, unix_socket,
+    tcp_socket, udp_socket, unix_datagram_pair, unix_datagram_socket, unix_local_addr, unix_pair,
+    unix_peer_addr, unix_socket,
 };
 pub(crate) use time::monotonic_ns;
 

@@ -50,6 +50,11 @@ impl PollEvents {
     pub(crate) const READ: PollEvents = PollEvents(libc::POLLIN | libc::POLLPRI | libc::POLLRDHUP);
     pub(crate) const WRITE: PollEvents = PollEvents(libc::POLLOUT);
 
+    /// Whether these bits say that nothing more will come, because receiving was shut down.
+    pub(crate) fn says_ended(bits: u32) -> bool {
+        bits & (libc::POLLRDHUP | libc::POLLHUP) as u32 != 0
+    }
+
     pub(crate) fn to_bits(self) -> u32 {
         self.0 as u32 // none of them is negative
     }

@@ -31,6 +31,11 @@ pub(crate) fn unix_socket() -> io::Result<OwnedFd> {
     socket(libc::AF_UNIX, libc::SOCK_STREAM)
 }
 
+/// socket(2): as [`unix_socket`], for datagrams.
+pub(crate) fn unix_datagram_socket() -> io::Result<OwnedFd> {
+    socket(libc::AF_UNIX, libc::SOCK_DGRAM)
+}
+
 /// What every socket of this crate is.
 const FLAGS: libc::c_int = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
 
@@ -44,11 +49,18 @@ fn socket(domain: libc::c_int, kind: libc::c_int) -> io::Result<OwnedFd> {
 
 /// socketpair(2): two connected Unix stream sockets.
 pub(crate) fn unix_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    socket_pair(libc::SOCK_STREAM)
+}
+
+/// socketpair(2): two connected Unix datagram sockets.
+pub(crate) fn unix_datagram_pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    socket_pair(libc::SOCK_DGRAM)
+}
+
+fn socket_pair(kind: libc::c_int) -> io::Result<(OwnedFd, OwnedFd)> {
     let mut fds = [-1; 2];
     // SAFETY: `fds` has room for the two descriptors that socketpair(2) writes.
-    check(unsafe {
-        libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | FLAGS, 0, fds.as_mut_ptr())
-    })?;
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind | FLAGS, 0, fds.as_mut_ptr()) })?;
     // SAFETY: socketpair(2) has just opened both, so nothing else owns them.
     Ok(unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) })
 }

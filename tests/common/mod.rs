@@ -334,6 +334,18 @@ pub fn pattern(len: usize) -> Vec<u8> {
     bytes
 }
 
+/// The numbers below `many` were given to these tasks: each once, and to each task in order.
+pub async fn assert_dealt_out(tasks: Vec<tamam::JoinHandle<Vec<u32>>>, many: u32) {
+    let mut all = Vec::new();
+    for task in tasks {
+        let numbers = task.await.expect("no panic");
+        assert!(numbers.is_sorted(), "what one task gets is in order");
+        all.extend(numbers);
+    }
+    all.sort();
+    assert_eq!(all, (0..many).collect::<Vec<_>>());
+}
+
 /// Pseudo-random numbers from a seed (xorshift64*), so that a failure can be repeated.
 pub struct Random(pub u64);
 

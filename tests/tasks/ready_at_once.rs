@@ -11,8 +11,8 @@ use tamam::io::{
     read_to_end, read_until,
 };
 use tamam::net::{
-    Envelope, TcpKeepalive, TcpListener, TcpSocket, TcpStream, UdpSocket, UnixAddr, UnixListener,
-    UnixStream, lookup_host,
+    Envelope, TcpKeepalive, TcpListener, TcpSocket, TcpStream, UdpSocket, UnixAddr, UnixDatagram,
+    UnixListener, UnixStream, lookup_host,
 };
 use tamam::signal::{SignalKind, signal};
 use tamam::task::{consume_budget, cooperative};
@@ -125,6 +125,35 @@ fn has_one(socket: &UdpSocket) -> &UdpSocket {
     socket
 }
 
+/// Two Unix datagram sockets, each the peer of the other.
+fn unix_datagrams() -> (UnixDatagram, UnixDatagram) {
+    UnixDatagram::pair().expect("a pair")
+}
+
+/// Gives the second a datagram.
+fn has_one_unix(pair: &(UnixDatagram, UnixDatagram)) -> &UnixDatagram {
+    pair.0.try_send(b"one").expect("room");
+    &pair.1
+}
+
+/// As [`unix_datagrams`], with a datagram in the second.
+fn unix_datagrams_with_one() -> (UnixDatagram, UnixDatagram) {
+    let pair = unix_datagrams();
+    has_one_unix(&pair);
+    pair
+}
+
+/// Takes what was sent before, so that there is room.
+fn sent_unix(pair: &(UnixDatagram, UnixDatagram)) -> &UnixDatagram {
+    drop(pair.1.try_recv());
+    &pair.0
+}
+
+/// One whose peer is gone.
+fn ended_unix_datagram() -> UnixDatagram {
+    unix_datagrams().0
+}
+
 /// A message of no possible size: refused at once on both engines.
 const IMPOSSIBLE: Envelope = Envelope { to: None, from: None, ecn: None, segment_size: Some(0) };
 
@@ -144,6 +173,21 @@ fn lines() -> Vec<Line> {
         line!("UdpSocket::send_msg", own_peer().await, |socket| socket.send_msg("", IMPOSSIBLE)),
         line!("UdpSocket::send_segments", own_peer().await, |socket| {
             socket.send_segments("one", 1, nowhere())
+        }),
+        line!("UnixDatagram::recv", unix_datagrams(), |pair| has_one_unix(&pair).recv()),
+        line!("UnixDatagram::read_from", unix_datagrams(), |pair| {
+            has_one_unix(&pair).read_from(Vec::with_capacity(9))
+        }),
+        line!("UnixDatagram::read", unix_datagrams(), |pair| pair.0.read(Vec::new())),
+        line!("UnixDatagram::peek_from", unix_datagrams_with_one(), |pair| {
+            pair.1.peek_from(Vec::with_capacity(9))
+        }),
+        line!("UnixDatagram::send", unix_datagrams(), |pair| sent_unix(&pair).send("one")),
+        line!("UnixDatagram::send", ended_unix_datagram(), |socket| socket.send("one")),
+        line!("UnixDatagram::send_to", unix_datagrams(), |pair| pair.0.send_to("one", "a\0b")),
+        line!("UnixDatagram::send_to", unix_datagrams(), |pair| pair.0.send_to("one", "/none")),
+        line!("UnixDatagram::send_to_addr", (ended_unix_datagram(), unnamed()), |state| {
+            state.0.send_to_addr("one", &state.1)
         }),
         line!("UdpSocket::connect", own_peer().await, |socket| socket.connect(nowhere())),
         line!("TcpStream::recv", ended().await, |stream| stream.recv()),

@@ -161,14 +161,7 @@ fn ud1_each_datagram_goes_to_one_task() {
             }
         }
         (0..4).for_each(|_| _ = peer.send(b"").expect("room"));
-        let mut all = Vec::new();
-        for task in tasks {
-            let numbers = task.await.expect("no panic");
-            assert!(numbers.is_sorted(), "what one task gets is in order");
-            all.extend(numbers);
-        }
-        all.sort();
-        assert_eq!(all, (0..MANY).collect::<Vec<_>>());
+        common::assert_dealt_out(tasks, MANY).await;
     });
 }
 

@@ -1,13 +1,15 @@
-//! Unix sockets (SEMANTICS UX1 to UX7): what they have of their own. The rows of receiving, sending and
+//! Unix sockets (SEMANTICS UX1 to UX8): what they have of their own. The rows of receiving, sending and
 //! closing run over them as `receive_unix`, `send_unix` and `close_unix`.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod chat;
+mod datagrams;
 mod descriptors;
 #[path = "../common/unix.rs"]
 mod family;
+mod full;
 mod passing;
 
 use std::io::{ErrorKind, Read, Write};

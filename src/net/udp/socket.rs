@@ -10,10 +10,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use super::builder::UdpBuilder;
-use crate::buf::{BufError, IoBuf, IoBufMut};
+use crate::buf::IoBuf;
 use crate::context;
 use crate::datagram::{
-    Datagram, DatagramReport, DatagramSent, DatagramSocket, Envelope, Reading, read_record,
+    Datagram, DatagramSent, DatagramSocket, Envelope, datagram_calls, read_record,
 };
 use crate::driver::Driver;
 use crate::net::addr::ToSocketAddrs;
@@ -195,91 +195,12 @@ impl UdpSocket {
         self.inner().recv()
     }
 
-    /// Receives the next datagram into the spare room of `buf`: gives its length, its sender, and
-    /// the buffer. [`recv`](Self::recv) needs no buffer and does not copy.
-    ///
-    /// # Errors
-    /// EMSGSIZE, with a [`Truncated`](crate::io::Truncated) inside, if the datagram is larger than
-    /// the room: what fits is in the buffer, the rest is gone. `InvalidInput` (no spare room).
-    /// Others as for [`recv`](Self::recv). The error carries `buf`.
-    /// # Cancel safety
-    /// Cancel safe, as [`recv`](Self::recv). `buf` itself is gone.
-    /// # Kernel
-    /// As [`recv`](Self::recv).
-    /// # Examples
-    /// ```
-    /// use tamam::net::UdpSocket;
-    ///
-    /// # tamam::run(async {
-    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// let addr = socket.local_addr()?;
-    /// socket.send_to("hello", addr).await?;
-    /// let (len, from, buf) = socket.read_from(Vec::with_capacity(1500)).await?;
-    /// assert_eq!((len, from, &buf[..]), (5, addr, &b"hello"[..]));
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[doc(alias = "recv_from")]
-    pub fn read_from<B: IoBufMut>(
-        &self,
-        buf: B,
-    ) -> impl Future<Output = DatagramReport<SocketAddr, B>> {
-        self.inner().read(buf, Reading::Take)
-    }
-
-    /// As [`read_from`](Self::read_from), for a connected socket: without the sender.
-    ///
-    /// # Errors
-    /// As [`read_from`](Self::read_from).
-    /// # Cancel safety
-    /// As [`read_from`](Self::read_from).
-    /// # Kernel
-    /// As [`recv`](Self::recv).
-    /// # Examples
-    /// ```
-    /// # use tamam::net::UdpSocket;
-    /// # tamam::run(async {
-    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// socket.connect(socket.local_addr()?).await?; // to itself
-    /// socket.send("hello").await?;
-    /// let (len, buf) = socket.read(Vec::with_capacity(1500)).await?;
-    /// assert_eq!((len, &buf[..]), (5, &b"hello"[..]));
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub async fn read<B: IoBufMut>(&self, buf: B) -> Result<(usize, B), BufError<B>> {
-        let (len, _, buf) = self.read_from(buf).await?;
-        Ok((len, buf))
-    }
-
-    /// As [`read_from`](Self::read_from), but the datagram stays: it is the next one for every call.
-    ///
-    /// # Errors
-    /// As [`read_from`](Self::read_from). A datagram that is larger than the room stays whole.
-    /// # Cancel safety
-    /// As [`read_from`](Self::read_from).
-    /// # Kernel
-    /// As [`recv`](Self::recv).
-    /// # Examples
-    /// ```
-    /// # use tamam::net::UdpSocket;
-    /// # tamam::run(async {
-    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// socket.send_to("hello", socket.local_addr()?).await?;
-    /// let (len, _, _) = socket.peek_from(Vec::with_capacity(1500)).await?;
-    /// assert_eq!(len, socket.recv().await?.chunk.len());
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn peek_from<B: IoBufMut>(
-        &self,
-        buf: B,
-    ) -> impl Future<Output = DatagramReport<SocketAddr, B>> {
-        self.inner().read(buf, Reading::Peek)
-    }
+    datagram_calls!(
+        SocketAddr,
+        "# let receiver = tamam::net::UdpSocket::bind(\"127.0.0.1:0\")?;\n\
+         # let sender = tamam::net::UdpSocket::bind(\"127.0.0.1:0\")?;\n\
+         # sender.connect(receiver.local_addr()?).await?;"
+    );
 
     /// Receives the next datagram, if the runtime has one. On io_uring datagrams come in the turns of
     /// the runtime, so a loop over this has to yield.
@@ -308,27 +229,6 @@ impl UdpSocket {
     /// ```
     pub fn try_recv(&self) -> io::Result<Datagram> {
         self.inner().try_recv()
-    }
-
-    /// As [`recv`](Self::recv), without a future: for implementations of other traits. The waker of
-    /// the last caller is kept, beside the futures that wait.
-    ///
-    /// # Errors
-    /// As [`recv`](Self::recv).
-    /// # Examples
-    /// ```
-    /// # use tamam::net::UdpSocket;
-    /// # tamam::run(async {
-    /// let socket = UdpSocket::bind("127.0.0.1:0")?;
-    /// socket.send_to("hello", socket.local_addr()?).await?;
-    /// let datagram = std::future::poll_fn(|cx| socket.poll_recv(cx)).await?;
-    /// assert_eq!(&datagram.chunk[..], b"hello");
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    pub fn poll_recv(&self, cx: &mut Context<'_>) -> Poll<io::Result<Datagram>> {
-        self.inner().poll_recv(cx)
     }
 
     // ---- sending ----------------------------------------------------------------------------

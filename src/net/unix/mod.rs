@@ -1,12 +1,16 @@
 //! Unix sockets: what people call. The objects below are those of TCP (`stream/`), told apart by
-//! `Medium`. Read next: `stream.rs`.
+//! `Medium`, and of UDP (`datagram/`), told apart by the type of their addresses. Read next:
+//! `stream.rs`.
 
 mod stream;
 mod split;
 mod descriptors;
 mod listener;
 mod unlink;
+mod datagram;
+mod peers;
 
+pub use datagram::UnixDatagram;
 pub use listener::UnixListener;
 pub use split::{UnixReadHalf, UnixWriteHalf};
 pub use stream::{UnixCred, UnixStream};
