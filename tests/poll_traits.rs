@@ -377,3 +377,31 @@ fn lines_cross_the_borders_of_receives() {
         assert_eq!(stream.read_line(&mut line).await.expect("the end"), 0);
     });
 }
+
+/// TX15. Unix sockets, their halves and pipes have the traits too, of both crates.
+#[test]
+fn tx15_unix_sockets_and_pipes() {
+    use futures_util::AsyncWriteExt as _;
+    common::everywhere(|| async {
+        let all = common::pattern(300_000);
+        let (client, server) = tamam::net::UnixStream::pair().expect("descriptors are left");
+        let (read, mut write) = client.into_split();
+        let (sender, receiver) = tamam::pipe::pipe().expect("descriptors are left");
+        let echo = tamam::spawn(async move {
+            let (mut server, mut sender) = (server, sender);
+            tokio::io::copy(&mut server, &mut sender).await
+        });
+        let sent = all.clone();
+        let writing = tamam::spawn(async move {
+            write.write_all(&sent).await?;
+            write.close().await
+        });
+        let mut came = Vec::new();
+        let mut receiver = receiver;
+        futures_util::AsyncReadExt::read_to_end(&mut receiver, &mut came).await.expect("a pipe");
+        common::assert_same(&came, &all);
+        writing.await.expect("no panic").expect("it is read");
+        assert_eq!(echo.await.expect("no panic").expect("no failure"), 300_000);
+        assert!(read.recv().await.expect("no reset").is_none(), "the server has gone");
+    });
+}

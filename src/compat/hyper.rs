@@ -45,7 +45,7 @@ use ::hyper::rt::{self, Read, ReadBufCursor, Write};
 
 use super::at_home::AtHome;
 use crate::context;
-use crate::net::TcpStream;
+use crate::net::{TcpStream, UnixStream};
 use crate::stream::poll::PollReceive;
 use crate::time::{TimerKey, Timers, saturating_add};
 #[cfg(feature = "tls")]
@@ -82,7 +82,7 @@ macro_rules! stream {
     )*};
 }
 
-stream!(connection: TcpStream);
+stream!(connection: TcpStream, UnixStream);
 #[cfg(feature = "tls")]
 stream!(session: TlsStream);
 

@@ -7,7 +7,10 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::net::{OwnedReadHalf, OwnedWriteHalf, TcpStream};
+use crate::net::{
+    OwnedReadHalf, OwnedWriteHalf, TcpStream, UnixReadHalf, UnixStream, UnixWriteHalf,
+};
+use crate::pipe::{Receiver, Sender};
 use crate::stream::poll::PollReceive;
 #[cfg(feature = "tls")]
 use crate::tls::{TlsReadHalf, TlsStream, TlsWriteHalf};
@@ -64,8 +67,8 @@ macro_rules! writing {
     )*};
 }
 
-reading!(connection: TcpStream, OwnedReadHalf);
-writing!(connection: TcpStream, OwnedWriteHalf);
+reading!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver);
+writing!(connection: TcpStream, OwnedWriteHalf, UnixStream, UnixWriteHalf, Sender);
 #[cfg(feature = "tls")]
 reading!(session: TlsStream, TlsReadHalf);
 #[cfg(feature = "tls")]

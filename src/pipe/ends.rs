@@ -41,7 +41,7 @@ impl Receiver {
         Receiver { connection: Connection::new(fd, home, Medium::Pipe) }
     }
 
-    fn connection(&self) -> &Rc<Connection> {
+    pub(crate) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
@@ -105,7 +105,7 @@ impl Sender {
         Sender { connection: Connection::new(fd, home, Medium::Pipe) }
     }
 
-    fn connection(&self) -> &Rc<Connection> {
+    pub(crate) fn connection(&self) -> &Rc<Connection> {
         &self.connection
     }
 
