@@ -6,9 +6,8 @@ use std::thread;
 use tamam::Runtime;
 
 use crate::common::{pattern, start, turn};
-use crate::family::{pair};
+use crate::family::{self, pair};
 use crate::{EOF, LENT, Way, assert_ended, common, next, receive, until_end, write};
-use crate::family;
 
 /// RX11. Data, then the reset, on every call.
 #[test]
@@ -91,7 +90,7 @@ async fn send_meets_the_reset(stalled: usize, narrow: bool, armed: Option<Way>, 
     write(&peer, &pattern(100));
     family::reset(peer);
     let error = sending.await.expect_err("the peer did not read all of it");
-    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    assert_eq!(error.kind(), family::SEND_AFTER_RESET);
     drop(receiving);
     let (got, end) = until_end(&stream, Way::Recv).await;
     assert_eq!(

@@ -41,7 +41,7 @@ fn tx7_an_empty_buffer_is_ready_at_once() {
             assert_eq!((after.enters, after.submissions), (before.enters, before.submissions));
             family::reset(stalled_peer);
             stalled.send("not empty").await.expect_err("it is reset");
-            assert_eq!(at_once(send_nothing(&stalled, way)).await, Err(ErrorKind::ConnectionReset));
+            assert_eq!(at_once(send_nothing(&stalled, way)).await, Err(family::SEND_AFTER_RESET));
         }
     });
 }

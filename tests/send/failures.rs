@@ -19,16 +19,16 @@ fn tx5_an_abandoned_failure_is_told_to_all_who_come_after() {
             family::reset(peer);
             for text in ["one", "two"] {
                 let (error, buf) = stream.send(text).await.expect_err("it is reset").into_parts();
-                assert_eq!((error.kind(), buf), (ErrorKind::ConnectionReset, text));
+                assert_eq!((error.kind(), buf), (family::SEND_AFTER_RESET, text));
                 let (error, buf) =
                     stream.send_all(text).await.expect_err("it is reset").into_parts();
-                assert_eq!((error.kind(), buf), (ErrorKind::ConnectionReset, text));
+                assert_eq!((error.kind(), buf), (family::SEND_AFTER_RESET, text));
                 let shutdown = stream.shutdown().await.expect_err("it is reset");
-                assert_eq!(shutdown.kind(), ErrorKind::ConnectionReset);
+                assert_eq!(shutdown.kind(), family::SEND_AFTER_RESET);
             }
             let (error, bufs) =
                 stream.sendv(vec!["a", "b"]).await.expect_err("it is reset").into_parts();
-            assert_eq!((error.kind(), bufs), (ErrorKind::ConnectionReset, vec!["a", "b"]));
+            assert_eq!((error.kind(), bufs), (family::SEND_AFTER_RESET, vec!["a", "b"]));
         });
     }
 }
@@ -43,10 +43,10 @@ fn tx5_an_abandoned_failure_is_told_to_a_shutdown() {
             let shutdown = common::start(stream.shutdown()).await;
             family::reset(peer);
             for answer in [shutdown.await, stream.shutdown().await] {
-                assert_eq!(answer.expect_err("it is reset").kind(), ErrorKind::ConnectionReset);
+                assert_eq!(answer.expect_err("it is reset").kind(), family::SEND_AFTER_RESET);
             }
             let error = stream.send("late").await.expect_err("it is reset");
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            assert_eq!(error.kind(), family::SEND_AFTER_RESET);
         });
     }
 }
@@ -87,14 +87,14 @@ fn tx6_a_batch_that_fails_is_dealt_out_in_order() {
                     assert!(whole, "`send` reports what was sent: {error}");
                     assert_eq!(
                         (error.kind(), error.buf().len()),
-                        (ErrorKind::ConnectionReset, STALLING)
+                        (family::SEND_AFTER_RESET, STALLING)
                     );
                 }
             }
             let (error, buf) = last.await.expect_err("nothing of it was sent").into_parts();
-            assert_eq!((error.kind(), buf), (ErrorKind::ConnectionReset, vec![3; 1000]));
+            assert_eq!((error.kind(), buf), (family::SEND_AFTER_RESET, vec![3; 1000]));
             let error = stream.send("next").await.expect_err("it is reset");
-            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            assert_eq!(error.kind(), family::SEND_AFTER_RESET);
         }
     });
 }
@@ -183,10 +183,10 @@ fn tx9_a_short_completion_is_a_reset() {
                 let (peer, _) = read_some(peer, 1000).await;
                 family::reset(peer);
                 let error = send.await.expect_err("it was cut");
-                assert_eq!((error.kind(), error.buf().len()), (ErrorKind::ConnectionReset, len));
+                assert_eq!((error.kind(), error.buf().len()), (family::SEND_AFTER_RESET, len));
                 for _ in 0..2 {
                     let error = stream.send("more").await.expect_err("it is over");
-                    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+                    assert_eq!(error.kind(), family::SEND_AFTER_RESET);
                 }
                 for recv in recvs {
                     let error = recv.await.expect_err("a reset is no end");
