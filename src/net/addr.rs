@@ -66,6 +66,21 @@ pub(crate) mod sealed {
 use sealed::AddrSource;
 pub(crate) use sealed::Destination;
 
+/// What `attempt` gives for the first of `addrs` that does not fail, or the error of the last.
+pub(super) fn first_of<T>(
+    addrs: Vec<SocketAddr>,
+    attempt: impl FnMut(SocketAddr) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut last = None;
+    for result in addrs.into_iter().map(attempt) {
+        match result {
+            Ok(value) => return Ok(value),
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.expect("there is at least one address"))
+}
+
 fn invalid(text: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, text)
 }

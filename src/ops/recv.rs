@@ -13,6 +13,7 @@ use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
 
+use super::recvmsg::RecvMessageRequest;
 use super::target_of;
 use crate::buf::{Fill, Parcel};
 use crate::driver::{
@@ -145,29 +146,12 @@ pub(crate) fn into_parcel(
     fd: BorrowedFd<'_>,
     len: usize,
     descriptors: usize,
-) -> Op<RecvParcelRequest> {
+) -> Op<RecvMessageRequest> {
     let parcel = Rc::new(Parcel::new(len, descriptors));
     let target = Target { memory: parcel.header().cast(), len: parcel.room(), ..target_of(fd) };
     // SAFETY: the target points to the header in the parcel, which is the payload. Its `Rc` keeps it
     // in place, and it owns all that the header names.
     unsafe { Op::new(target, Payload::Parcel(parcel)) }
-}
-
-pub(crate) enum RecvParcelRequest {}
-
-impl Request for RecvParcelRequest {
-    const INTEREST: Interest = Interest::Read;
-
-    fn entry(target: &Target) -> squeue::Entry {
-        opcode::RecvMsg::new(types::Fd(target.fd), target.memory.cast())
-            .flags(libc::MSG_CMSG_CLOEXEC as u32)
-            .build()
-    }
-
-    unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
-        // SAFETY: the caller guarantees that `memory` is the header of a parcel.
-        Attempt::of(unsafe { sys::recvmsg(target.fd, target.memory.cast()) })
-    }
 }
 
 /// `IORING_OP_READ` of a file without positions; read(2).

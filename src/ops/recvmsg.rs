@@ -52,7 +52,7 @@ impl Request for RecvRecordsRequest {
             return Attempt::over(Err(libc::ENOBUFS));
         };
         // SAFETY: `receive_record` passes a header that is valid during the call.
-        let receive = |header| unsafe { sys::datagram::recvmsg(target.fd, header) };
+        let receive = |header| unsafe { sys::recvmsg(target.fd, header) };
         // SAFETY: the buffer is `buffer_len` bytes long. It is free, so no chunk refers to it.
         let received = unsafe { receive_record(receive, memory, pool.buffer_len()) };
         let attempt = Attempt::of(received.map(|len| RECORD_HEAD as u32 + len));
@@ -69,7 +69,7 @@ impl Request for RecvRecordsRequest {
 /// The next datagram, into memory on the heap: for when no buffer of the pool may be used. The
 /// answer is the length of its payload; [`record`] gives the datagram. Kernel 5.3,
 /// `IORING_OP_RECVMSG`; recvmsg(2).
-pub(crate) fn into_heap(fd: BorrowedFd<'_>) -> Op<RecvRecordRequest> {
+pub(crate) fn into_heap(fd: BorrowedFd<'_>) -> Op<RecvMessageRequest> {
     let incoming = IncomingDatagram::on_heap();
     let target = Target { memory: incoming.header().cast(), ..target_of(fd) };
     // SAFETY: the target points to the message, which is the payload. Its `Rc` keeps it in place,
@@ -90,13 +90,14 @@ pub(crate) fn record(incoming: Rc<IncomingDatagram>, len: usize) -> Chunk {
 pub(crate) fn whole_now(fd: BorrowedFd<'_>) -> io::Result<Chunk> {
     let len = sys::datagram::next_len(fd)?;
     // SAFETY: `receive_own_record` passes a header that is valid during the call.
-    let receive = |header| unsafe { sys::datagram::recvmsg(fd.as_raw_fd(), header) };
+    let receive = |header| unsafe { sys::recvmsg(fd.as_raw_fd(), header) };
     receive_own_record(receive, len)
 }
 
-pub(crate) enum RecvRecordRequest {}
+/// One recvmsg(2), of a datagram or of bytes of a stream: the memory of its target is the header.
+pub(crate) enum RecvMessageRequest {}
 
-impl Request for RecvRecordRequest {
+impl Request for RecvMessageRequest {
     const INTEREST: Interest = Interest::Read;
 
     fn entry(target: &Target) -> squeue::Entry {
@@ -108,6 +109,6 @@ impl Request for RecvRecordRequest {
     unsafe fn attempt(target: &mut Target, _: &BufferPool) -> Attempt {
         // SAFETY: the memory is the header of a message, and the caller guarantees that nobody else
         // uses it during the call.
-        Attempt::of(unsafe { sys::datagram::recvmsg(target.fd, target.memory.cast()) })
+        Attempt::of(unsafe { sys::recvmsg(target.fd, target.memory.cast()) })
     }
 }

@@ -7,25 +7,13 @@
 use std::io;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use super::addr::SockAddr;
 use super::control::Control;
 use super::option::set_option;
 use super::{check, check_len, retry, sendmsg};
-
-/// recvmsg(2) without waiting. Returns how many bytes of the message it received; descriptors that
-/// come along are closed on exec.
-///
-/// # Safety
-/// `header` is writable, and so is everything it points to, for the lengths it names.
-pub(crate) unsafe fn recvmsg(fd: RawFd, header: *mut libc::msghdr) -> io::Result<u32> {
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: the caller promises that `header` and what it points to are writable.
-    let received = retry(|| check_len(unsafe { libc::recvmsg(fd, header, flags) }))?;
-    Ok(received as u32)
-}
 
 /// How many bytes the next datagram has, which stays in the socket. It does not wait. recv(2).
 pub(crate) fn next_len(fd: BorrowedFd<'_>) -> io::Result<usize> {

@@ -168,7 +168,7 @@ pub(crate) unsafe fn sendmsg(fd: RawFd, header: *const libc::msghdr) -> io::Resu
 }
 
 /// recvmsg(2) without waiting; descriptors that come are closed on exec. Returns how many bytes it
-/// received; 0 is EOF.
+/// received; 0 is EOF of a stream.
 ///
 /// # Safety
 /// `header` is writable, and so is everything it points to, for the lengths it names.

@@ -13,7 +13,7 @@ use super::socket::TcpSocket;
 use super::stream::TcpStream;
 use crate::context;
 use crate::driver::{Driver, Medium};
-use crate::net::addr::ToSocketAddrs;
+use crate::net::addr::{ToSocketAddrs, first_of};
 use crate::stream::Listener;
 use crate::sys;
 
@@ -86,15 +86,7 @@ impl TcpListener {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<TcpListener> {
-        let mut last = None;
-        for addr in addr.resolve()? {
-            match TcpSocket::for_addr(addr).and_then(|socket| socket.reuse_addr(true).listen(addr))
-            {
-                Ok(listener) => return Ok(listener),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.expect("there is at least one address"))
+        first_of(addr.resolve()?, |addr| TcpSocket::for_addr(addr)?.reuse_addr(true).listen(addr))
     }
 
     /// Takes over a listening socket, with the connections that wait in it. The socket becomes

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 
 use super::socket::UdpSocket;
 use crate::io::CallError;
-use crate::net::addr::ToSocketAddrs;
+use crate::net::addr::{ToSocketAddrs, first_of};
 use crate::net::resolve::lookup_host;
 use crate::sys::{self, addr::SockAddr};
 
@@ -39,14 +39,10 @@ impl UdpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn connect(&self, addr: impl ToSocketAddrs) -> io::Result<()> {
-        let mut last = None;
-        for addr in lookup_host(addr).await? {
-            match sys::datagram::set_peer(self.as_fd(), &SockAddr::new(addr)) {
-                Ok(()) => return Ok(()),
-                Err(error) => last = Some(CallError::wrap("connect", addr, error)),
-            }
-        }
-        Err(last.expect("there is at least one address"))
+        first_of(lookup_host(addr).await?, |addr| {
+            sys::datagram::set_peer(self.as_fd(), &SockAddr::new(addr))
+                .map_err(|error| CallError::wrap("connect", addr, error))
+        })
     }
 
     /// Removes the peer. The local address stays.

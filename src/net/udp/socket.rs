@@ -16,7 +16,7 @@ use crate::datagram::{
     Datagram, DatagramSent, DatagramSocket, Envelope, datagram_calls, read_record,
 };
 use crate::driver::Driver;
-use crate::net::addr::ToSocketAddrs;
+use crate::net::addr::{ToSocketAddrs, first_of};
 use crate::queue::WaiterId;
 use crate::sys;
 
@@ -87,14 +87,7 @@ impl UdpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn bind(addr: impl ToSocketAddrs) -> io::Result<UdpSocket> {
-        let mut last = None;
-        for addr in addr.resolve()? {
-            match UdpBuilder::for_addr(addr).and_then(|builder| builder.bind(addr)) {
-                Ok(socket) => return Ok(socket),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.expect("there is at least one address"))
+        first_of(addr.resolve()?, |addr| UdpBuilder::for_addr(addr)?.bind(addr))
     }
 
     /// Takes over a socket, with the datagrams that wait in it. The socket becomes non-blocking, and
