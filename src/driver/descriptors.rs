@@ -5,6 +5,7 @@
 //! which waits in a shortage.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::Context;
 #[cfg(feature = "tls")]
@@ -142,6 +143,11 @@ impl Driver {
             count(&self.descriptors.shortages, 1);
             self.change_waiters(&self.descriptors.sparing, Waiters::wake);
         }
+    }
+
+    /// As [`note_shortage`](Self::note_shortage), of a system call around the engine.
+    pub(crate) fn note_failure(&self, error: &io::Error) {
+        self.note_shortage(error.raw_os_error().unwrap_or(0));
     }
 }
 

@@ -6,6 +6,7 @@
 //! call gets it.
 
 mod addr;
+mod option;
 mod resolve;
 pub(crate) mod resolver;
 mod tcp;

@@ -183,7 +183,7 @@ macro_rules! end {
                     .into_parts()
                     .map_err(|(error, connection)| IntoStdError::new(error, $end { connection }))?;
                 // Fails only if the descriptor is none any more, and its user will hear of that.
-                let _ = sys::pipe::set_blocking(fd.as_fd());
+                let _ = sys::set_blocking(fd.as_fd());
                 Ok((fd, unread))
             }
         }

@@ -12,7 +12,7 @@ use std::ptr;
 
 use super::addr::SockAddr;
 use super::control::Control;
-use super::option::set_option;
+use super::option::{get_option, set_option};
 use super::{check, check_len, retry, sendmsg};
 
 /// How many bytes the next datagram has, which stays in the socket. It does not wait. recv(2).
@@ -89,13 +89,7 @@ pub(crate) fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
     /// What the kernel tells: nine numbers. libc does not name them.
     const SO_MEMINFO: libc::c_int = 55;
     const DROPS: usize = 8;
-    let mut numbers = [0u32; DROPS + 1];
-    let mut len = mem::size_of_val(&numbers) as libc::socklen_t;
-    let out = numbers.as_mut_ptr().cast();
-    // SAFETY: `out` points to `numbers`, which lives through the call and is `len` bytes long.
-    check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, SO_MEMINFO, out, &mut len)
-    })?;
+    let numbers = get_option(fd, libc::SOL_SOCKET, SO_MEMINFO, [0u32; DROPS + 1])?;
     Ok(numbers[DROPS])
 }
 

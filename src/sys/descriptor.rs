@@ -59,14 +59,35 @@ impl Drop for ClosableFd {
     }
 }
 
+/// The access mode and the status flags of the open file; fcntl(2), F_GETFL.
+pub(super) fn status_flags(fd: RawFd) -> io::Result<libc::c_int> {
+    // SAFETY: F_GETFL takes no pointers.
+    check(unsafe { libc::fcntl(fd, libc::F_GETFL) })
+}
+
+fn set_status_flags(fd: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {
+    // SAFETY: F_SETFL takes no pointers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) }).map(drop)
+}
+
 /// Sets O_NONBLOCK with fcntl(2). The ring ignores it; code that duplicates the descriptor for
 /// another runtime relies on it.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: F_GETFL takes no pointers.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    let flags = status_flags(fd.as_raw_fd())?;
     if flags & libc::O_NONBLOCK == 0 {
-        // SAFETY: F_SETFL takes no pointers.
-        check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) })?;
+        set_status_flags(fd, flags | libc::O_NONBLOCK)
+    } else {
+        Ok(())
     }
-    Ok(())
+}
+
+/// Clears O_NONBLOCK, for a program that does not expect it.
+pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    set_status_flags(fd, status_flags(fd.as_raw_fd())? & !libc::O_NONBLOCK)
+}
+
+/// Whether the calls on `fd` that have no flag for it return instead of waiting. O_NONBLOCK belongs
+/// to the open file: another descriptor of it, also in another process, can clear it.
+pub(super) fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
+    Ok(status_flags(fd)? & libc::O_NONBLOCK != 0)
 }

@@ -24,7 +24,7 @@ mod time;
 
 use std::io;
 
-pub(crate) use descriptor::{ClosableFd, adopt, present, set_nonblocking};
+pub(crate) use descriptor::{ClosableFd, adopt, present, set_blocking, set_nonblocking};
 pub(crate) use epoll::{
     epoll, epoll_add, epoll_del, epoll_wait, epoll_wait_exactly, is_always_ready,
 };

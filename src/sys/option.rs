@@ -123,12 +123,8 @@ pub(crate) fn get(fd: BorrowedFd<'_>, option: IntOption) -> io::Result<i32> {
 /// SO_PEERCRED: user, group and process of whoever connected, or listened, at the other end of a Unix
 /// socket (unix(7)).
 pub(crate) fn peer_credentials(fd: BorrowedFd<'_>) -> io::Result<libc::ucred> {
-    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = mem::size_of::<libc::ucred>() as libc::socklen_t;
-    let (level, name, out) = (libc::SOL_SOCKET, libc::SO_PEERCRED, &raw mut credentials);
-    // SAFETY: `out` points to `credentials`, which live through the call and are `len` bytes long.
-    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, out.cast(), &mut len) })?;
-    Ok(credentials)
+    let unset = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    get_option(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, unset)
 }
 
 /// SO_LINGER with a time of zero: from now on, close(2) resets the connection.
@@ -152,8 +148,8 @@ pub(crate) fn linger(fd: BorrowedFd<'_>) -> io::Result<Option<Duration>> {
 }
 
 /// getsockopt(2) of any option. `value` is what the kernel overwrites, and has the type of the
-/// option: integers, for which every byte pattern is valid.
-fn get_option<T: Copy>(
+/// option: integers, or a struct or an array of them, for which every byte pattern is valid.
+pub(super) fn get_option<T: Copy>(
     fd: BorrowedFd<'_>,
     level: libc::c_int,
     name: libc::c_int,

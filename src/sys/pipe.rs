@@ -9,18 +9,18 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
+use super::descriptor::{is_nonblocking, status_flags};
 use super::poll::{is_readable, is_writable};
-use super::socket::is_nonblocking;
 use super::{check, check_len, retry};
 
 /// A write meets a reader that is gone: EPIPE without SIGPIPE. Kernel 6.18; pwritev2(2).
 const RWF_NOSIGNAL: libc::c_int = 0x100;
 
-/// PIPE_BUF: a pipe that poll(2) calls writable takes so many bytes without waiting.
+/// PIPE_BUF: a pipe that poll(2) calls writable takes this many bytes without waiting.
 const ATOMIC_LEN: usize = 4096;
 
 /// The flag of writes that raise no SIGPIPE: [`RWF_NOSIGNAL`], or 0 where the kernel lacks it. -1:
-/// nobody has asked yet.
+/// not probed yet.
 static NO_SIGNAL: AtomicI32 = AtomicI32::new(-1);
 
 /// pipe2(2): the end to read from, and the one to write to; both non-blocking and closed on exec.
@@ -54,18 +54,7 @@ pub(crate) fn is_pipe(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 /// O_RDONLY, O_WRONLY or O_RDWR: how the file was opened.
 pub(crate) fn access_mode(fd: BorrowedFd<'_>) -> io::Result<libc::c_int> {
-    // SAFETY: F_GETFL takes no pointers.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    Ok(flags & libc::O_ACCMODE)
-}
-
-/// Clears O_NONBLOCK, for a program that does not expect it.
-pub(crate) fn set_blocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: F_GETFL takes no pointers.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: F_SETFL takes no pointers.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags & !libc::O_NONBLOCK) })
-        .map(drop)
+    Ok(status_flags(fd.as_raw_fd())? & libc::O_ACCMODE)
 }
 
 // ---- SIGPIPE --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::SocketAddr as UnixAddr;
 
 use super::addr::SockAddr;
+use super::descriptor::is_nonblocking;
 use super::poll::is_readable;
 use super::{check, check_len, retry};
 
@@ -81,14 +82,6 @@ pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: shutdown(2) takes no pointers.
     check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) }).map(drop)
-}
-
-/// Whether the calls on `fd` that have no flag for it return instead of waiting. O_NONBLOCK belongs
-/// to the open file: another descriptor of it, also in another process, can clear it.
-pub(super) fn is_nonblocking(fd: RawFd) -> io::Result<bool> {
-    // SAFETY: F_GETFL takes no pointers.
-    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) })?;
-    Ok(flags & libc::O_NONBLOCK != 0)
 }
 
 /// accept4(2) without waiting. Returns the descriptor of the new connection as a number, as the ring

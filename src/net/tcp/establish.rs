@@ -144,8 +144,7 @@ pub(super) fn connect_error(addr: SocketAddr, error: io::Error) -> io::Error {
 /// A socket for one attempt. If there is no descriptor left, this attempt fails, and those that can
 /// be spared are closed for the next one.
 pub(super) fn new_socket(home: &Driver, addr: SocketAddr) -> io::Result<OwnedFd> {
-    let socket = sys::tcp_socket(addr.is_ipv6());
-    socket.inspect_err(|error| home.note_shortage(error.raw_os_error().unwrap_or(0)))
+    sys::tcp_socket(addr.is_ipv6()).inspect_err(|error| home.note_failure(error))
 }
 
 /// Looks `host` up, and races its addresses, the families by turns.

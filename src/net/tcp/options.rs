@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::split::{OwnedReadHalf, OwnedWriteHalf};
 use super::stream::TcpStream;
 use crate::io::CallError;
+use crate::net::option::{is_v6, set_option};
 use crate::stream::Connection;
 use crate::sys::{self, IntOption};
 
@@ -30,12 +31,6 @@ pub struct TcpKeepalive {
     pub interval: Option<Duration>,
     /// How many probes go unanswered before the connection is dropped (TCP_KEEPCNT).
     pub probes: Option<u32>,
-}
-
-/// setsockopt(2). The error names the option.
-pub(super) fn set_option(fd: BorrowedFd<'_>, option: IntOption, value: i32) -> io::Result<()> {
-    let set = sys::set(fd, option, value);
-    set.map_err(|error| CallError::wrap("setsockopt", format_args!("{option} {value}"), error))
 }
 
 /// An option whose values are not negative.
@@ -196,11 +191,6 @@ impl Lingering {
 }
 
 // ---- options of IPv4 and IPv6 -------------------------------------------------------------------
-
-/// Whether the socket is one for IPv6.
-fn is_v6(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    sys::local_addr(fd).map(|addr| addr.is_ipv6())
-}
 
 /// Sets an option that IPv4 and IPv6 have under different names. A socket for IPv6 gets both, since
 /// its peer may be one of IPv4 (ipv6(7)).

@@ -17,6 +17,7 @@ use crate::context;
 use crate::driver::Driver;
 use crate::io::CallError;
 use crate::net::addr::ToSocketAddrs;
+use crate::net::option::{is_v6, set_option};
 use crate::sys::{self, IntOption, addr::SockAddr};
 
 /// How many connections wait to be accepted, unless [`TcpSocket::backlog`] says otherwise.
@@ -119,7 +120,7 @@ impl TcpSocket {
     }
 
     fn set(self, option: IntOption, value: i32) -> TcpSocket {
-        let set = options::set_option(self.fd.as_fd(), option, value);
+        let set = set_option(self.fd.as_fd(), option, value);
         self.note(set)
     }
 
@@ -255,7 +256,7 @@ impl TcpSocket {
                 "the socket is bound already (`listen` takes the address and binds by itself)";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         }
-        let is_v6 = self.local_addr()?.is_ipv6();
+        let is_v6 = is_v6(self.fd.as_fd())?;
         let mut failed = None;
         for addr in addrs.iter().filter(|addr| addr.is_ipv6() == is_v6) {
             match sys::bind(self.fd.as_fd(), &SockAddr::new(*addr)) {

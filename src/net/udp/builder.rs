@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
-use super::options::{set_option, set_packet_info};
+use super::options::set_packet_info;
 use super::socket::UdpSocket;
 use crate::context;
 use crate::driver::Driver;
 use crate::io::CallError;
+use crate::net::option::set_option;
 use crate::sys::{self, IntOption, addr::SockAddr};
 
 /// A UDP socket that is not bound yet: the place for options.
@@ -61,7 +62,7 @@ impl UdpBuilder {
         let home = context::try_current()?.driver.clone();
         let family = if is_v6 { "for IPv6" } else { "for IPv4" };
         let fd = sys::udp_socket(is_v6).map_err(|error| {
-            home.note_shortage(error.raw_os_error().unwrap_or(0));
+            home.note_failure(&error);
             CallError::wrap("socket", family, error)
         })?;
         Ok(UdpBuilder { fd, home, error: None })

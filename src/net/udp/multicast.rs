@@ -3,11 +3,12 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::options::{FamilyOption, set_option};
+use super::options::FamilyOption;
 use super::socket::UdpSocket;
 use crate::io::CallError;
+use crate::net::option::{is_v6, set_option};
+use crate::sys::IntOption;
 use crate::sys::datagram::{MulticastGroup, set_member, set_multicast_interface_v4};
-use crate::sys::{self, IntOption};
 
 impl UdpSocket {
     /// Receives what is sent to a multicast group: an address of one, or a [`MulticastGroup`], which
@@ -101,7 +102,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of setsockopt(2), such as `AddrNotAvailable` (no such interface).
     pub fn set_multicast_interface(&self, interface: u32) -> io::Result<()> {
-        if sys::get(self.as_fd(), IntOption::Domain)? == libc::AF_INET6 {
+        if is_v6(self.as_fd())? {
             let index = i32::try_from(interface).unwrap_or(i32::MAX);
             return set_option(self.as_fd(), IntOption::MulticastInterfaceV6, index);
         }

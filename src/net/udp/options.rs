@@ -5,21 +5,18 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::socket::UdpSocket;
-use crate::io::CallError;
+use crate::net::option::{is_v6, set_option};
 use crate::sys::{self, IntOption};
-
-/// setsockopt(2). The error names the option.
-pub(super) fn set_option(fd: BorrowedFd<'_>, option: IntOption, value: i32) -> io::Result<()> {
-    let set = sys::set(fd, option, value);
-    set.map_err(|error| CallError::wrap("setsockopt", format_args!("{option} {value}"), error))
-}
 
 /// Whether the kernel tells of each datagram where it was sent to, and its type of service.
 pub(super) fn set_packet_info(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    set_option(fd, FamilyOption::TELL_DESTINATION.of(fd)?, on.into())?;
-    // Of IPv4 datagrams an IPv6 socket is told the type of service by IPv4's option.
-    let of_family = FamilyOption::TELL_TOS.of(fd)?;
-    set_option(fd, of_family, on.into())?;
+    if is_v6(fd)? {
+        set_option(fd, IntOption::TellDestinationV6, on.into())?;
+        set_option(fd, IntOption::TellTrafficClass, on.into())?;
+    } else {
+        set_option(fd, IntOption::TellDestination, on.into())?;
+    }
+    // IPv6 sockets too: this option is about the IPv4 datagrams that they receive.
     set_option(fd, IntOption::TellTypeOfService, on.into())
 }
 
@@ -35,10 +32,6 @@ impl FamilyOption {
         FamilyOption { v4: IntOption::Ttl, v6: IntOption::HopLimit };
     pub(super) const TOS: FamilyOption =
         FamilyOption { v4: IntOption::TypeOfService, v6: IntOption::TrafficClass };
-    const TELL_DESTINATION: FamilyOption =
-        FamilyOption { v4: IntOption::TellDestination, v6: IntOption::TellDestinationV6 };
-    const TELL_TOS: FamilyOption =
-        FamilyOption { v4: IntOption::TellTypeOfService, v6: IntOption::TellTrafficClass };
     pub(super) const MULTICAST_LOOP: FamilyOption =
         FamilyOption { v4: IntOption::MulticastLoop, v6: IntOption::MulticastLoopV6 };
     pub(super) const MULTICAST_TTL: FamilyOption =
@@ -50,8 +43,7 @@ impl FamilyOption {
 
     /// The name for a socket.
     pub(super) fn of(self, socket: BorrowedFd<'_>) -> io::Result<IntOption> {
-        let is_v6 = sys::get(socket, IntOption::Domain)? == libc::AF_INET6;
-        Ok(if is_v6 { self.v6 } else { self.v4 })
+        Ok(if is_v6(socket)? { self.v6 } else { self.v4 })
     }
 }
 

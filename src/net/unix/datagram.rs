@@ -139,7 +139,7 @@ impl UnixDatagram {
     pub fn pair() -> io::Result<(UnixDatagram, UnixDatagram)> {
         let home = context::try_current()?.driver.clone();
         let (one, other) = sys::unix_datagram_pair().map_err(|error| {
-            home.note_shortage(error.raw_os_error().unwrap_or(0));
+            home.note_failure(&error);
             CallError::wrap("socketpair", "", error)
         })?;
         Ok((UnixDatagram::new(one, home.clone())?, UnixDatagram::new(other, home)?))
@@ -426,7 +426,7 @@ impl UnixDatagram {
 /// A socket, before it has a name.
 fn open(home: &Driver) -> io::Result<OwnedFd> {
     sys::unix_datagram_socket().map_err(|error| {
-        home.note_shortage(error.raw_os_error().unwrap_or(0));
+        home.note_failure(&error);
         CallError::wrap("socket", "for Unix datagrams", error)
     })
 }

@@ -132,9 +132,7 @@ impl UnixStream {
         loop {
             let home = context::try_current()?.driver.clone();
             // Not kept while it sleeps: a forgotten future keeps no socket.
-            let socket = sys::unix_socket();
-            let socket =
-                socket.inspect_err(|error| home.note_shortage(error.raw_os_error().unwrap_or(0)));
+            let socket = sys::unix_socket().inspect_err(|error| home.note_failure(error));
             let connected = socket.and_then(|fd| sys::connect_unix(fd.as_fd(), &raw).map(|()| fd));
             match connected {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
