@@ -38,9 +38,9 @@ const NAME: &str = "tamam-blocking";
 ///
 /// Use it for calls that have no asynchronous form: a library that does I/O by itself, a file on a
 /// slow disk. At most 8 closures of a process run at the same time, or as many as
-/// [`set_blocking_threads`] says; others wait in order. So a closure must not wait for another one. Threads start when they are needed, and end after 5
-/// seconds without work. For computing in parallel, use threads of your own or a library that is
-/// made for it.
+/// [`set_blocking_threads`] says; others wait in order. So a closure must not wait for another one.
+/// Threads start when they are needed, and end after 5 seconds without work. For computing in
+/// parallel, use threads of your own or a library that is made for it.
 ///
 /// It works inside and outside a runtime. The closure starts even if the handle is never polled.
 /// The end of a runtime does not wait for it; the end of the process cuts it off. Signals are

@@ -18,8 +18,8 @@ pub struct Metrics {
     /// System calls that submit or wait: io_uring_enter(2); epoll_pwait2(2) and epoll_wait(2).
     pub enters: u64,
     /// All system calls of the engine: `enters`, those that send datagrams, and under epoll those
-    /// that receive, send, accept, connect and register. Calls that bypass the engine on either (shutdown(2), close(2), options
-    /// of sockets) are not counted.
+    /// that receive, send, accept, connect and register. Calls that bypass the engine on either
+    /// (shutdown(2), close(2), options of sockets) are not counted.
     pub system_calls: u64,
     /// Submissions that the kernel took; under epoll, requests.
     pub submissions: u64,

@@ -6,9 +6,9 @@ use std::rc::Rc;
 
 use super::{Chunk, IoBuf};
 
-/// A chunk as a buffer to send. If the buffer is dropped before a byte of it was taken, the chunk goes
-/// to the [`Return`]: so whoever drops the future of a send learns whether the buffer went with it, or is
-/// on its way out.
+/// A chunk as a buffer to send. If the buffer is dropped before a byte of it was taken, the chunk
+/// goes to the [`Return`]: so whoever drops the future of a send learns whether the buffer went
+/// with it, or is on its way out.
 pub(crate) struct Returning {
     /// `None` only in the midst of its end.
     chunk: Option<Chunk>,

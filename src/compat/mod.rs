@@ -1,4 +1,5 @@
-//! The traits of other crates on our streams and sockets: one file and one feature for each family of traits.
+//! The traits of other crates on our streams and sockets: one file and one feature for each family
+//! of traits.
 //!
 //! Nothing is decided here. `stream/poll.rs`, and for sending through TLS `tls/poll.rs`, have
 //! methods for all that the traits demand; an adapter only converts the arguments. No future is

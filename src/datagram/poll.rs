@@ -4,6 +4,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
+use super::read::FOUND;
 use super::{Datagram, DatagramAddr, DatagramSocket};
 use crate::context;
 use crate::queue::WaiterId;
@@ -16,7 +17,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<Datagram<A>>> {
         ready!(self.poll_arrival(&mut Some(WaiterId::Poller), cx))?;
-        Poll::Ready(self.take().expect("there is a datagram or an error, or nothing is ready"))
+        Poll::Ready(self.take().expect(FOUND))
     }
 
     /// Waits until a datagram can be sent, or an error be told. `id` is the caller's name among

@@ -36,10 +36,8 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         ReadDatagram { socket: self, buf: Some(buf), reading, id: None }
     }
 
-    /// Takes the next datagram or an error, if one is here. `None`: there is neither, and the next
-    /// one that comes is kept.
+    /// Takes the next datagram or an error, if one is here. `WouldBlock`: there is neither.
     pub(crate) fn try_recv(self: &Rc<Self>) -> io::Result<Datagram<A>> {
-        let blocked = || io::Error::from_raw_os_error(libc::EAGAIN);
         if !self.arrivals.borrow().has_answer() {
             context::check_home(&self.home)?;
             if A::FAMILY == DatagramFamily::Unix {
@@ -49,7 +47,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
                 self.arm();
             }
         }
-        self.take().unwrap_or_else(|| Err(blocked()))
+        self.take().unwrap_or_else(|| Err(error(libc::EAGAIN)))
     }
 
     /// `Ready(Ok)` when there is a datagram or an error; it takes neither, so the caller does.
@@ -91,7 +89,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
     }
 }
 
-const FOUND: &str = "there is a datagram or an error, or nothing is ready";
+pub(super) const FOUND: &str = "there is a datagram or an error, or nothing is ready";
 
 /// The future of `recv`.
 pub(crate) struct RecvDatagram<'a, A: DatagramAddr> {

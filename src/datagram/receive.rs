@@ -284,7 +284,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
             _ => None,
         };
         match (result, record) {
-            _ if self.is_closing.get() => return, // nobody waits, and nobody will call
+            _ if self.is_closing.get() => return, // the handle is gone: no future waits, no call follows
             (Ok(_), Some(record)) => arrivals.unread.push(record),
             (Err(libc::ENOBUFS), _) if done.buffer().is_none() => {
                 count(&self.home.counters().pool_empty, 1);

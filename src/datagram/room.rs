@@ -8,8 +8,8 @@
 //! ```
 //!
 //! The kernel's poll looks at the socket's own buffer and at the receiver of its peer, and at no
-//! other receiver. So there is no event for a datagram with an address. No send is an op here: it
-//! would have to be tried again without one, on a thread of the kernel's.
+//! other receiver. So there is no event for a datagram with an address. No send is an op here: without
+//! an event the ring hands it to a thread of the kernel, which waits.
 //!
 //! The queue is in `transmit.rs`: read that next.
 

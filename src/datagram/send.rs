@@ -177,7 +177,7 @@ impl<A: DatagramAddr, B> Drop for SendDatagram<'_, A, B> {
             let socket = self.socket;
             socket.departing(|departures, deferred| {
                 departures.abandon(key, deferred);
-                socket.send_next(departures, deferred); // which may be another one now
+                socket.send_next(departures, deferred); // the first in line may be another now
             });
         }
     }
@@ -224,7 +224,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
         let bytes = outgoing.as_one(0).expect("a datagram is one piece");
         match self.try_send(bytes, envelope) {
             Ok(sent) if sent == bytes.len() => (sent, Some(Outcome::Sent)),
-            Ok(sent) => (sent, None), // what has stopped it is met again by the rest
+            Ok(sent) => (sent, None), // the rest meets what has stopped it, and reports it
             Err(error) => match error.raw_os_error() {
                 Some(errno) if !is_retried(errno) => (0, Some(Outcome::Failed(errno))),
                 _ => (0, None),

@@ -1,5 +1,5 @@
-//! What the pool of datagrams knows of its buffers, beyond those of streams: which socket has lent
-//! each, and how much of each was touched.
+//! What the pool of datagrams knows of its buffers, beyond those of streams: which socket each is
+//! lent to, and how much of each was touched.
 //!
 //! A buffer has room for the largest datagram there is. Most datagrams touch one page of it. After
 //! large ones the other pages are given back to the system, as soon as no large ones come any more.

@@ -103,10 +103,6 @@ fn bottom<S: Carried>(stream: &S) -> &<S::Carrier as Source>::Bottom {
 }
 
 impl AnyStream {
-    fn carrier(&self) -> &Rc<AnyCarrier> {
-        &self.carrier
-    }
-
     receiving_calls!(
         carrier,
         "# let (sender, receiver) = tamam::io::duplex(1024);\n\

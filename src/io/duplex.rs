@@ -7,8 +7,8 @@ use super::transmit::Transmit;
 use crate::stream::Carried;
 
 /// A stream in both directions that TLS runs over: [`TcpStream`](crate::net::TcpStream),
-/// [`UnixStream`](crate::net::UnixStream), [`DuplexStream`](super::DuplexStream), [`AnyStream`](super::AnyStream) and
-/// `TlsStream` over each of these, itself included.
+/// [`UnixStream`](crate::net::UnixStream), [`DuplexStream`](super::DuplexStream),
+/// [`AnyStream`](super::AnyStream) and `TlsStream` over each of these, itself included.
 ///
 /// It is sealed: only this crate implements it, since decrypting in place and sending in the
 /// background need more than [`Receive`] and [`Transmit`] offer.

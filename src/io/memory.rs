@@ -51,12 +51,8 @@ pub struct DuplexStream {
 }
 
 impl DuplexStream {
-    fn end(&self) -> &Rc<MemoryEnd> {
-        &self.end
-    }
-
-    receiving_calls!(end, "# let (sender, receiver) = tamam::io::duplex(1024);");
-    sending_calls!(end, "# let (sender, receiver) = tamam::io::duplex(1024);");
+    receiving_calls!(carrier, "# let (sender, receiver) = tamam::io::duplex(1024);");
+    sending_calls!(carrier, "# let (sender, receiver) = tamam::io::duplex(1024);");
 }
 
 impl Carried for DuplexStream {

@@ -102,7 +102,7 @@ impl WatchedFd {
                 if *stopping && self.home.undo_cancel(*token) {
                     *stopping = false;
                 }
-                // It tells changes only. What was there before, and was left there, it has told.
+                // The poll in flight reports changes only: not what was there before and was left.
                 side.is_ready = self.look(interest);
                 return side.is_ready;
             }

@@ -1,8 +1,8 @@
 //! Requests to the kernel: one small file for each family of system calls.
 //!
-//! These files make no decisions. `stream/`, `datagram/`, `net/` and `io/` decide what to ask for, and `driver/`
-//! carries it out. Each request has two parts. Its constructor joins the request with the memory
-//! that it points to; this makes all code above it safe. Its implementation of
+//! These files make no decisions. `stream/`, `datagram/`, `net/` and `io/` decide what to ask for,
+//! and `driver/` carries it out. Each request has two parts. Its constructor joins the request with
+//! the memory that it points to; this makes all code above it safe. Its implementation of
 //! [`Request`](crate::driver::Request) has the submission for the ring and the system call for
 //! epoll. Read next: `recv.rs`.
 

@@ -1,5 +1,5 @@
-//! recv(2) and read(2): bytes from a connected socket or a pipe. No receive uses MSG_WAITALL, because a reset after some
-//! data would then look like EOF (SEMANTICS RX9).
+//! recv(2) and read(2): bytes from a connected socket or a pipe. No receive uses MSG_WAITALL,
+//! because a reset after some data would then look like EOF (SEMANTICS RX9).
 //!
 //! Under epoll, a receive that leaves room in its buffer has emptied a TCP socket. The next byte
 //! makes a new edge. A Unix socket or a pipe counts as empty after EAGAIN only: see [`Medium`].

@@ -206,7 +206,7 @@ impl Listener {
                 accept.trouble = Trouble::NONE;
             }
             Err(errno) => {
-                // What the ring says of a Unix socket that was shut down.
+                // For a Unix listener that was shut down the ring answers EAGAIN, and not EINVAL.
                 let is_shut_down = errno == libc::EAGAIN && sys::is_shut_down(self.fd());
                 let errno = if is_shut_down { libc::EINVAL } else { errno };
                 count(&self.home.counters().accept_errors, u64::from(!is_retried(errno)));

@@ -218,7 +218,8 @@ macro_rules! sending_calls {
 }
 
 /// A stream and its two halves: the calls of the halves, how they are made whole again, and what
-/// dropping each means. `$local` and `$peer`: what gives the addresses of a descriptor. `$pair`: hidden lines that make a `client` and a `server`, connected streams.
+/// dropping each means. `$local` and `$peer`: what gives the addresses of a descriptor. `$pair`:
+/// hidden lines that make a `client` and a `server`, connected streams.
 macro_rules! halves {
     ($stream:ident, $read:ident, $write:ident, $addr:ty, $local:path, $peer:path, $pair:literal) => {
         impl $stream {

@@ -8,7 +8,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 
 use super::Connection;
-use super::receive::ReceiveSide;
 
 /// The descriptors of one connection that no call has taken.
 pub(super) struct DescriptorInbox {
@@ -35,18 +34,6 @@ impl DescriptorInbox {
         let at = self.received;
         self.kept.extend(descriptors.into_iter().take(room).map(|fd| (at, fd)));
         self.received += len;
-    }
-}
-
-impl ReceiveSide {
-    /// The descriptors of which the bytes have been taken.
-    fn take_descriptors(&mut self) -> Vec<OwnedFd> {
-        let unread = self.unread.available(usize::MAX);
-        let Some(inbox) = &mut self.inbox else { return Vec::new() };
-        let taken = inbox.received.saturating_sub(unread);
-        let is_due = |(at, _): &(usize, OwnedFd)| *at < taken;
-        let count = inbox.kept.iter().take_while(|kept| is_due(kept)).count();
-        inbox.kept.drain(..count).map(|(_, fd)| fd).collect()
     }
 }
 
@@ -89,6 +76,11 @@ impl Connection {
 
     /// Takes the descriptors of which the bytes have been taken, in order.
     pub(crate) fn take_descriptors(&self) -> Vec<OwnedFd> {
-        self.receive.borrow_mut().take_descriptors()
+        let receive = &mut *self.receive.borrow_mut();
+        let unread = receive.unread.available(usize::MAX);
+        let Some(inbox) = &mut receive.inbox else { return Vec::new() };
+        let taken = inbox.received.saturating_sub(unread);
+        let count = inbox.kept.iter().take_while(|(at, _)| *at < taken).count();
+        inbox.kept.drain(..count).map(|(_, fd)| fd).collect()
     }
 }

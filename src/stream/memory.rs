@@ -32,18 +32,19 @@ use crate::queue::{Key, WaiterId, Waiters};
 pub(crate) struct MemoryEnd {
     incoming: Rc<Way>,
     outgoing: Rc<Way>,
-    /// Its drop is a failure for the other end, no end.
+    /// Its drop is a failure for the other end, and no EOF.
     aborts: Cell<bool>,
 }
 
 /// One direction.
 struct Way {
-    capacity: usize,
     state: RefCell<WayState>,
 }
 
 #[derive(Default)]
 struct WayState {
+    /// How many bytes wait for the receiver at most.
+    capacity: usize,
     /// What was sent and had no room yet.
     queue: SendQueue<Answer>,
     unread: Unread,
@@ -70,10 +71,10 @@ enum Sending {
 
 impl WayState {
     /// Moves bytes on for which there is room, then the end.
-    fn advance(&mut self, capacity: usize, deferred: &mut Deferred) {
-        while self.has_room(capacity) {
+    fn advance(&mut self, deferred: &mut Deferred) {
+        while self.has_room() {
             let Some((payload, offset)) = self.queue.take_first() else { break };
-            let piece = payload.copy(offset, capacity - self.unread.held());
+            let piece = payload.copy(offset, self.capacity - self.unread.held());
             let len = piece.len();
             self.queue.give_back([payload]);
             self.queue.advance(1, len, deferred, || Answer::Sent);
@@ -89,8 +90,8 @@ impl WayState {
         }
     }
 
-    fn has_room(&self, capacity: usize) -> bool {
-        !self.receiving_has_ended && self.unread.held() < capacity
+    fn has_room(&self) -> bool {
+        !self.receiving_has_ended && self.unread.held() < self.capacity
     }
 
     /// The receiver is gone for good: what is queued fails with `errno`, and so do later sends.
@@ -117,17 +118,18 @@ impl WayState {
     }
 
     /// Ends sending behind what is queued.
-    fn shut_down(&mut self, capacity: usize, deferred: &mut Deferred) {
+    fn shut_down(&mut self, deferred: &mut Deferred) {
         if self.sending == Sending::Open {
             self.sending = Sending::ShutdownAsked;
         }
-        self.advance(capacity, deferred);
+        self.advance(deferred);
     }
 }
 
 impl Way {
     fn new(capacity: usize) -> Rc<Way> {
-        Rc::new(Way { capacity, state: RefCell::default() })
+        let state = WayState { capacity, ..WayState::default() };
+        Rc::new(Way { state: RefCell::new(state) })
     }
 
     /// Runs `change` under the borrow. What it puts into the `Deferred` is woken and dropped when the
@@ -143,7 +145,7 @@ impl Way {
     fn advance_after<T>(&self, change: impl FnOnce(&mut WayState, &mut Deferred) -> T) -> T {
         self.change(|way, deferred| {
             let result = change(way, deferred);
-            way.advance(self.capacity, deferred);
+            way.advance(deferred);
             result
         })
     }
@@ -171,10 +173,9 @@ impl Drop for MemoryEnd {
     fn drop(&mut self) {
         let errno = if self.aborts.get() { libc::ECONNRESET } else { libc::EPIPE };
         self.incoming.change(|way, deferred| way.lose_receiver(errno, deferred));
-        let capacity = self.outgoing.capacity;
         self.outgoing.change(|way, deferred| match self.aborts.get() {
             true => way.abort(deferred),
-            false => way.shut_down(capacity, deferred),
+            false => way.shut_down(deferred),
         });
     }
 }
@@ -194,12 +195,11 @@ impl Source for MemoryEnd {
         None
     }
 
-    /// A `read_exact` has gathered what there was, so there may be room now.
+    /// A `read_exact` has moved what there was into its caller's buffer, so there may be room now.
     fn ask(self: &Rc<Self>, _: Option<Rc<Fill<dyn Any>>>, _: &mut Context<'_>) -> Asked {
-        let capacity = self.incoming.capacity;
         self.incoming.change(|way, deferred| {
             let before = way.unread.held();
-            way.advance(capacity, deferred);
+            way.advance(deferred);
             let has_moved = way.unread.held() > before || way.unread.has_ending();
             if has_moved { Asked::LookAgain } else { Asked::Wait }
         })
@@ -207,7 +207,7 @@ impl Source for MemoryEnd {
 
     fn can_get_further(self: &Rc<Self>) -> bool {
         let way = self.incoming.state.borrow();
-        way.has_room(self.incoming.capacity) && !way.queue.is_idle()
+        way.has_room() && !way.queue.is_idle()
     }
 
     fn bytes_were_taken(self: &Rc<Self>) {
@@ -338,8 +338,7 @@ impl Carrier for MemoryEnd {
     }
 
     fn ask_shutdown(self: &Rc<Self>) {
-        let capacity = self.outgoing.capacity;
-        self.outgoing.change(|way, deferred| way.shut_down(capacity, deferred));
+        self.outgoing.change(|way, deferred| way.shut_down(deferred));
     }
 
     fn poll_shutdown(

@@ -187,19 +187,18 @@ impl Connection {
     #[inline]
     pub(crate) fn arm(self: &Rc<Self>, lend: Option<Rc<Fill<dyn Any>>>) -> bool {
         let memory = self.memory_to_arm(&mut self.receive.borrow_mut(), lend.is_some());
-        let descriptors = self.receive.borrow().inbox.as_ref().map(|inbox| inbox.max());
-        match (memory, lend) {
-            (None, _) => false,
-            (Some(_), _) if descriptors.is_some() => {
-                let len = self.home.pool().buffer_len();
-                let op = ops::recv::into_parcel(self.fd(), len, descriptors.unwrap_or(0));
+        let Some(memory) = memory else { return false };
+        let descriptors_max = self.receive.borrow().inbox.as_ref().map(|inbox| inbox.max());
+        match (memory, descriptors_max, lend) {
+            (_, Some(max), _) => {
+                let op = ops::recv::into_parcel(self.fd(), self.home.pool().buffer_len(), max);
                 self.arm_op(op, Memory::Heap)
             }
-            (Some(Memory::Lent), Some(fill)) => {
+            (Memory::Lent, None, Some(fill)) => {
                 self.arm_op(ops::recv::into_fill(self.fd(), self.medium, fill), Memory::Lent)
             }
-            (Some(Memory::Bulk), _) => self.arm_bulk(),
-            (Some(memory), _) => self.arm_usual(memory),
+            (Memory::Bulk, None, _) => self.arm_bulk(),
+            (memory, None, _) => self.arm_usual(memory),
         }
     }
 

@@ -226,11 +226,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
     #[inline]
     fn collect(&self, key: Key) -> Option<SendReport<H::Buf>> {
         let (sent, answer, buf) = self.connection.collect(key)?;
-        let error = match answer {
-            Answer::Sent => None,
-            answer => self.connection.error_of(answer),
-        };
-        Some(SendReport { sent, error, buf })
+        Some(SendReport { sent, error: self.connection.error_of(answer), buf })
     }
 
     /// One poll of the future, without its `answer`. Away from home, a buffer that is queued is

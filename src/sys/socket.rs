@@ -1,6 +1,7 @@
 //! Sockets: opening them, connecting them, and the calls that move bytes without waiting.
 //!
-//! What only datagrams need is in `datagram.rs`. Options of a socket are in `option.rs`, addresses in `addr.rs`.
+//! What only datagrams need is in `datagram.rs`. Options of a socket are in `option.rs`, addresses
+//! in `addr.rs`.
 #![allow(unsafe_code)]
 
 use std::io;

@@ -1,9 +1,10 @@
 //! TLS over TCP, Unix sockets, memory and TLS itself, by [rustls].
 //!
-//! A [`TlsConnector`] or a [`TlsAcceptor`] makes a [`TlsStream`] of a
-//! stream by a handshake, for which the peer has 10 s unless told otherwise. The stream is a
-//! [`TcpStream`](crate::net::TcpStream), or another [`Duplex`](crate::io::Duplex). The stream has the calls of the one below it, and their guarantees: a future dropped
-//! at any point loses no byte and sends none twice.
+//! A [`TlsConnector`] or a [`TlsAcceptor`] makes a [`TlsStream`] of a stream by a handshake, for
+//! which the peer has 10 s unless told otherwise. The stream is a
+//! [`TcpStream`](crate::net::TcpStream), or another [`Duplex`](crate::io::Duplex). The stream has
+//! the calls of the one below it, and their guarantees: a future dropped at any point loses no byte
+//! and sends none twice.
 //!
 //! The cryptography is rustls' provider of your choice, in the config that you hand in. The
 //! features `tls-ring` and `tls-aws-lc-rs` bring one each, and `client_config` and `server_config`
@@ -23,8 +24,9 @@
 //! such a certificate.
 //!
 //! # Errors
-//! Failures are [`std::io::Error`]s: `InvalidData` for one of TLS, with a [`TlsError`] inside; `UnexpectedEof` for a peer that ends the connection without
-//! ending TLS before; `TimedOut` for a handshake that took too long. They stay.
+//! Failures are [`std::io::Error`]s: `InvalidData` for one of TLS, with a [`TlsError`] inside;
+//! `UnexpectedEof` for a peer that ends the connection without ending TLS before; `TimedOut` for a
+//! handshake that took too long. They stay.
 //!
 //! # Versions
 //! Types of [`rustls`] 0.23 are part of this module. Another major version of it is another minor

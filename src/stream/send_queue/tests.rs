@@ -113,8 +113,8 @@ fn a_failure_ends_everything_and_tells_each_future_once() {
     let payload = || Outgoing::one(b"12".to_vec());
     let mut keys: Vec<Key> =
         (0..3).map(|_| queue.push(payload(), Some(Waker::from(count.clone())))).collect();
-    // What is compared are clones, made by the same function: its table is the same for both. That of the
-    // waker which is cloned may be another.
+    // `will_wake` compares tables, and that of a clone may differ from that of the waker that was
+    // cloned. So two clones are compared.
     let noop = || Waker::noop().clone();
     keys.push(queue.push(payload(), Some(noop())));
     assert!(!queue.wants(keys[3], &noop()) && queue.wants(keys[0], &noop()));
