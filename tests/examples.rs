@@ -61,7 +61,7 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
     lines.into_iter().map(|line| line.split(' ').map(word).collect::<Vec<_>>().join(" ")).collect()
 }
 
-/// Every example is here, says how it is run, and is run by a test: of this file, of
+/// Every example is here, says how it is run, and is run by a test: of this file, of `tests/unix`, of
 /// `tests/ecosystem/tests/web`, or of one that has its name.
 #[test]
 fn every_example_is_known() {
@@ -76,7 +76,7 @@ fn every_example_is_known() {
         "udp_echo",
         "unix_chat",
     ];
-    // `unix_chat` is in `tests/unix`. These belong to `tests/ecosystem`, and are in its `web`; `tls_echo` is in `tests/tls_peers.rs`.
+    // Run by `web` of `tests/ecosystem`; `tls_echo` by `tests/tls_peers.rs`.
     const WEB: [&str; 5] = ["http_client", "https_server", "tls_echo", "ws_client", "ws_server"];
     let sources = Path::new(env!("CARGO_MANIFEST_DIR"));
     if !sources.exists() {
@@ -267,7 +267,7 @@ fn udp_echo_sends_datagrams_back() {
         server.signal(libc::SIGTERM);
         let (status, output) = server.end();
         assert_eq!(status.code(), Some(0));
-        assert!(format!("{output:?}").contains("100 datagrams echoed"), "{output:?}");
+        assert!(output.contains("100 datagrams echoed"), "{output}");
     }
     let wrong = run("udp_echo", &["--port", "70000"]);
     assert_eq!(wrong.code, Some(2));

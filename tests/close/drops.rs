@@ -10,10 +10,8 @@ use tamam::buf::IoBuf;
 use tamam::time::timeout;
 
 use crate::common::{Gone, PATIENCE, assert_same};
-use crate::{
-    Dropping, blocking_read, both, common, park, until_unread,
-};
 use crate::family::{self, Stream};
+use crate::{Dropping, blocking_read, both, common, park, until_unread};
 
 /// Where a stream comes from that has nothing in flight.
 #[derive(Clone, Copy, Debug)]

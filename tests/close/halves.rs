@@ -4,8 +4,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::thread;
 
 use crate::common::{Gone, assert_same, read_some};
-use crate::{STALLING, blocking_read, blocking_read_to_end, common, park};
 use crate::family;
+use crate::{STALLING, blocking_read, blocking_read_to_end, common, park};
 
 /// CL8. 1 a send of 8 MiB is abandoned; 2 the write half is dropped; 3 the peer gets everything,
 /// then the end; 4 reading goes on.

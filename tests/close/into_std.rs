@@ -10,8 +10,8 @@ use tamam::buf::IoBuf;
 use tamam::time::timeout;
 
 use crate::common::{Gone, PATIENCE, assert_same};
-use crate::{STALLING, blocking_read, blocking_read_to_end, both, common, park, until_unread};
 use crate::family::{self, Stream};
+use crate::{STALLING, blocking_read, blocking_read_to_end, both, common, park, until_unread};
 
 /// How bytes come to be parked.
 #[derive(Clone, Copy, Debug)]

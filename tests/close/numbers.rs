@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 
 use tamam::Runtime;
 
-use crate::{blocking_read, common};
 use crate::family;
+use crate::{blocking_read, common};
 
 /// Makes `number` mean /dev/null from now on, as foreign code does that closes descriptors which
 /// are not its own and opens others.

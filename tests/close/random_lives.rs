@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use crate::common::{Gone, arriving, assert_same};
-use crate::{Dropping, common};
 use crate::family;
+use crate::{Dropping, common};
 
 /// CL1 to CL12 together, for each stream a random life: seeded, under all sizes.
 #[test]

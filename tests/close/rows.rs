@@ -18,7 +18,7 @@ use common::Gone;
 use family::Stream;
 use tamam::{Builder, Runtime};
 
-/// More than the kernel holds between the two ends of [`common::narrow_pair`].
+/// More than the kernel holds between the two ends of [`family::narrow_pair`].
 const STALLING: usize = 1 << 20;
 
 /// The default sizes on both engines.

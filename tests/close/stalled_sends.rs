@@ -6,8 +6,8 @@ use std::rc::Rc;
 use tamam::buf::IoBuf;
 
 use crate::common::{Gone, assert_same};
-use crate::{Dropping, STALLING, blocking_read_to_end, common};
 use crate::family;
+use crate::{Dropping, STALLING, blocking_read_to_end, common};
 
 /// A buffer that says when it is dropped.
 struct Counted {

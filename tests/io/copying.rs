@@ -1,7 +1,6 @@
 //! ST7 and ST8: `copy` and `copy_both`, over every stream.
 
-use std::fmt::Debug;
-use std::io::{Error, ErrorKind};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use tamam::io::{Copied, Receive, Side, Transmit, copy, copy_both, duplex, read_to_end};
@@ -10,13 +9,9 @@ use tamam::tls::rustls::version::TLS13;
 
 use crate::common::{assert_same, everywhere, pattern, poll_once, start, turn};
 use crate::keys::{tcp_pair, tls_over};
-use crate::{on_every_stream, unix_pair};
+use crate::{kind, on_every_stream, unix_pair};
 
 const MS: Duration = Duration::from_millis(1);
-
-fn kind<T: Debug>(result: Result<T, Error>) -> ErrorKind {
-    result.expect_err("it has failed").kind()
-}
 
 /// Sends all, then the end, and gives the stream back.
 async fn send_and_end<S: Transmit>(stream: S, bytes: Vec<u8>) -> S {

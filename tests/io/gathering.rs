@@ -6,11 +6,7 @@ use tamam::Chunk;
 use tamam::io::{Lines, Receive, Transmit, read_to_end, read_until};
 
 use crate::common::{everywhere, poll_once};
-use crate::on_every_stream;
-
-fn kind<T: std::fmt::Debug>(result: std::io::Result<T>) -> ErrorKind {
-    result.expect_err("it has failed").kind()
-}
+use crate::{kind, on_every_stream};
 
 /// Limits, ends, and bytes that are given back, in one go through a text.
 async fn gathers<S: Receive + Transmit + 'static>(name: &str, (a, b): (S, S)) {

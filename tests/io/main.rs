@@ -14,14 +14,20 @@ mod any_stream;
 mod copying;
 mod gathering;
 
+use std::fmt::Debug;
 use std::future::Future;
-use std::io::Result;
+use std::io::{Error, ErrorKind, Result};
 
 use tamam::Chunk;
 use tamam::buf::{BufError, IoBuf, IoBufMut};
 use tamam::io::{AnyStream, Receive, Transmit};
 use tamam::net::UnixStream;
 use tamam::pipe::{Receiver, Sender, pipe};
+
+/// The kind of the error that a call had to end with.
+pub fn kind<T: Debug, E: Into<Error>>(result: std::result::Result<T, E>) -> ErrorKind {
+    result.map_err(Into::into).expect_err("it has failed").kind()
+}
 
 /// Both ends of a Unix socket pair.
 pub fn unix_pair() -> (UnixStream, UnixStream) {

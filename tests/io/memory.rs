@@ -17,6 +17,7 @@ use crate::common::foreign::ForeignWaker;
 use crate::common::{Gone, at_once, everywhere, pattern, poll_once, start, with_both};
 use crate::frames;
 use crate::keys::tls_over;
+use crate::kind;
 
 /// Polls once, without a runtime.
 fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
@@ -33,10 +34,6 @@ fn now<F: Future>(future: F) -> F::Output {
 
 fn received(stream: &DuplexStream) -> Vec<u8> {
     now(stream.recv()).expect("no failure").map_or_else(Vec::new, Vec::from)
-}
-
-fn kind<T: std::fmt::Debug, E: Into<std::io::Error>>(result: Result<T, E>) -> ErrorKind {
-    result.map_err(Into::into).expect_err("it has failed").kind()
 }
 
 #[test]

@@ -10,9 +10,8 @@ use std::task::Poll;
 use tamam::buf::{IoBuf, IoBufMut};
 
 use crate::common::{completing, pattern, poll_once, start, turn};
-use crate::family::{pair};
+use crate::family::{Stream, pair};
 use crate::{LENT, SMALL, Way, common, next, receive, write};
-use crate::family::Stream;
 
 /// A buffer that does something when it is freed.
 struct Tracked {

@@ -4,7 +4,7 @@ use std::net::Shutdown;
 use std::task::Poll;
 
 use crate::common::{Gone, assert_same, completing, pattern, poll_once, quarantine, start, turn};
-use crate::family::{pair};
+use crate::family::pair;
 use crate::{
     EOF, LENT, SMALL, WAYS, Way, assert_ended, assert_waits, common, receive, until_end, write,
 };

@@ -9,9 +9,8 @@ use std::task::Poll;
 use tamam::{Builder, Runtime};
 
 use crate::common::{Gone, assert_same, at_once, pattern, start, turn};
-use crate::family::{pair};
+use crate::family::{Stream, pair};
 use crate::{EOF, LENT, SMALL, WAYS, Way, assert_waits, common, next, receive, write};
-use crate::family::Stream;
 
 /// Builds a runtime with an open connection in it, whose stream is to outlive it.
 fn outliving(builder: Builder) -> (Runtime, Stream, StdStream) {

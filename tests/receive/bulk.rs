@@ -8,8 +8,7 @@ use tamam::Runtime;
 use tamam::buf::IoBuf;
 use tamam::time::timeout;
 
-use crate::common;
-use crate::common::pattern;
+use crate::common::{self, pattern};
 use crate::family;
 
 /// RX20. 1 the peer writes much; 2 after a while it comes in larger chunks than a pooled buffer; 3 some

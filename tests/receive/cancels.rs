@@ -10,7 +10,7 @@ use std::time::Duration;
 use tamam::time::timeout;
 
 use crate::common::{Gone, Random, assert_same, completing, pattern, poll_once, start, turn};
-use crate::family::{pair};
+use crate::family::pair;
 use crate::{EOF, LENT, SMALL, WAYS, Way, common, receive, write};
 
 /// RX14. 1 the peer sends a million bytes in random pieces; 2 calls of all kinds start and are

@@ -5,9 +5,8 @@ use std::net::{Shutdown, TcpStream as StdStream};
 use std::os::fd::AsFd;
 
 use crate::common::{completing, pattern, start, turn};
-use crate::family::{pair};
+use crate::family::{self, pair};
 use crate::{EOF, LENT, WAYS, Way, assert_ended, assert_waits, common, receive, write};
-use crate::family;
 
 /// RX9. 100 bytes, then a reset: whatever is asked for, the reset is never shown as an end.
 #[test]

@@ -6,9 +6,8 @@ use std::thread;
 use tamam::Runtime;
 
 use crate::common::{assert_same, pattern, start, turn};
-use crate::family::{pair};
+use crate::family::{self, pair};
 use crate::{EOF, WAYS, assert_ended, common, receive, until_end, write};
-use crate::family;
 
 /// RX15. Queues of a few entries and pools of a few bytes: shots end for want of buffers and
 /// completions overflow, and nothing of it is visible.

@@ -8,7 +8,7 @@ use std::task::Context;
 
 use crate::common::foreign::{ForeignWaker, reaping};
 use crate::common::{start, turn, wait_for};
-use crate::family::{pair};
+use crate::family::pair;
 use crate::{WAYS, Way, common, receive, write};
 
 /// 1 a receive finds nothing; 2 its waker is cloned: foreign code makes bytes arrive, and has them

@@ -8,11 +8,10 @@ use std::task::Poll;
 use tamam::buf::BufError;
 
 use crate::common::{Gone, assert_same, at_once, completing, pattern, poll_once, start, turn};
-use crate::family::{pair};
+use crate::family::{self, Stream, pair};
 use crate::{
     EOF, LENT, SMALL, Way, assert_ended, assert_waits, common, next, receive, until_end, write,
 };
-use crate::family::{self, Stream};
 
 /// RX5. 1 a `read` is left with its op in flight; 2 a `read` of less room comes in the same pass;
 /// 3 the bytes of the first buffer arrive; 4 the second gets as many as it has room for, the rest

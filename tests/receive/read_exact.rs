@@ -5,9 +5,8 @@ use std::net::Shutdown;
 use std::thread;
 
 use crate::common::{Gone, assert_same, at_once, completing, pattern, start, turn};
-use crate::family::{pair};
+use crate::family::{self, pair};
 use crate::{EOF, LENT, Way, assert_ended, assert_waits, common, next, receive, write};
-use crate::family;
 
 /// RX7. 1 `read_exact` of 1000 has 300 bytes; 2 it goes; 3 those 300 are there at once.
 #[test]

@@ -132,11 +132,7 @@ fn rx12_a_send_after_the_reset_leaves_it_to_the_receive() {
                     family::reset(peer);
                     for _ in 0..sends {
                         let error = stream.send_all(vec![1; len]).await.expect_err("it was reset");
-                        assert_eq!(
-                            error.kind(),
-                            family::SEND_AFTER_RESET,
-                            "{sends} {armed} {len}"
-                        );
+                        assert_eq!(error.kind(), family::SEND_AFTER_RESET, "{sends} {armed} {len}");
                     }
                     let got = until_end(&stream, Way::Recv).await;
                     assert_eq!(

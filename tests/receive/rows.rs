@@ -24,8 +24,8 @@ use std::io::{ErrorKind, Write};
 use std::net::TcpStream as StdStream;
 
 use common::{at_once, poll_once};
-use tamam::buf::{BufError, IoBuf};
 use family::Stream;
+use tamam::buf::{BufError, IoBuf};
 
 /// Room that is larger than any pooled buffer here: the kernel receives straight into it.
 const LENT: usize = 64 * 1024;

@@ -8,9 +8,8 @@ use std::task::Poll;
 use std::thread;
 
 use crate::common::{assert_same, completing, pattern, poll_once, start, turn};
-use crate::family::{pair};
+use crate::family::{self, pair};
 use crate::{EOF, LENT, SMALL, WAYS, Way, assert_ended, assert_waits, common, receive, write};
-use crate::family;
 
 /// RX1. 1 readers of all kinds take from one stream at once; 2 the peer sends a mebibyte of
 /// counters and ends, by a FIN or a reset; 3 what they got, in the order in which they got it, is

@@ -8,8 +8,8 @@ use tamam::buf::IoBuf;
 use tamam::time::timeout;
 
 use crate::common::{Gone, arriving, assert_same, read_some};
-use crate::{STALLING, common, each};
 use crate::family::{self, Stream};
+use crate::{STALLING, common, each};
 
 /// TX3. 8 MiB; the future goes right after its first poll, before the kernel saw the submission,
 /// or after it, when part is out; all 8 MiB arrive, then the next message.

@@ -10,8 +10,8 @@ use tamam::Runtime;
 use tamam::buf::IoBuf;
 
 use crate::common::{Gone, assert_same, read_some};
-use crate::{STALLING, common, stalled_pair};
 use crate::family;
+use crate::{STALLING, common, stalled_pair};
 
 /// TX14. 1 echo tasks of many streams send chunks back to peers that do not read; 2 the chunks
 /// stay lent while they are in flight, also when the tasks are gone; 3 another stream is served

@@ -4,10 +4,9 @@ use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
 
-
 use crate::common::at_once;
-use crate::{common, stalled_pair};
 use crate::family::{self, Stream};
+use crate::{common, stalled_pair};
 
 /// A way to send nothing.
 async fn send_nothing(stream: &Stream, way: usize) -> Result<usize, ErrorKind> {

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use crate::common::{Gone, assert_same, read_some};
-use crate::{STALLING, common, each, stalled_pair};
 use crate::family;
+use crate::{STALLING, common, each, stalled_pair};
 
 /// TX5. 1 a send stalls; 2 its future goes; 3 the peer resets; 4 the next send says so, and so
 /// does every later call, each with its buffer.
@@ -107,8 +107,7 @@ fn tx8_no_sigpipe_ever() {
         // SAFETY: sets the default action; no handler of ours is involved.
         unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
         common::everywhere(|| async {
-            for (closed, kind) in
-                [(true, ErrorKind::BrokenPipe), (false, family::SEND_AFTER_RESET)]
+            for (closed, kind) in [(true, ErrorKind::BrokenPipe), (false, family::SEND_AFTER_RESET)]
             {
                 let (stream, peer) = family::pair().await;
                 if closed {

@@ -7,8 +7,8 @@ use std::thread;
 use tamam::Runtime;
 
 use crate::common::{Gone, arriving, assert_same};
-use crate::{after_stall, common, stalled_pair};
 use crate::family;
+use crate::{after_stall, common, stalled_pair};
 
 /// TX1. 1 two tasks send records at once; 2 the peer reads slowly; 3 each record is whole, those
 /// of one task are in order, and they alternate as first polls did.

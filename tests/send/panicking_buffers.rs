@@ -3,8 +3,8 @@
 use tamam::buf::IoBuf;
 
 use crate::common::assert_same;
-use crate::{STALLING, after_stall, common};
 use crate::family;
+use crate::{STALLING, after_stall, common};
 
 /// A buffer that panics when it is dropped.
 struct Panics(Vec<u8>);

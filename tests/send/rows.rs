@@ -21,7 +21,7 @@ use std::net::TcpStream as StdStream;
 
 use family::Stream;
 
-/// More than the kernel holds between the two ends of [`common::narrow_pair`].
+/// More than the kernel holds between the two ends of [`family::narrow_pair`].
 const STALLING: usize = 1 << 20;
 
 /// A stream whose first send is in flight, stalled, and its future gone: what follows is queued.

@@ -9,8 +9,8 @@ use tamam::net::TcpListener;
 use tamam::time::timeout;
 
 use crate::common::{PATIENCE, arriving, assert_same, at_once};
-use crate::{STALLING, after_stall, common, stalled_pair};
 use crate::family;
+use crate::{STALLING, after_stall, common, stalled_pair};
 
 /// TX10. 1 three sends of 1 MiB are queued, one of them abandoned; 2 shutdown; 3 the peer reads
 /// 3 MiB, then the end, after `shutdown` was Ok; 4 receiving goes on.

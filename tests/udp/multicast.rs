@@ -10,7 +10,7 @@ use tamam::time::timeout;
 use crate::common::everywhere;
 use crate::{recv, recv_in_order};
 
-/// The index of the loopback interface, or zero and a word where it has no multicast.
+/// The index of the loopback interface: 1 where the kernel does not say.
 fn loopback() -> u32 {
     let index = std::fs::read_to_string("/sys/class/net/lo/ifindex");
     index.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(1)

@@ -3,15 +3,14 @@
 use std::process::Command;
 
 use crate::common::example;
-use crate::common::peer::{Folder, Peer, has};
+use crate::common::peer::{Peer, has, on_each_engine};
 
 /// 1 a client of its own and `nc` join; 2 what one says the other sees, with the sender's process; 3 a
 /// file that is passed arrives opened; 4 a client that floods without reading is dropped, the others stay;
 /// 5 SIGTERM ends the server, and its file is gone.
 #[test]
 fn unix_chat_hands_lines_and_files_on() {
-    for engine in crate::common::peer::engines() {
-        let folder = Folder::new(&format!("chat-{engine}"));
+    on_each_engine("chat", |engine, folder| {
         let path = folder.file("chat");
         let run = |args: &[&str]| {
             let mut command = example::command("unix_chat");
@@ -67,5 +66,5 @@ fn unix_chat_hands_lines_and_files_on() {
         assert!(String::from_utf8_lossy(&late.stderr).contains("No such file"));
         let (status, _) = listener.end();
         assert!(status.success(), "the server has gone");
-    }
+    });
 }

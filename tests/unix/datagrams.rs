@@ -260,27 +260,30 @@ fn ux8_names_that_cannot_be() {
     });
 }
 
+/// Alone: a process that another test is starting would keep the server's socket for a moment.
 #[test]
 fn ux8_a_path_that_is_there_or_not() {
-    everywhere(async || {
-        let (server, path, guard) = with_file("ux8-path");
-        let error = UnixDatagram::bind(&path).map(drop).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
-        drop(server);
-        assert!(path.exists(), "the file stays");
-        let socket = UnixDatagram::unbound().expect("a descriptor");
-        let expect = |error: &std::io::Error, kind: ErrorKind| assert_eq!(error.kind(), kind);
-        expect(&socket.connect(&path).unwrap_err(), ErrorKind::ConnectionRefused);
-        let error = socket.send_to(vec![7], &path).await.unwrap_err();
-        expect(error.error(), ErrorKind::ConnectionRefused);
-        assert!(errno(error.error()).is_some() && CallError::of(error.error()).is_none());
-        drop(guard);
-        expect(&socket.connect(&path).unwrap_err(), ErrorKind::NotFound);
-        expect(socket.send_to("x", &path).await.unwrap_err().error(), ErrorKind::NotFound);
-        expect(&socket.try_send_to(b"x", &path).unwrap_err(), ErrorKind::NotFound);
-        expect(socket.send("x").await.unwrap_err().error(), ErrorKind::NotConnected);
-        expect(&socket.try_send(b"x").unwrap_err(), ErrorKind::NotConnected);
+    alone("datagrams::ux8_a_path_that_is_there_or_not", || {
+        everywhere(async || {
+            let (server, path, guard) = with_file("ux8-path");
+            let error = UnixDatagram::bind(&path).map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::AddrInUse);
+            assert!(error.to_string().contains(&*path.to_string_lossy()), "{error}");
+            drop(server);
+            assert!(path.exists(), "the file stays");
+            let socket = UnixDatagram::unbound().expect("a descriptor");
+            let expect = |error: &std::io::Error, kind: ErrorKind| assert_eq!(error.kind(), kind);
+            expect(&socket.connect(&path).unwrap_err(), ErrorKind::ConnectionRefused);
+            let error = socket.send_to(vec![7], &path).await.unwrap_err();
+            expect(error.error(), ErrorKind::ConnectionRefused);
+            assert!(errno(error.error()).is_some() && CallError::of(error.error()).is_none());
+            drop(guard);
+            expect(&socket.connect(&path).unwrap_err(), ErrorKind::NotFound);
+            expect(socket.send_to("x", &path).await.unwrap_err().error(), ErrorKind::NotFound);
+            expect(&socket.try_send_to(b"x", &path).unwrap_err(), ErrorKind::NotFound);
+            expect(socket.send("x").await.unwrap_err().error(), ErrorKind::NotConnected);
+            expect(&socket.try_send(b"x").unwrap_err(), ErrorKind::NotConnected);
+        });
     });
 }
 

@@ -8,7 +8,7 @@ use tamam::net::UnixStream;
 use tamam::time::{sleep, timeout};
 
 use crate::MS;
-use crate::common::{alone, descriptors, everywhere, pattern, start, turn};
+use crate::common::{alone, begin, descriptors, everywhere, pattern, start, turn};
 use crate::descriptors::{numbered, numbers, send, stream_pair};
 
 /// 1 a send with a descriptor is in flight on a full socket, and its future is gone; 2 the peer makes room;
@@ -39,19 +39,13 @@ fn ux5_duplicates_are_closed_when_the_buffer_is_out() {
             let (sender, receiver) = stream_pair(4);
             let before = descriptors().len();
             let file = numbered(1);
-            std::mem::forget(Box::pin({
-                let mut sending = Box::pin(sender.send_fds("x", &[]));
-                let _ = crate::common::poll_once(&mut sending).await;
-                async {}
-            }));
             let fds = [file.as_fd()];
-            let mut sending = Box::pin(sender.send_fds("y", &fds));
-            let _ = crate::common::poll_once(&mut sending).await;
-            let mut came = Vec::new();
-            while came.is_empty() {
-                came = receiver.recv_fds().await.expect("connected").expect("no end").1;
+            std::mem::forget(begin(sender.send_fds("x", &fds)).await);
+            let sending = begin(sender.send_fds("y", &fds)).await;
+            let mut came = 0;
+            while came < 2 {
+                came += receiver.recv_fds().await.expect("connected").expect("no end").1.len();
             }
-            drop(came);
             turn().await;
             assert_eq!(descriptors().len(), before + 1, "the file itself");
             drop(sending);
