@@ -19,7 +19,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 
 use crate::driver::Chunk;
 use crate::executor::{AbortHandle, JoinHandle};
-use crate::io::{AnyStream, DuplexStream, Readiness};
+use crate::io::{AnyStream, DuplexStream, Readiness, Stderr, Stdin, Stdout};
 use crate::net::{Incoming, OwnedReadHalf, OwnedWriteHalf, TcpListener, TcpSocket, TcpStream};
 use crate::net::{UdpSocket, UnixDatagram, UnixListener, UnixReadHalf, UnixStream, UnixWriteHalf};
 use crate::pipe::{Receiver, Sender};
@@ -40,7 +40,7 @@ macro_rules! whole_after_a_panic {
 whole_after_a_panic!(Runtime, AbortHandle, Chunk, Sleep, TcpListener, Incoming<'_>, TcpSocket);
 whole_after_a_panic!(TcpStream, OwnedReadHalf, OwnedWriteHalf);
 whole_after_a_panic!(UnixListener, UnixStream, UnixReadHalf, UnixWriteHalf, Receiver, Sender);
-whole_after_a_panic!(UdpSocket, UnixDatagram, DuplexStream, AnyStream);
+whole_after_a_panic!(UdpSocket, UnixDatagram, DuplexStream, AnyStream, Stdin, Stdout, Stderr);
 #[cfg(feature = "tls")]
 whole_after_a_panic!(TlsStream, TlsReadHalf, TlsWriteHalf);
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use tamam::buf::BufError;
 use tamam::hyper::{Executor, Timer, Upgradeable};
-use tamam::io::{AnyStream, DuplexStream};
+use tamam::io::{AnyStream, DuplexStream, Stderr, Stdin, Stdout};
 use tamam::io::{
     CallError, Copied, Lines, Readiness, ReadyFor, ReadyGuard, Side, Truncated, TryIoError,
 };
@@ -94,7 +94,7 @@ rows!(no, no, yes, yes, yes:
     Incoming<'static>, TcpSocket, TcpStream, OwnedReadHalf, OwnedWriteHalf, ReuniteError,
     UnixListener, UnixStream, UnixReadHalf, UnixWriteHalf, Receiver, Sender, Lines<UnixStream>,
     UdpSocket, UnixDatagram, Datagram<SocketAddr>, Datagram<UnixAddr>, DuplexStream, AnyStream,
-    Sleep, Timeout<u8>, Interval
+    Stdin, Stdout, Stderr, Sleep, Timeout<u8>, Interval
 );
 rows!(no, no, yes, no, no: UdpBuilder, IntoStdError, IntoStdError<UnixStream>);
 rows!(no, no, no, yes, yes: Timeout<PhantomPinned>);

@@ -3,9 +3,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -276,6 +278,63 @@ fn udp_echo_sends_datagrams_back() {
 
 /// The server of names answers `dig`, its own client, and messages that are none; the client ends when
 /// nobody answers.
+/// Copies what `cat` does, to a pipe and to a file; the kinds of streams are in `tests/standard.rs`.
+#[test]
+fn cat_copies() {
+    for engine in common::peer::engines() {
+        let cat = |args: &[&str]| {
+            let mut command = example::command("cat");
+            command.args(args).env("TAMAM_BACKEND", engine);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            command
+        };
+        let feed = |child: &mut Child, bytes: Vec<u8>| {
+            let mut stdin = child.stdin.take().expect("it is piped");
+            thread::spawn(move || stdin.write_all(&bytes))
+        };
+        let mut child = cat(&[]).spawn().expect("it can be run");
+        let feeding = feed(&mut child, common::pattern(1 << 20));
+        let ended = child.wait_with_output().expect("it ends");
+        feeding.join().expect("no panic").expect("it is read");
+        common::assert_same(&ended.stdout, &common::pattern(1 << 20));
+        assert!(ended.status.success() && ended.stderr.is_empty());
+
+        let mut child = cat(&["-n"]).spawn().expect("it can be run");
+        feed(&mut child, b"one\ntwo".to_vec()).join().expect("no panic").expect("room");
+        let ended = child.wait_with_output().expect("it ends");
+        assert_eq!(ended.stdout, b"     1\tone\n     2\ttwo\n");
+
+        // A reader that has gone is no failure.
+        let mut child = cat(&[]).spawn().expect("it can be run");
+        drop(child.stdout.take());
+        let feeding = feed(&mut child, common::pattern(1 << 20));
+        let ended = child.wait_with_output().expect("it ends");
+        assert_eq!((ended.status.code(), &ended.stderr[..]), (Some(0), &b""[..]));
+        assert_eq!(feeding.join().expect("no panic").unwrap_err().kind(), ErrorKind::BrokenPipe);
+
+        let full = File::options().write(true).open("/dev/full").expect("it is there");
+        let mut child = cat(&[]).stdout(full).spawn().expect("it can be run");
+        feed(&mut child, b"lost".to_vec()).join().expect("no panic").expect("room");
+        let ended = child.wait_with_output().expect("it ends");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(
+            (ended.status.code(), &*said),
+            (Some(1), "cat: No space left on device (os error 28)\n")
+        );
+
+        // SIGTERM while nothing comes.
+        let mut child = cat(&[]).spawn().expect("it can be run");
+        let mut stdin = child.stdin.take().expect("it is piped");
+        let mut stdout = child.stdout.take().expect("it is piped");
+        stdin.write_all(b"begun").expect("room");
+        let mut begun = [0; 5];
+        stdout.read_exact(&mut begun).expect("it is copied");
+        // SAFETY: takes no pointers. The child has not been waited for, so the id is its own.
+        assert_eq!(unsafe { libc::kill(child.id() as i32, libc::SIGTERM) }, 0);
+        assert!(child.wait().expect("it ends").success());
+    }
+}
+
 #[test]
 fn dns_answers() {
     for engine in common::peer::engines() {

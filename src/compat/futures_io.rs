@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
 
+use crate::io::{Stderr, Stdin, Stdout};
 use crate::net::{
     OwnedReadHalf, OwnedWriteHalf, TcpStream, UnixReadHalf, UnixStream, UnixWriteHalf,
 };
@@ -33,7 +34,11 @@ macro_rules! reading {
                 self.$door().poll_read(cx, room, put).map_ok(|()| len)
             }
         }
+    )*};
+}
 
+macro_rules! lending {
+    ($door:ident: $($stream:ty),*) => {$(
         /// Lends the received bytes without copying them.
         impl AsyncBufRead for $stream {
             fn poll_fill_buf(
@@ -67,9 +72,12 @@ macro_rules! writing {
     )*};
 }
 
-reading!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver);
-writing!(connection: TcpStream, OwnedWriteHalf, UnixStream, UnixWriteHalf, Sender);
+reading!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver, Stdin);
+lending!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver); // `Stdin` is shared
+writing!(connection: TcpStream, OwnedWriteHalf, UnixStream, UnixWriteHalf, Sender, Stdout, Stderr);
 #[cfg(feature = "tls")]
 reading!(session: TlsStream, TlsReadHalf);
+#[cfg(feature = "tls")]
+lending!(session: TlsStream, TlsReadHalf);
 #[cfg(feature = "tls")]
 writing!(session: TlsStream, TlsWriteHalf);

@@ -59,9 +59,11 @@ pub(crate) use unread::Unread;
 #[cfg(feature = "tls")]
 pub(crate) use unread::{Arrival, End, Failure, LayerFailure, Segment};
 
+use crate::blocking::standard;
 use crate::buf::{BufError, Described, Handed, IoBuf, Many, One};
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
+use crate::sys::standard::Standard;
 use crate::sys::{self, ClosableFd};
 
 /// How many unread bytes a drop discards, so that the close does not reset the connection.
@@ -94,6 +96,22 @@ impl Connection {
             handles: Cell::new(1),
             zero_linger: Cell::new(false),
         })
+    }
+
+    /// A standard stream of the process, with what was read ahead of it. One handle is the caller's,
+    /// as in `new`.
+    pub(crate) fn standard(stream: Standard, home: Rc<Driver>) -> io::Result<Rc<Connection>> {
+        let opened = match home.attempts_first() {
+            true => standard::subscribe(stream),
+            false => sys::standard::duplicate(stream),
+        };
+        let fd = opened.inspect_err(|error| home.note_failure(error))?;
+        let connection = Connection::new(fd, home, Medium::Standard(stream));
+        if stream == Standard::Input {
+            let unread = standard::take_unread();
+            connection.receiving(|receive, _| receive.unread.put_back(&unread));
+        }
+        Ok(connection)
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -202,9 +220,19 @@ impl Connection {
     pub(crate) fn drop_handle(&self) {
         self.handles.set(self.handles.get() - 1);
         if self.handles.get() == 0 && !self.home.is_forked_copy() {
+            if self.medium == Medium::Standard(Standard::Input) {
+                self.keep_unread();
+            }
             self.end_receive();
             self.end_send();
         }
+    }
+
+    /// What was read ahead of stdin stays for the next that reads it in this process.
+    fn keep_unread(&self) {
+        self.cancel_receive_and_wait();
+        let unread = self.receiving(|receive, deferred| receive.unread.take_all(deferred));
+        standard::put_back(&unread);
     }
 
     /// Whether no handle is left.
@@ -288,9 +316,13 @@ impl Drop for Connection {
                 let _ = match self.medium {
                     Medium::Tcp => sys::discard_unread(fd.as_fd(), DRAIN_LEN),
                     Medium::Unix => sys::read_and_discard(fd.as_fd(), DRAIN_LEN),
-                    Medium::Pipe => Ok(0), // what is unread in a pipe costs its writer nothing
+                    // What is unread there costs its writer nothing.
+                    Medium::Pipe | Medium::Standard(_) => Ok(0),
                 };
             }
+        }
+        if let Medium::Standard(stream) = self.medium {
+            standard::unsubscribe(stream, fd.as_fd());
         }
         self.home.close_descriptor(fd);
     }

@@ -314,6 +314,9 @@ impl Connection {
         if !is_idle || direction == Direction::Lost {
             ready!(context::poll_home(&self.home, cx))?;
         }
+        if self.is_shared_by_others() {
+            return if is_idle { context::consume_budget(cx).map(Ok) } else { Poll::Pending };
+        }
         self.ask_shutdown();
         match self.transmit.borrow().direction {
             Direction::ShutDown(done) => Poll::Ready(done.map_err(error)),

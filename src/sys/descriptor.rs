@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 
 use super::check;
@@ -63,6 +64,15 @@ impl Drop for ClosableFd {
 pub(super) fn status_flags(fd: RawFd) -> io::Result<libc::c_int> {
     // SAFETY: F_GETFL takes no pointers.
     check(unsafe { libc::fcntl(fd, libc::F_GETFL) })
+}
+
+/// What kind of file `fd` is, as one of the S_IF constants; fstat(2).
+pub(super) fn file_type(fd: BorrowedFd<'_>) -> io::Result<libc::mode_t> {
+    // SAFETY: stat consists of integers, for which all zeroes are valid.
+    let mut stat: libc::stat = unsafe { mem::zeroed() };
+    // SAFETY: `stat` lives through the call.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
+    Ok(stat.st_mode & libc::S_IFMT)
 }
 
 fn set_status_flags(fd: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! System calls that go around the ring, one file for each subject. Each returns its errno.
 //!
-//! None of them waits, except `epoll_wait`, `poll` and `resolve::lookup`. `io_uring_setup`,
+//! None of them waits, except `epoll_wait`, `poll`, `resolve::lookup` and those of `standard`. `io_uring_setup`,
 //! `io_uring_enter` and `io_uring_register` are not here: see `driver/ring.rs`. Read next:
 //! `socket.rs`.
 
@@ -11,6 +11,7 @@ pub(crate) mod fork;
 pub(crate) mod pipe;
 pub(crate) mod resolve;
 pub(crate) mod signal;
+pub(crate) mod standard;
 
 mod descriptor;
 mod epoll;

@@ -9,7 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 
-use super::descriptor::{is_nonblocking, status_flags};
+use super::descriptor::{file_type, is_nonblocking, status_flags};
 use super::poll::{is_readable, is_writable};
 use super::{check, check_len, retry};
 
@@ -43,13 +43,9 @@ pub(crate) fn open_fifo(path: &Path, access: libc::c_int) -> io::Result<OwnedFd>
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Whether `fd` is a pipe or a FIFO; fstat(2).
+/// Whether `fd` is a pipe or a FIFO.
 pub(crate) fn is_pipe(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    // SAFETY: stat consists of integers, for which all zeroes are valid.
-    let mut stat: libc::stat = unsafe { mem::zeroed() };
-    // SAFETY: `stat` lives through the call.
-    check(unsafe { libc::fstat(fd.as_raw_fd(), &mut stat) })?;
-    Ok(stat.st_mode & libc::S_IFMT == libc::S_IFIFO)
+    Ok(file_type(fd)? == libc::S_IFIFO)
 }
 
 /// O_RDONLY, O_WRONLY or O_RDWR: how the file was opened.
@@ -72,7 +68,7 @@ pub(crate) fn silence_sigpipe() {
     // SAFETY: `action` lives through the call; a null pointer asks for no change.
     let known = unsafe { libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut action) };
     if known == 0 && action.sa_sigaction == libc::SIG_DFL {
-        super::signal::block(libc::SIGPIPE);
+        super::signal::block(&[libc::SIGPIPE]);
     }
 }
 

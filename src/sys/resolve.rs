@@ -1,7 +1,7 @@
 //! getaddrinfo(3): the addresses of a host name, as this system is configured to find them
 //! (nsswitch.conf(5)).
 //!
-//! This call may wait seconds for a name server. It runs on a thread of `blocking.rs`, never on one
+//! This call may wait seconds for a name server. It runs on a thread of `blocking/`, never on one
 //! that runs a runtime. std's `ToSocketAddrs` makes the same call, but hides its error code,
 //! without which "there is no such name" looks like "no name server answered".
 #![allow(unsafe_code)]

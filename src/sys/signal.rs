@@ -116,9 +116,9 @@ pub(crate) fn unblock(signals: &[i32]) {
     change_mask(libc::SIG_UNBLOCK, signals);
 }
 
-/// Keeps a signal from the calling thread, for good.
-pub(super) fn block(signal: i32) {
-    change_mask(libc::SIG_BLOCK, &[signal]);
+/// Keeps these signals from the calling thread.
+pub(crate) fn block(signals: &[i32]) {
+    change_mask(libc::SIG_BLOCK, signals);
 }
 
 /// pthread_sigmask(3). `how` is SIG_BLOCK or SIG_UNBLOCK.

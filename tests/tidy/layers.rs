@@ -24,6 +24,7 @@ const LAYERS: &[(&str, u8)] = &[
     ("io::any", 10),
     ("io::duplex", 8),
     ("io::memory", 8),
+    ("io::standard", 8),
     ("time", 6),
     ("metrics", 6),
     ("signal", 6),
