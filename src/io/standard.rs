@@ -15,11 +15,11 @@ use crate::sys::standard::Standard;
 
 /// What the handles of one stream share in a runtime. So what one has received is unread for all, and
 /// buffers of any number of tasks go out whole.
-struct Shared {
+struct OpenStream {
     connection: Rc<Connection>,
 }
 
-impl Drop for Shared {
+impl Drop for OpenStream {
     fn drop(&mut self) {
         self.connection.drop_handle();
     }
@@ -27,11 +27,11 @@ impl Drop for Shared {
 
 thread_local! {
     /// The open streams of this thread: stdin, stdout, stderr.
-    static OPEN: RefCell<[Weak<Shared>; 3]> = const { RefCell::new([Weak::new(), Weak::new(), Weak::new()]) };
+    static OPEN: RefCell<[Weak<OpenStream>; 3]> = const { RefCell::new([Weak::new(), Weak::new(), Weak::new()]) };
 }
 
 /// The stream of the runtime here: the one that is open, or a new one.
-fn shared(stream: Standard, name: &str) -> io::Result<Rc<Shared>> {
+fn shared(stream: Standard, name: &str) -> io::Result<Rc<OpenStream>> {
     let home = context::try_current()?.driver.clone();
     let open = OPEN.with_borrow(|open| open[stream as usize].upgrade());
     if let Some(shared) = open.filter(|shared| Rc::ptr_eq(shared.connection.home(), &home)) {
@@ -39,7 +39,7 @@ fn shared(stream: Standard, name: &str) -> io::Result<Rc<Shared>> {
     }
     let connection = Connection::standard(stream, home);
     let connection = connection.map_err(|error| CallError::wrap("open", name, error))?;
-    let shared = Rc::new(Shared { connection });
+    let shared = Rc::new(OpenStream { connection });
     OPEN.with_borrow_mut(|open| open[stream as usize] = Rc::downgrade(&shared));
     Ok(shared)
 }
@@ -130,7 +130,7 @@ pub fn stderr() -> io::Result<Stderr> {
 /// # Examples
 /// See [`stdin`].
 pub struct Stdin {
-    shared: Rc<Shared>,
+    shared: Rc<OpenStream>,
 }
 
 /// A handle of standard output: see [`stdout`]. All methods take `&self`.
@@ -138,7 +138,7 @@ pub struct Stdin {
 /// # Examples
 /// See [`stdout`].
 pub struct Stdout {
-    shared: Rc<Shared>,
+    shared: Rc<OpenStream>,
 }
 
 /// A handle of standard error: see [`stderr`]. All methods take `&self`.
@@ -146,7 +146,7 @@ pub struct Stdout {
 /// # Examples
 /// See [`stderr`].
 pub struct Stderr {
-    shared: Rc<Shared>,
+    shared: Rc<OpenStream>,
 }
 
 impl Stdin {
