@@ -378,6 +378,49 @@ fn lines_cross_the_borders_of_receives() {
     });
 }
 
+/// TX15. Streams in memory and of any kind have the traits too. The writer is pushed back, and a flush
+/// waits.
+#[test]
+fn tx15_memory_and_any_stream() {
+    use futures_util::AsyncWriteExt as _;
+    use tamam::io::{AnyStream, duplex};
+    common::everywhere(|| async {
+        let all = common::pattern(300_000);
+        let ((one, other), (unix, unix_peer)) =
+            (duplex(1000), tamam::net::UnixStream::pair().expect("descriptors are left"));
+        let pairs: [(AnyStream, AnyStream); 2] =
+            [(one.into(), other.into()), (unix.into(), unix_peer.into())];
+        for (mut stream, mut peer) in pairs {
+            let sent = all.clone();
+            let mut writing = common::start(async {
+                stream.write_all(&sent).await?;
+                stream.flush().await?;
+                stream.close().await
+            })
+            .await;
+            common::turn().await;
+            assert!(common::poll_once(&mut writing).await.is_pending(), "nobody reads");
+            let mut came = Vec::new();
+            let reading = tokio::io::AsyncReadExt::read_to_end(&mut peer, &mut came);
+            let (written, read) = futures_util::join!(writing, reading);
+            written.expect("it is read");
+            assert_eq!(read.expect("an end"), 300_000);
+            common::assert_same(&came, &all);
+        }
+
+        let (mut one, mut other) = duplex(10);
+        tokio::io::AsyncWriteExt::write_all(&mut one, b"a line\n").await.expect("room");
+        let mut line = String::new();
+        assert_eq!(
+            tokio::io::AsyncBufReadExt::read_line(&mut other, &mut line).await.expect("text"),
+            7
+        );
+        drop(other);
+        let failed = tokio::io::AsyncWriteExt::write_all(&mut one, b"lost").await.unwrap_err();
+        assert_eq!(failed.kind(), std::io::ErrorKind::BrokenPipe);
+    });
+}
+
 /// TX15. Unix sockets, their halves and pipes have the traits too, of both crates.
 #[test]
 fn tx15_unix_sockets_and_pipes() {

@@ -45,14 +45,16 @@ use ::hyper::rt::{self, Read, ReadBufCursor, Write};
 
 use super::at_home::AtHome;
 use crate::context;
+use crate::io::{AnyStream, DuplexStream};
 use crate::net::{TcpStream, UnixStream};
-use crate::stream::poll::PollReceive;
+use crate::stream::Carried;
+use crate::stream::poll::{PollReceive, PollSend};
 use crate::time::{TimerKey, Timers, saturating_add};
 #[cfg(feature = "tls")]
 use crate::tls::TlsStream;
 
 macro_rules! stream {
-    ($door:ident: $($stream:ty),*) => {$(
+    ($door:ident, $flush:ident: $($stream:ty),*) => {$(
         impl Read for $stream {
             fn poll_read(
                 self: Pin<&mut Self>,
@@ -73,18 +75,19 @@ macro_rules! stream {
                 true
             }
 
-            /// Ready as soon as all bytes are handed to the stream's send queue, not when they are
+            /// Of a socket, ready as soon as all bytes are handed to its send queue, not when they are
             /// out: hyper does not wait for that, and a later wake would be for nothing.
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-                self.$door().poll_submitted(cx)
+                self.$door().$flush(cx)
             }
         }
     )*};
 }
 
-stream!(connection: TcpStream, UnixStream);
+stream!(connection, poll_submitted: TcpStream, UnixStream);
+stream!(carrier, poll_flush: DuplexStream, AnyStream);
 #[cfg(feature = "tls")]
-stream!(session: TlsStream);
+stream!(session, poll_submitted: TlsStream);
 
 /// Runs hyper's background futures as tasks of the runtime that is entered on this thread. They
 /// need not be `Send`. Pass it to `http2::Builder::new` or hyper-util's `auto::Builder::new`.

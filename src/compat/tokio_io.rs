@@ -7,12 +7,13 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::io::{Stderr, Stdin, Stdout};
+use crate::io::{AnyStream, DuplexStream, Stderr, Stdin, Stdout};
 use crate::net::{
     OwnedReadHalf, OwnedWriteHalf, TcpStream, UnixReadHalf, UnixStream, UnixWriteHalf,
 };
 use crate::pipe::{Receiver, Sender};
-use crate::stream::poll::PollReceive;
+use crate::stream::Carried;
+use crate::stream::poll::{PollReceive, PollSend};
 #[cfg(feature = "tls")]
 use crate::tls::{TlsReadHalf, TlsStream, TlsWriteHalf};
 
@@ -75,6 +76,9 @@ macro_rules! writing {
 reading!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver, Stdin);
 lending!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver); // `Stdin` is shared
 writing!(connection: TcpStream, OwnedWriteHalf, UnixStream, UnixWriteHalf, Sender, Stdout, Stderr);
+reading!(carrier: DuplexStream, AnyStream);
+lending!(carrier: DuplexStream, AnyStream);
+writing!(carrier: DuplexStream, AnyStream);
 #[cfg(feature = "tls")]
 reading!(session: TlsStream, TlsReadHalf);
 #[cfg(feature = "tls")]

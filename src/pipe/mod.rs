@@ -54,6 +54,7 @@ use crate::sys;
 /// ```
 pub fn pipe() -> io::Result<(Sender, Receiver)> {
     let home = context::try_current()?.driver.clone();
-    let (read, write) = sys::pipe::pipe().map_err(|error| CallError::wrap("pipe", "", error))?;
+    let ends = sys::pipe::pipe().inspect_err(|error| home.note_failure(error));
+    let (read, write) = ends.map_err(|error| CallError::wrap("pipe", "", error))?;
     Ok((Sender::new(write, home.clone()), Receiver::new(read, home)))
 }

@@ -72,7 +72,8 @@ impl OpenOptions {
         let home = context::try_current()?.driver.clone();
         let access = if self.read_write { libc::O_RDWR } else { access };
         let failed = |error| CallError::wrap("open", path.display(), error);
-        let fd = sys::pipe::open_fifo(path, access).map_err(failed)?;
+        let fd = sys::pipe::open_fifo(path, access).inspect_err(|error| home.note_failure(error));
+        let fd = fd.map_err(failed)?;
         if !sys::pipe::is_pipe(fd.as_fd()).map_err(failed)? {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "it is no FIFO");
             return Err(failed(error));

@@ -14,6 +14,7 @@ use std::task::{Context, Poll, ready};
 
 use super::Connection;
 use super::bottom::Bottom;
+use super::layer::Carrier;
 use super::read::{Source, poll_unread};
 use super::transmit::Direction;
 use crate::context;
@@ -99,6 +100,64 @@ pub(crate) trait PollReceive: Source + Sized {
 
 impl<S: Source> PollReceive for S {}
 
+/// Polls the sending of a carrier of any kind. A connection has methods of its own, which copy less.
+pub(crate) trait PollSend: Carrier {
+    /// Queues a copy of bytes as far as there is room, and gives their number, which may be less than
+    /// `bufs` have. `Pending`: there is no room, nothing was copied, and the task is woken when bytes
+    /// have gone out. `Err`: nothing can be sent.
+    fn poll_write(
+        self: &Rc<Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.bottom().poll_home(cx))?;
+        if let Err(error) = self.check_sendable() {
+            return context::consume_budget(cx).map(|()| Err(error));
+        }
+        if self.unsent() >= WRITTEN_MAX {
+            self.bottom().wait_for_progress(&mut Some(WaiterId::Poller), cx);
+            return Poll::Pending;
+        }
+        ready!(context::consume_budget(cx));
+        let mut bytes = Vec::new();
+        for buf in bufs {
+            let room = WRITTEN_MAX - bytes.len();
+            bytes.extend_from_slice(&buf[..buf.len().min(room)]);
+        }
+        let len = bytes.len();
+        self.queue_detached(bytes);
+        Poll::Ready(Ok(len))
+    }
+
+    /// Waits until everything is out that was queued. `Err`: some of it was not sent.
+    fn poll_flush(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Err(error) = self.check_going_out() {
+            return context::consume_budget(cx).map(|()| Err(error));
+        }
+        if self.unsent() == 0 {
+            return context::consume_budget(cx).map(Ok);
+        }
+        self.bottom().wait_for_progress(&mut Some(WaiterId::Poller), cx);
+        Poll::Pending
+    }
+
+    /// Ends sending behind everything that is queued, and waits for it. `Ok` also if the peer has
+    /// reset the connection: see [`Connection::poll_close`].
+    fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_shutdown(&mut Some(WaiterId::Poller), cx).map(closed)
+    }
+}
+
+impl<C: Carrier> PollSend for C {}
+
+/// What the crates that call this expect: a reset is no error of a close. Receiving tells of it.
+fn closed(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+        done => done,
+    }
+}
+
 impl Connection {
     /// Copies bytes into the send queue as far as there is room, and gives their number, which may
     /// be less than `bufs` have. `Pending`: there is no room, nothing was copied, and the task is
@@ -158,14 +217,10 @@ impl Connection {
         if is_submitted { Poll::Ready(Ok(())) } else { self.poll_flush(cx) }
     }
 
-    /// As `shutdown`, but it gives `Ok` if the peer has reset the connection: the crates that call
-    /// this expect no error then. Receiving tells of the reset.
+    /// As `shutdown`, but it gives `Ok` if the peer has reset the connection.
     pub(crate) fn poll_close(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.try_shutdown(cx) {
-            Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::NotConnected => {
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Ready(done) => Poll::Ready(closed(done)),
             Poll::Pending => {
                 self.wait_for_progress(&mut Some(WaiterId::Poller), cx);
                 Poll::Pending

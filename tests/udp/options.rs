@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd};
 
 use tamam::io::{CallError, errno};
 use tamam::net::{UdpBuilder, UdpSocket};
@@ -65,6 +66,23 @@ fn ud7_options_before_binding() {
     });
 }
 
+fn option_of_v4(socket: &UdpSocket, option: libc::c_int) -> libc::c_int {
+    let (mut value, mut len) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: there is room for the int that the option is, and for its length.
+    let asked = unsafe {
+        let value: *mut libc::c_int = &mut value;
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            option,
+            value.cast(),
+            &mut len,
+        )
+    };
+    assert_eq!(asked, 0);
+    value
+}
+
 #[test]
 fn ud7_options_after_binding() {
     everywhere(|| async {
@@ -90,6 +108,15 @@ fn ud7_options_after_binding() {
             }
             socket.set_tos(0x2e << 2).expect("a socket");
             assert_eq!(socket.tos().expect("a socket"), 0x2e << 2);
+            // Also for the datagrams of IPv4 that a socket for IPv6 sends.
+            for (option, value) in [
+                (libc::IP_TTL, 255),
+                (libc::IP_MULTICAST_TTL, 255),
+                (libc::IP_TOS, 0x2e << 2),
+                (libc::IP_MULTICAST_LOOP, 0),
+            ] {
+                assert_eq!(option_of_v4(&socket, option), value, "option {option}");
+            }
             for bytes in [0, u32::MAX] {
                 socket.set_recv_buffer_size(bytes).expect("cut to what is allowed");
                 socket.set_send_buffer_size(bytes).expect("cut to what is allowed");

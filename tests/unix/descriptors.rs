@@ -47,6 +47,24 @@ pub async fn send(sender: &UnixStream, text: &'static str, files: &[File]) {
     assert_eq!(sender.send_fds(text, &fds).await.expect("connected"), text);
 }
 
+/// As whole streams: the half that receives gets descriptors, the other one sends some.
+#[test]
+fn ux5_halves_pass_descriptors() {
+    alone("descriptors::ux5_halves_pass_descriptors", || {
+        everywhere(async || {
+            let (one, other) = UnixStream::pair().expect("descriptors are left");
+            let ((_, sender), (receiver, _other)) = (one.into_split(), other.into_split());
+            assert_eq!(receiver.recv_fds().await.unwrap_err().kind(), ErrorKind::InvalidInput);
+            receiver.accept_fds(1).expect("nothing was received");
+            let file = numbered(7);
+            assert_eq!(sender.send_fds("one", &[file.as_fd()]).await.expect("connected"), "one");
+            let (text, files) = receiver.recv_fds().await.expect("connected").expect("a message");
+            assert_eq!((&text[..], numbers(files)), (&b"one"[..], vec![7]));
+            sender.send_fds("", &[file.as_fd()]).await.expect_err("no byte");
+        });
+    });
+}
+
 #[test]
 fn ux5_descriptors_come_with_their_bytes() {
     alone("descriptors::ux5_descriptors_come_with_their_bytes", || {

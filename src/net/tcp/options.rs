@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::split::{OwnedReadHalf, OwnedWriteHalf};
 use super::stream::TcpStream;
 use crate::io::CallError;
-use crate::net::option::{is_v6, set_option};
+use crate::net::option::{FamilyOption, is_v6, set_option};
 use crate::stream::Connection;
 use crate::sys::{self, IntOption};
 
@@ -192,34 +192,20 @@ impl Lingering {
 
 // ---- options of IPv4 and IPv6 -------------------------------------------------------------------
 
-/// Sets an option that IPv4 and IPv6 have under different names. A socket for IPv6 gets both, since
-/// its peer may be one of IPv4 (ipv6(7)).
-fn set_for_family(fd: BorrowedFd<'_>, v4: IntOption, v6: IntOption, value: i32) -> io::Result<()> {
-    set_option(fd, v4, value)?;
-    if is_v6(fd)? { set_option(fd, v6, value) } else { Ok(()) }
-}
-
-/// The value of such an option.
-fn number_for_family(fd: BorrowedFd<'_>, v4: IntOption, v6: IntOption) -> io::Result<u32> {
-    number(fd, if is_v6(fd)? { v6 } else { v4 })
-}
-
 pub(super) fn set_ttl(fd: BorrowedFd<'_>, hops: u32) -> io::Result<()> {
-    // The option of IPv4 is set first, and refuses a zero, which that of IPv6 takes.
-    let value = i32::try_from(hops).unwrap_or(i32::MAX);
-    set_for_family(fd, IntOption::Ttl, IntOption::HopLimit, value)
+    FamilyOption::TTL.set(fd, i32::try_from(hops).unwrap_or(i32::MAX))
 }
 
 pub(super) fn ttl(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    number_for_family(fd, IntOption::Ttl, IntOption::HopLimit)
+    FamilyOption::TTL.get(fd).map(|hops| u32::try_from(hops).unwrap_or(0))
 }
 
 pub(super) fn set_tos(fd: BorrowedFd<'_>, tos: u8) -> io::Result<()> {
-    set_for_family(fd, IntOption::TypeOfService, IntOption::TrafficClass, tos.into())
+    FamilyOption::TOS.set(fd, tos.into())
 }
 
 pub(super) fn tos(fd: BorrowedFd<'_>) -> io::Result<u8> {
-    let tos = number_for_family(fd, IntOption::TypeOfService, IntOption::TrafficClass)?;
+    let tos = FamilyOption::TOS.get(fd)?;
     Ok(u8::try_from(tos).expect("the field of the packet has eight bits"))
 }
 

@@ -99,7 +99,7 @@ impl TcpSocket {
 
     fn new(v6: bool) -> io::Result<TcpSocket> {
         let home = context::try_current()?.driver.clone();
-        let socket = sys::tcp_socket(v6);
+        let socket = sys::tcp_socket(v6).inspect_err(|error| home.note_failure(error));
         let family = if v6 { "for IPv6" } else { "for IPv4" };
         let fd = socket.map_err(|error| CallError::wrap("socket", family, error))?;
         let (error, is_bound, lingering) = (None, false, Lingering::Off);

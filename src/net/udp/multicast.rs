@@ -3,10 +3,9 @@
 use std::io;
 use std::os::fd::AsFd;
 
-use super::options::FamilyOption;
 use super::socket::UdpSocket;
 use crate::io::CallError;
-use crate::net::option::{is_v6, set_option};
+use crate::net::option::{FamilyOption, is_v6, set_option};
 use crate::sys::IntOption;
 use crate::sys::datagram::{MulticastGroup, set_member, set_multicast_interface_v4};
 
@@ -68,7 +67,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of setsockopt(2).
     pub fn set_multicast_loop(&self, on: bool) -> io::Result<()> {
-        self.set_of_family(FamilyOption::MULTICAST_LOOP, on.into())
+        FamilyOption::MULTICAST_LOOP.set(self.as_fd(), on.into())
     }
 
     /// Whether members on this host get what this socket sends to a group.
@@ -76,7 +75,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of getsockopt(2).
     pub fn multicast_loop(&self) -> io::Result<bool> {
-        Ok(self.get_of_family(FamilyOption::MULTICAST_LOOP)? != 0)
+        Ok(FamilyOption::MULTICAST_LOOP.get(self.as_fd())? != 0)
     }
 
     /// IP_MULTICAST_TTL, IPV6_MULTICAST_HOPS: how many routers pass on what is sent to a group; 1
@@ -85,7 +84,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of setsockopt(2).
     pub fn set_multicast_ttl(&self, routers: u32) -> io::Result<()> {
-        self.set_of_family(FamilyOption::MULTICAST_TTL, i32::try_from(routers).unwrap_or(i32::MAX))
+        FamilyOption::MULTICAST_TTL.set(self.as_fd(), i32::try_from(routers).unwrap_or(i32::MAX))
     }
 
     /// How many routers pass on what is sent to a group.
@@ -93,7 +92,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of getsockopt(2).
     pub fn multicast_ttl(&self) -> io::Result<u32> {
-        Ok(self.get_of_family(FamilyOption::MULTICAST_TTL)? as u32)
+        Ok(FamilyOption::MULTICAST_TTL.get(self.as_fd())? as u32)
     }
 
     /// IP_MULTICAST_IF, IPV6_MULTICAST_IF: the index of the interface by which the socket sends to

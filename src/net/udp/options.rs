@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::socket::UdpSocket;
-use crate::net::option::{is_v6, set_option};
+use crate::net::option::{FamilyOption, is_v6, set_option};
 use crate::sys::{self, IntOption};
 
 /// Whether the kernel tells of each datagram where it was sent to, and its type of service.
@@ -20,44 +20,9 @@ pub(super) fn set_packet_info(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     set_option(fd, IntOption::TellTypeOfService, on.into())
 }
 
-/// An option that has a name for each family.
-#[derive(Clone, Copy)]
-pub(super) struct FamilyOption {
-    v4: IntOption,
-    v6: IntOption,
-}
-
-impl FamilyOption {
-    pub(super) const TTL: FamilyOption =
-        FamilyOption { v4: IntOption::Ttl, v6: IntOption::HopLimit };
-    pub(super) const TOS: FamilyOption =
-        FamilyOption { v4: IntOption::TypeOfService, v6: IntOption::TrafficClass };
-    pub(super) const MULTICAST_LOOP: FamilyOption =
-        FamilyOption { v4: IntOption::MulticastLoop, v6: IntOption::MulticastLoopV6 };
-    pub(super) const MULTICAST_TTL: FamilyOption =
-        FamilyOption { v4: IntOption::MulticastTtl, v6: IntOption::MulticastHopLimit };
-
-    #[cfg(feature = "quinn")]
-    const MTU_DISCOVER: FamilyOption =
-        FamilyOption { v4: IntOption::MtuDiscover, v6: IntOption::MtuDiscoverV6 };
-
-    /// The name for a socket.
-    pub(super) fn of(self, socket: BorrowedFd<'_>) -> io::Result<IntOption> {
-        Ok(if is_v6(socket)? { self.v6 } else { self.v4 })
-    }
-}
-
 impl UdpSocket {
     fn set(&self, option: IntOption, value: i32) -> io::Result<()> {
         set_option(self.as_fd(), option, value)
-    }
-
-    pub(super) fn set_of_family(&self, option: FamilyOption, value: i32) -> io::Result<()> {
-        self.set(option.of(self.as_fd())?, value)
-    }
-
-    pub(super) fn get_of_family(&self, option: FamilyOption) -> io::Result<i32> {
-        sys::get(self.as_fd(), option.of(self.as_fd())?)
     }
 
     /// SO_BROADCAST: datagrams may be sent to broadcast addresses.
@@ -105,7 +70,7 @@ impl UdpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn set_ttl(&self, routers: u32) -> io::Result<()> {
-        self.set_of_family(FamilyOption::TTL, i32::try_from(routers).unwrap_or(i32::MAX))
+        FamilyOption::TTL.set(self.as_fd(), i32::try_from(routers).unwrap_or(i32::MAX))
     }
 
     /// How many routers a datagram passes at most.
@@ -113,7 +78,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of getsockopt(2).
     pub fn ttl(&self) -> io::Result<u32> {
-        Ok(self.get_of_family(FamilyOption::TTL)? as u32)
+        Ok(FamilyOption::TTL.get(self.as_fd())? as u32)
     }
 
     /// IP_TOS, IPV6_TCLASS: how routers treat a datagram (the upper six bits), and its mark about
@@ -132,7 +97,7 @@ impl UdpSocket {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub fn set_tos(&self, tos: u8) -> io::Result<()> {
-        self.set_of_family(FamilyOption::TOS, tos.into())
+        FamilyOption::TOS.set(self.as_fd(), tos.into())
     }
 
     /// How routers treat a datagram.
@@ -140,7 +105,7 @@ impl UdpSocket {
     /// # Errors
     /// Those of getsockopt(2).
     pub fn tos(&self) -> io::Result<u8> {
-        Ok(self.get_of_family(FamilyOption::TOS)? as u8)
+        Ok(FamilyOption::TOS.get(self.as_fd())? as u8)
     }
 
     /// SO_RCVBUF in bytes: how much waits in the kernel to be received. The kernel doubles it for its
@@ -240,6 +205,6 @@ impl UdpSocket {
     #[cfg(feature = "quinn")]
     pub(crate) fn forbid_fragments(&self) -> io::Result<()> {
         let probe = libc::IP_PMTUDISC_PROBE; // the same number for both families
-        self.set_of_family(FamilyOption::MTU_DISCOVER, probe)
+        FamilyOption::MTU_DISCOVER.set(self.as_fd(), probe)
     }
 }

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
+use super::split::{UnixReadHalf, UnixWriteHalf};
 use super::stream::UnixStream;
 use crate::buf::{BufError, Chunk, IoBuf};
 use crate::context;
-use crate::stream::put_back;
+use crate::stream::{Connection, put_back};
 
 /// The most descriptors that one message carries (SCM_MAX_FD).
 const DESCRIPTORS_MAX: usize = 253;
@@ -33,22 +35,7 @@ impl UnixStream {
         buf: B,
         fds: &[BorrowedFd<'_>],
     ) -> Result<B, BufError<B>> {
-        let refusal = match fds.len() {
-            _ if buf.is_empty() => Some("descriptors go with a byte, and the buffer has none"),
-            0..=DESCRIPTORS_MAX => None,
-            _ => Some("one message carries at most 253 descriptors"),
-        };
-        let duplicates = match refusal {
-            Some(text) => Err(io::Error::new(io::ErrorKind::InvalidInput, text)),
-            None => fds.iter().map(BorrowedFd::try_clone_to_owned).collect(),
-        };
-        match duplicates {
-            Ok(duplicates) => self.connection.send_described(buf, duplicates).await,
-            Err(error) => {
-                context::ready_at_once().await;
-                Err(BufError::new(error, buf))
-            }
-        }
+        send(&self.connection, buf, fds).await
     }
 
     /// From now on the stream keeps descriptors that the peer sends, at most `max` of them, for
@@ -61,11 +48,7 @@ impl UnixStream {
     /// # Examples
     /// See [`recv_fds`](Self::recv_fds).
     pub fn accept_fds(&self, max: usize) -> io::Result<()> {
-        if !(1..=DESCRIPTORS_MAX).contains(&max) {
-            let text = format!("a stream keeps 1 to {DESCRIPTORS_MAX} descriptors, not {max}");
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
-        }
-        self.connection.accept_descriptors(max)
+        accept(&self.connection, max)
     }
 
     /// Receives the next bytes, as [`recv`](Self::recv), and the descriptors that were sent with
@@ -105,28 +88,95 @@ impl UnixStream {
     /// # Ok::<(), std::io::Error>(())
     /// ```
     pub async fn recv_fds(&self) -> io::Result<Option<(Chunk, Vec<OwnedFd>)>> {
-        if !self.connection.accepts_descriptors() {
+        recv(&self.connection).await
+    }
+}
+
+impl UnixReadHalf {
+    /// As [`UnixStream::accept_fds`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn accept_fds(&self, max: usize) -> io::Result<()> {
+        accept(self.connection(), max)
+    }
+
+    /// As [`UnixStream::recv_fds`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn recv_fds(&self) -> io::Result<Option<(Chunk, Vec<OwnedFd>)>> {
+        recv(self.connection()).await
+    }
+}
+
+impl UnixWriteHalf {
+    /// As [`UnixStream::send_fds`].
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn send_fds<B: IoBuf>(
+        &self,
+        buf: B,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<B, BufError<B>> {
+        send(self.connection(), buf, fds).await
+    }
+}
+
+async fn send<B: IoBuf>(
+    connection: &Rc<Connection>,
+    buf: B,
+    fds: &[BorrowedFd<'_>],
+) -> Result<B, BufError<B>> {
+    let refusal = match fds.len() {
+        _ if buf.is_empty() => Some("descriptors go with a byte, and the buffer has none"),
+        0..=DESCRIPTORS_MAX => None,
+        _ => Some("one message carries at most 253 descriptors"),
+    };
+    let duplicates = match refusal {
+        Some(text) => Err(io::Error::new(io::ErrorKind::InvalidInput, text)),
+        None => fds.iter().map(BorrowedFd::try_clone_to_owned).collect(),
+    };
+    match duplicates {
+        Ok(duplicates) => connection.send_described(buf, duplicates).await,
+        Err(error) => {
             context::ready_at_once().await;
-            let text = "the stream keeps no descriptors: call accept_fds before the first receive";
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+            Err(BufError::new(error, buf))
         }
-        if let Err(lost) = self.connection.check_descriptors() {
-            context::ready_at_once().await;
-            return Err(lost);
+    }
+}
+
+fn accept(connection: &Connection, max: usize) -> io::Result<()> {
+    if !(1..=DESCRIPTORS_MAX).contains(&max) {
+        let text = format!("a stream keeps 1 to {DESCRIPTORS_MAX} descriptors, not {max}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    connection.accept_descriptors(max)
+}
+
+async fn recv(connection: &Rc<Connection>) -> io::Result<Option<(Chunk, Vec<OwnedFd>)>> {
+    if !connection.accepts_descriptors() {
+        context::ready_at_once().await;
+        let text = "the stream keeps no descriptors: call accept_fds before the first receive";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    if let Err(lost) = connection.check_descriptors() {
+        context::ready_at_once().await;
+        return Err(lost);
+    }
+    let received = connection.recv().await;
+    if let Err(lost) = connection.check_descriptors() {
+        received.ok().flatten().into_iter().for_each(|it| put_back(connection, it));
+        return Err(lost);
+    }
+    let descriptors = connection.take_descriptors();
+    match received {
+        // What was received comes before the end, or the error that stays.
+        Ok(None) | Err(_) if !descriptors.is_empty() => {
+            Ok(Some((Chunk::from(Vec::new()), descriptors)))
         }
-        let received = self.recv().await;
-        if let Err(lost) = self.connection.check_descriptors() {
-            received.ok().flatten().into_iter().for_each(|it| put_back(&self.connection, it));
-            return Err(lost);
-        }
-        let descriptors = self.connection.take_descriptors();
-        match received {
-            // What was received comes before the end, or the error that stays.
-            Ok(None) | Err(_) if !descriptors.is_empty() => {
-                Ok(Some((Chunk::from(Vec::new()), descriptors)))
-            }
-            Ok(chunk) => Ok(chunk.map(|chunk| (chunk, descriptors))),
-            Err(error) => Err(error),
-        }
+        Ok(chunk) => Ok(chunk.map(|chunk| (chunk, descriptors))),
+        Err(error) => Err(error),
     }
 }

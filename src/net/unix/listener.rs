@@ -99,7 +99,8 @@ impl UnixListener {
     pub fn bind_addr(addr: &UnixAddr) -> io::Result<UnixListener> {
         let home = context::try_current()?.driver.clone();
         let failed = |call, error| CallError::wrap(call, shown(addr), error);
-        let fd = sys::unix_socket().map_err(|error| failed("socket for", error))?;
+        let fd = sys::unix_socket().inspect_err(|error| home.note_failure(error));
+        let fd = fd.map_err(|error| failed("socket for", error))?;
         sys::bind(fd.as_fd(), &SockAddr::unix(addr)).map_err(|error| failed("bind", error))?;
         sys::listen(fd.as_fd(), BACKLOG).map_err(|error| failed("listen", error))?;
         Ok(UnixListener::new(fd, home))

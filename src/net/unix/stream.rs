@@ -175,7 +175,8 @@ impl UnixStream {
     /// ```
     pub fn pair() -> io::Result<(UnixStream, UnixStream)> {
         let home = context::try_current()?.driver.clone();
-        let pair = sys::unix_pair().map_err(|error| CallError::wrap("socketpair", "", error))?;
+        let pair = sys::unix_pair().inspect_err(|error| home.note_failure(error));
+        let pair = pair.map_err(|error| CallError::wrap("socketpair", "", error))?;
         Ok((UnixStream::new(pair.0, home.clone()), UnixStream::new(pair.1, home)))
     }
 
