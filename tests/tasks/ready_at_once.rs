@@ -252,6 +252,9 @@ fn lines() -> Vec<Line> {
         line!("UnixStream::send_fds", ended_unix().await, |stream| stream.send_fds("late", &[])),
         line!("UnixStream::send_fds", ended_unix().await, |stream| stream.send_fds("", &[])),
         line!("UnixStream::recv_fds", ended_unix().await, |stream| stream.recv_fds()),
+        line!("UnixReadHalf::recv_fds", ended_unix().await.into_split().0, |half| half.recv_fds()),
+        line!("UnixWriteHalf::send_fds", ended_unix().await.into_split().1, |half| half
+            .send_fds("", &[])),
         line!("UnixStream::connect", (), |_state| UnixStream::connect("/nonsense/socket")),
         line!("UnixStream::connect", (), |_state| UnixStream::connect("a\0b")),
         line!("UnixStream::connect_addr", unnamed(), |addr| UnixStream::connect_addr(&addr)),
