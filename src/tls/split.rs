@@ -14,7 +14,7 @@ use super::stream::TlsStream;
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
 use crate::io::{Duplex, receives, transmits};
 use crate::net::TcpStream;
-use crate::stream::{Carrier, Read, RecvChunk, put_back};
+use crate::stream::{Carrier, Peek, Read, RecvChunk, put_back};
 
 /// The receiving half of a [`TlsStream`].
 ///
@@ -99,6 +99,14 @@ impl<S: Duplex> TlsReadHalf<S> {
         buf: B,
     ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
         Read::some(self.session(), buf)
+    }
+
+    /// Looks at the bytes that come next: [`TlsStream::peek`], with its errors and cancel safety.
+    pub fn peek<B: IoBufMut>(
+        &self,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        Peek::new(self.session(), buf)
     }
 
     /// Receives a number of bytes: [`TlsStream::read_exact`], with its errors and cancel safety.

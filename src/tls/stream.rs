@@ -13,7 +13,7 @@ use super::split::{TlsReadHalf, TlsWriteHalf};
 use crate::buf::{BufError, Chunk, IoBuf, IoBufMut};
 use crate::io::{Duplex, receives, transmits};
 use crate::net::TcpStream;
-use crate::stream::{Carried, Carrier, Read, RecvChunk, drain, put_back};
+use crate::stream::{Carried, Carrier, Peek, Read, RecvChunk, drain, put_back};
 
 /// A TLS connection, of a client or of a server: over TCP, or over another stream `S`.
 ///
@@ -211,6 +211,31 @@ impl<S: Duplex> TlsStream<S> {
         buf: B,
     ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
         Read::some(&self.session, buf)
+    }
+
+    /// Copies the plaintext that comes next into the spare room of `buf`, and leaves it unread: the
+    /// next receive of any kind gives it again.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    /// # Cancel safety
+    /// Cancel safe: it takes no bytes. `buf` itself is gone.
+    /// # Examples
+    /// ```
+    /// use tamam::tls::TlsStream;
+    ///
+    /// /// Whether HTTP/2 comes next, which begins with a preface of its own.
+    /// async fn is_http2(stream: &TlsStream) -> std::io::Result<bool> {
+    ///     let (len, start) = stream.peek(Vec::with_capacity(3)).await?;
+    ///     Ok(&start[..len] == b"PRI")
+    /// }
+    /// # let _ = is_http2;
+    /// ```
+    pub fn peek<B: IoBufMut>(
+        &self,
+        buf: B,
+    ) -> impl Future<Output = Result<(usize, B), BufError<B>>> {
+        Peek::new(&self.session, buf)
     }
 
     /// Receives exactly `len` bytes into the spare room of `buf`.

@@ -47,6 +47,8 @@ fn tl1_an_echo_in_both_versions() {
                 |(len, buf)| (len, buf),
             );
             assert_eq!((len, &buf[..]), (0, &b"th"[..]));
+            let (len, seen) = client.peek(Vec::with_capacity(2)).await.expect("the rest");
+            assert_eq!((len, &seen[..]), (2, &b"re"[..]));
             let (len, buf) = client.read(Vec::with_capacity(100)).await.expect("the rest");
             assert_eq!((len, &buf[..]), (3, &b"ree"[..]));
             assert_eq!(client.send_all(Vec::new()).await.expect("nothing to do"), b"");

@@ -42,6 +42,7 @@ fn lines() -> Vec<Line> {
         line!("TlsStream::recv", failed().await, |stream| stream.recv()),
         line!("TlsStream::read", ended().await, |stream| stream.read(Vec::new())),
         line!("TlsStream::read_exact", ended().await, |stream| stream.read_exact(Vec::new(), 0)),
+        line!("TlsStream::peek", ended().await, |stream| stream.peek(Vec::new())),
         line!("TlsStream::send", ended().await, |stream| stream.send("late")),
         line!("TlsStream::send", ended().await, |stream| stream.send("")),
         line!("TlsStream::send_all", ended().await, |stream| stream.send_all("late")),
@@ -52,6 +53,7 @@ fn lines() -> Vec<Line> {
         }),
         line!("TlsReadHalf::recv", ended().await.into_split().0, |half| half.recv()),
         line!("TlsReadHalf::read", ended().await.into_split().0, |half| half.read(Vec::new())),
+        line!("TlsReadHalf::peek", ended().await.into_split().0, |half| half.peek(Vec::new())),
         line!("TlsReadHalf::read_exact", ended().await.into_split().0, |half| half
             .read_exact(Vec::new(), 0)),
         line!("TlsWriteHalf::send", ended().await.into_split().1, |half| half.send("late")),
