@@ -1,8 +1,7 @@
 //! Copies standard input to standard output, whatever they are: terminals, pipes, files.
 //!
-//!     seq 3 | cargo run --release --example cat
-//!     seq 3 | cargo run --release --example cat -- -n
-//!     cargo run --release --example cat < Cargo.toml > /tmp/copy
+//!     cargo run --release --example cat < Cargo.toml
+//!     seq 3 | cargo run --release --example cat -- -n | tail -1
 //!
 //! With `-n` each line gets its number. Ctrl-C or SIGTERM ends it; what was read by then is written
 //! first, unless a second one comes. A reader that has gone is no failure, as with `seq 100000 | cat |

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -67,7 +67,8 @@ fn timeless<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 /// `tests/ecosystem/tests/web`, or of one that has its name.
 #[test]
 fn every_example_is_known() {
-    const KNOWN: [&str; 9] = [
+    const KNOWN: [&str; 10] = [
+        "cat",
         "compare",
         "dns",
         "doctor",
@@ -266,18 +267,31 @@ fn udp_echo_sends_datagrams_back() {
             assert_eq!(len.expect("an answer"), 300);
             assert_eq!(buf[..300], [number; 300]);
         }
+        let mut echoed = 100;
+        if common::peer::has(&["socat"]) {
+            let to = format!("UDP:127.0.0.1:{port}");
+            let mut socat = Command::new("socat");
+            socat.args(["-t9", "-", &to]).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut socat = socat.spawn().expect("it can be run");
+            let mut stdin = socat.stdin.take().expect("it is piped");
+            let mut stdout = socat.stdout.take().expect("it is piped");
+            stdin.write_all(b"hello").expect("room");
+            let mut answer = [0; 5];
+            stdout.read_exact(&mut answer).expect("an answer");
+            assert_eq!(&answer, b"hello");
+            socat.kill().and_then(|()| socat.wait()).expect("it runs");
+            echoed += 1;
+        }
         server.signal(libc::SIGTERM);
         let (status, output) = server.end();
         assert_eq!(status.code(), Some(0));
-        assert!(output.contains("100 datagrams echoed"), "{output}");
+        assert!(output.contains(&format!("{echoed} datagrams echoed")), "{output}");
     }
     let wrong = run("udp_echo", &["--port", "70000"]);
     assert_eq!(wrong.code, Some(2));
     assert!(wrong.stderr.contains("usage: udp_echo"), "{}", wrong.stderr);
 }
 
-/// The server of names answers `dig`, its own client, and messages that are none; the client ends when
-/// nobody answers.
 /// Copies what `cat` does, to a pipe and to a file; the kinds of streams are in `tests/standard.rs`.
 #[test]
 fn cat_copies() {
@@ -335,6 +349,8 @@ fn cat_copies() {
     }
 }
 
+/// The server of names answers `dig`, its own client, and messages that are none; the client ends when
+/// nobody answers.
 #[test]
 fn dns_answers() {
     for engine in common::peer::engines() {
