@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::shortage::limit_memory;
 use common::{PATIENCE, Watchdog, alone, everywhere, poll_once, start};
 use tamam::net::lookup_host;
 use tamam::time::sleep;
@@ -346,16 +347,6 @@ fn bl3_a_runtime_is_dropped_while_a_closure_runs() {
 }
 
 // ---- BL4 -----------------------------------------------------------------------------------
-
-/// Leaves so much address space, and no more: a thread's stack finds no room.
-fn limit_memory(left: Option<u64>) {
-    let text = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
-    let pages: u64 = text.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
-    let limit = left.map_or(libc::RLIM_INFINITY, |left| pages * 4096 + left);
-    let limit = libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: `limit` is a valid limit.
-    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
-}
 
 /// 1 without a thread, a lookup fails with an error that says so; 2 one thread is busy for long, and a
 /// second cannot be started when it is wanted, but a moment later it can.

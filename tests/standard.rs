@@ -10,11 +10,14 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use tamam::Backend;
 use tamam::io::{Lines, Stdin, errno, read_to_end, stderr, stdin, stdout};
 use tamam::time::{sleep, timeout};
 
+use common::shortage::{limit_memory, take_all_descriptors};
 use common::{
-    Gone, alone, assert_same, build, everywhere, join, pattern, poll_once, start, turn, with,
+    Gone, Watchdog, alone, assert_same, build, everywhere, join, pattern, poll_once, start, turn,
+    with,
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -496,6 +499,53 @@ fn pp2_a_stopped_reader_holds_nothing_up() {
             assert!(bytes.len() >= 65536 && bytes.len() <= STALLING, "{}", bytes.len());
             assert_same(&bytes, &pattern(STALLING)[..bytes.len()]);
         }
+    });
+}
+
+/// Opening one without descriptors is an error, and works later.
+#[test]
+fn pp2_a_lack_of_descriptors_is_told() {
+    alone("pp2_a_lack_of_descriptors_is_told", || {
+        everywhere(async || {
+            let taken = take_all_descriptors();
+            for error in [stdin().map(drop), stdout().map(drop), stderr().map(drop)] {
+                let error = error.unwrap_err();
+                assert_eq!(errno(&error), Some(libc::EMFILE), "{error}");
+                assert!(error.to_string().starts_with("open std"), "{error}");
+            }
+            drop(taken);
+            stdin().and_then(|_| stdout()).and_then(|_| stderr()).expect("there are some again");
+        });
+    });
+}
+
+/// BL4. A thread that cannot be started is an error of one call.
+#[test]
+fn bl4_a_lack_of_threads_is_told() {
+    alone("bl4_a_lack_of_threads_is_told", || {
+        let _watchdog = Watchdog::start();
+        let ((reader, mut writer), (mut from_stdout, to_reader)) = (pipe(), pipe());
+        let redirected = (Redirected::stdin(&reader), Redirected::stdout(&to_reader));
+        drop(to_reader);
+        build(tamam::Runtime::builder().backend(Backend::Epoll)).block_on(async {
+            let (stdin, stdout) = (stdin().expect("a pipe"), stdout().expect("a pipe"));
+            limit_memory(Some(1 << 20));
+            let received = stdin.recv().await;
+            let sent = stdout.send_all("kept").await;
+            limit_memory(None);
+            assert_eq!(errno(&received.unwrap_err()), Some(libc::ENOMEM));
+            let error = sent.unwrap_err();
+            assert_eq!(errno(error.error()), Some(libc::ENOMEM));
+            assert_eq!(error.into_parts().1, "kept");
+
+            writer.write_all(b"here").expect("room");
+            assert_eq!(&stdin.recv().await.expect("open").expect("bytes")[..], b"here");
+            stdout.send_all("there").await.expect("open");
+        });
+        drop(redirected);
+        let mut read = String::new();
+        from_stdout.read_to_string(&mut read).expect("a pipe");
+        assert_eq!(read, "there");
     });
 }
 

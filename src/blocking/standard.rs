@@ -110,6 +110,11 @@ fn with_subscribers(stream: Standard, change: impl FnOnce(&mut Subscribers)) {
     }
 }
 
+/// The engine passes on nothing but an errno. This one is shown once: the lack may be over soon.
+fn no_thread(_: io::Error) -> io::Error {
+    io::Error::from_raw_os_error(libc::ENOMEM)
+}
+
 // ---- subscribers --------------------------------------------------------------------------------
 
 /// Those whose engine watches an eventfd.
@@ -204,7 +209,8 @@ impl Input {
         if state.bell.is_none() {
             let bell = Arc::new(standard::keep_numbers_free(eventfd()?)?);
             let threads = bell.clone();
-            POOL.submit(Lane::Input, Box::new(move || self.read(&threads)))?;
+            let submitted = POOL.submit(Lane::Input, Box::new(move || self.read(&threads)));
+            submitted.map_err(no_thread)?;
             state.bell = Some(bell);
         }
         Err(io::Error::from_raw_os_error(libc::EAGAIN))
@@ -333,7 +339,7 @@ impl Output {
                     state.handed = HandedPiece::Writing { owner: Some(id), len };
                     state.is_writing = true;
                 }
-                Err(error) if written == 0 => return Err(error),
+                Err(error) if written == 0 => return Err(no_thread(error)),
                 Err(_) => {} // the next call says it
             }
         } else if written > 0 {

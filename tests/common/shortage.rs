@@ -1,4 +1,4 @@
-//! A process without descriptors.
+//! A process without descriptors, or without memory for a thread.
 
 use std::fs::File;
 
@@ -26,4 +26,14 @@ pub fn take_all_descriptors() -> Vec<File> {
             }
         }
     }
+}
+
+/// Leaves so much address space, and no more: a thread's stack finds no room.
+pub fn limit_memory(left: Option<u64>) {
+    let text = std::fs::read_to_string("/proc/self/statm").expect("proc is mounted");
+    let pages: u64 = text.split(' ').next().and_then(|pages| pages.parse().ok()).expect("a number");
+    let limit = left.map_or(libc::RLIM_INFINITY, |left| pages * 4096 + left);
+    let limit = libc::rlimit { rlim_cur: limit, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: `limit` is a valid limit.
+    assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) }, 0);
 }
