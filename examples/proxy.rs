@@ -111,13 +111,12 @@ async fn serve(
         .reuse_port(true)
         .nodelay(true) // accepted connections inherit it
         .listen(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
-    let (interrupted, terminated) = (tamam::signal::ctrl_c(), tamam::signal::terminate());
+    let stopped = tamam::signal::shutdown(); // from here on
     ready.send(listener.local_addr()?.port()).expect("the main thread waits for it");
     drop(ready);
     tokio::select! {
         never = accept(&listener, &to, quiet) => match never {},
-        stopped = interrupted => stopped,
-        stopped = terminated => stopped,
+        stopped = stopped => stopped.map(drop),
     }
 }
 
