@@ -45,7 +45,7 @@ const BUFFERS_BYTES: usize = 1 << 20;
 /// `buffer_len` is the size of one provided buffer. The calling thread becomes the server.
 pub fn serve(listener: &TcpListener, stop: BorrowedFd<'_>, buffer_len: usize) -> io::Result<()> {
     // Declared before the ring, hence unmapped after the ring is gone.
-    let mut buffers = Buffers::map(buffer_len)?;
+    let mut buffers = Buffers::map(buffer_len, 64)?;
     let mut ring = setup()?;
     let no_iowait = ring.params().is_feature_no_iowait();
     let (mut submitter, sq, cq) = ring.split();
@@ -400,8 +400,9 @@ struct Buffers {
 }
 
 impl Buffers {
-    fn map(buffer_len: usize) -> io::Result<Self> {
-        let count = (BUFFERS_BYTES / buffer_len).clamp(64, 1024).next_power_of_two();
+    /// `least`: so many there are, even if they are more than [`BUFFERS_BYTES`].
+    fn map(buffer_len: usize, least: usize) -> io::Result<Self> {
+        let count = (BUFFERS_BYTES / buffer_len).clamp(least, 1024).next_power_of_two();
         Ok(Buffers {
             ring: Mapping::new(count * size_of::<types::BufRingEntry>())?,
             memory: Mapping::new(count * buffer_len)?,

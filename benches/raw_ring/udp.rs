@@ -44,7 +44,7 @@ pub fn serve(
     datagram_len: usize,
     work: &Work<'_>,
 ) -> io::Result<()> {
-    let mut buffers = Buffers::map(HEAD + datagram_len)?;
+    let mut buffers = Buffers::map(HEAD + datagram_len, 16)?;
     // SAFETY: a header consists of integers and raw pointers, for which zero and null are valid.
     let zero: Answer = unsafe { std::mem::zeroed() };
     let mut answers = vec![zero; usize::from(buffers.count)];
