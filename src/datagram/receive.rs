@@ -107,6 +107,13 @@ impl Intake {
             Intake::OwnSize => unreachable!("it gives the kernel no buffers"),
         }
     }
+
+    /// A receive has found no buffer.
+    fn note_empty(&self) {
+        if let Intake::Pool { incoming, .. } = self {
+            incoming.pool().found_empty();
+        }
+    }
 }
 
 impl Arrivals {
@@ -288,6 +295,7 @@ impl<A: DatagramAddr> DatagramSocket<A> {
             (Ok(_), Some(record)) => arrivals.unread.push(record),
             (Err(libc::ENOBUFS), _) if done.buffer().is_none() => {
                 count(&self.home.counters().pool_empty, 1);
+                arrivals.intake.note_empty();
                 if arrivals.op == ArrivalOp::Idle {
                     arrivals.op = ArrivalOp::PoolEmpty;
                 }

@@ -178,6 +178,7 @@ impl BufferPool {
         let datagrams = self.datagrams.as_ref().expect("a pool of datagrams");
         datagrams.filled(bid, len);
         let chunk = self.lend(bid, len);
+        self.offer_held_back(datagrams);
         if !chunk.is_pooled() || datagrams.note_lent(bid, lender) {
             return chunk;
         }
@@ -190,15 +191,37 @@ impl BufferPool {
         Chunk { storage: Storage::Pooled { pool: self.clone(), bid: bid.into() }, start: 0, len }
     }
 
+    /// The kernel has found no buffer, of a pool of datagrams.
+    #[cold]
+    pub(crate) fn found_empty(&self) {
+        let datagrams = self.datagrams.as_ref().expect("a pool of datagrams");
+        datagrams.offer_more();
+        self.offer_held_back(datagrams);
+    }
+
+    /// Gives the kernel what it needs of the buffers that were held back.
+    #[inline]
+    fn offer_held_back(&self, datagrams: &DatagramBuffers) {
+        let Picker::Kernel { ring, tail } = &self.picker else { return };
+        while let Some(bid) = datagrams.next_to_offer(self.free.get()) {
+            self.tell_kernel(ring, tail, bid);
+        }
+    }
+
     /// Makes a buffer free, so that it can be picked. No chunk may share it any longer.
     #[inline]
     fn recycle(&self, bid: u16) {
         self.free.set(self.free.get() + 1);
-        if let Some(datagrams) = &self.datagrams {
+        let datagrams = self.datagrams.as_ref();
+        if let Some(datagrams) = datagrams {
             datagrams.recycled(bid, &self.memory, self.buffer_len);
         }
         match &self.picker {
-            Picker::Kernel { ring, tail } => self.tell_kernel(ring, tail, bid),
+            Picker::Kernel { ring, tail } => {
+                if !datagrams.is_some_and(|datagrams| datagrams.hold_back(bid, self.free.get())) {
+                    self.tell_kernel(ring, tail, bid);
+                }
+            }
             Picker::Engine { free } => free.borrow_mut().push(bid),
         }
     }

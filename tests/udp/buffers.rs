@@ -102,3 +102,28 @@ fn ud2_bursts_are_larger_than_the_group() {
         }
     });
 }
+
+/// While datagrams are large, the kernel has few of the buffers: more that come at once are received
+/// all the same.
+#[test]
+fn ud2_bursts_of_large_datagrams_at_many_sockets() {
+    everywhere(|| async {
+        let mut sockets = Vec::new();
+        for _ in 0..20 {
+            sockets.push(pair().await);
+        }
+        for round in 0..8 {
+            for number in 0..5 {
+                for (_, from) in &sockets {
+                    from.send(&numbered(5 * round + number, 5000)).expect("room");
+                }
+            }
+            for (socket, _) in &sockets {
+                for number in 0..5 {
+                    let datagram = recv(socket).await;
+                    assert_eq!(datagram.chunk[..], numbered(5 * round + number, 5000));
+                }
+            }
+        }
+    });
+}
