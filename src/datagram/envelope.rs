@@ -120,11 +120,17 @@ impl<A> Envelope<A> {
     }
 }
 
-/// The address and the control data of a message. `segment_len`: the kernel divides the message.
+/// The address of a message, and its control data. `segment_len`: the kernel divides the message.
 pub(super) fn message_parts<A: DatagramAddr>(
     envelope: &Envelope<A>,
     segment_len: Option<u16>,
 ) -> (Option<SockAddr>, Control) {
+    (envelope.to.as_ref().map(A::to_kernel), control_of(envelope, segment_len))
+}
+
+/// The control data of a message. `segment_len`: the kernel divides the message.
+#[inline]
+pub(super) fn control_of<A>(envelope: &Envelope<A>, segment_len: Option<u16>) -> Control {
     let mut control = Control::EMPTY;
     if let Some(ecn) = envelope.ecn {
         // Each family reads the entry of its own level and passes over the other.
@@ -151,5 +157,5 @@ pub(super) fn message_parts<A: DatagramAddr>(
     if let Some(len) = segment_len {
         control.push(libc::SOL_UDP, libc::UDP_SEGMENT, &len.to_ne_bytes());
     }
-    (envelope.to.as_ref().map(A::to_kernel), control)
+    control
 }

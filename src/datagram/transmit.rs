@@ -13,7 +13,7 @@ use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 use std::task::Waker;
 
-use super::envelope::message_parts;
+use super::envelope::{control_of, message_parts};
 use super::room::Room;
 use super::{DatagramAddr, DatagramFamily, DatagramSocket, Envelope};
 use crate::buf::{Outgoing, OutgoingMessage};
@@ -22,8 +22,6 @@ use crate::driver::{Completion, Driver, Payload, Role, Submitted, Token, is_retr
 use crate::ops;
 use crate::queue::{Key, Line, Waiters};
 use crate::sys;
-use crate::sys::addr::SockAddr;
-use crate::sys::control::Control;
 
 /// What the kernel divides at once, at most: bytes, and datagrams. The bytes fit into one packet of
 /// IPv4; of datagrams, newer kernels take more.
@@ -357,10 +355,10 @@ impl Offload {
         envelope: &Envelope<A>,
     ) -> io::Result<usize> {
         let (mut sent, mut offload) = (0, self == Offload::Kernel);
+        let name = envelope.to.as_ref().map(A::to_kernel);
         loop {
             let step = Step::next(sent, bytes.len(), envelope.segment_size, offload);
-            let (name, control): (Option<SockAddr>, Control) =
-                message_parts(envelope, step.segment_len);
+            let control = control_of(envelope, step.segment_len);
             match sys::datagram::send_message(
                 fd,
                 &bytes[step.range.clone()],
