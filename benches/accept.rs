@@ -18,7 +18,7 @@ mod support;
 use criterion::{Criterion, SamplingMode, Throughput};
 use support::client::Dialer;
 use support::paired::{self, Contender, Window};
-use support::servers::{self, Server, Spawn};
+use support::servers::{self, Family, Server, Spawn};
 
 const TITLE: &str = "accept/64B/32";
 const MESSAGE_LEN: usize = 64;
@@ -62,8 +62,8 @@ struct Short {
 
 impl Short {
     fn new(spawn: Spawn) -> Self {
-        let server = spawn(MESSAGE_LEN);
-        Short { dialer: Dialer::new(server.addr, MESSAGE_LEN), server }
+        let server = spawn(Family::Tcp, MESSAGE_LEN);
+        Short { dialer: Dialer::new(server.addr.tcp(), MESSAGE_LEN), server }
     }
 
     fn window(&mut self, connections: u64) -> Window {

@@ -1,15 +1,16 @@
 //! What does a request cost on connections that stay open?
 //!
 //! An echo of 64 B on 1, 50 and 1000 connections and of 16 KiB on 50, each connection with one message
-//! under way: tamam on io_uring and on epoll, tokio's current-thread runtime (epoll), and two loops
-//! written by hand, on a ring and on epoll (`raw_ring`, `raw_epoll`: the ceilings). The client is a thread with plain sockets on another core; it
-//! compares every byte.
+//! under way, over TCP and over Unix sockets: tamam on io_uring and on epoll, tokio's current-thread
+//! runtime (epoll), and two loops written by hand, on a ring and on epoll (`raw_ring`, `raw_epoll`: the
+//! ceilings). The client is a thread with plain sockets on another core; it compares every byte.
 //!
 //! ```text
 //! cargo bench -p tamam-benches --bench echo                       criterion: time per request
 //! cargo bench -p tamam-benches --bench echo -- 64B/50/raw_ring    one of them
 //! PAIRED=10 cargo bench -p tamam-benches --bench echo             interleaved: ratios, and CPU time per request
-//! PAIRED=10 cargo bench -p tamam-benches --bench echo -- 64B/50   one row of it
+//! PAIRED=10 cargo bench -p tamam-benches --bench echo -- 64B/50   one row of it, of either family
+//! PAIRED=10 cargo bench -p tamam-benches --bench echo -- unix/    all rows of Unix sockets
 //! ```
 //!
 //! Time per request is bounded below by the client, which costs about as much as a server. The CPU
@@ -21,14 +22,18 @@ use criterion::{Criterion, SamplingMode, Throughput};
 use std::time::Duration;
 use support::client::Client;
 use support::paired::{self, Contender, Window};
-use support::servers::{self, Server, Spawn};
+use support::servers::{self, Family, Server, Spawn};
 
-/// Title, message length, connections.
-const ROWS: [(&str, usize, usize); 4] = [
-    ("echo/64B/1", 64, 1),
-    ("echo/64B/50", 64, 50),
-    ("echo/64B/1000", 64, 1000),
-    ("echo/16KiB/50", 16 * 1024, 50),
+/// Title, family, message length, connections.
+const ROWS: [(&str, Family, usize, usize); 8] = [
+    ("echo/64B/1", Family::Tcp, 64, 1),
+    ("echo/64B/50", Family::Tcp, 64, 50),
+    ("echo/64B/1000", Family::Tcp, 64, 1000),
+    ("echo/16KiB/50", Family::Tcp, 16 * 1024, 50),
+    ("unix/64B/1", Family::Unix, 64, 1),
+    ("unix/64B/50", Family::Unix, 64, 50),
+    ("unix/64B/1000", Family::Unix, 64, 1000),
+    ("unix/16KiB/50", Family::Unix, 16 * 1024, 50),
 ];
 
 fn main() {
@@ -36,14 +41,16 @@ fn main() {
 }
 
 fn bench(criterion: &mut Criterion) {
-    for (title, message_len, connections) in ROWS {
+    for (title, family, message_len, connections) in ROWS {
         let mut group = criterion.benchmark_group(title);
         group.throughput(Throughput::Elements(1)).sampling_mode(SamplingMode::Flat);
         for (name, spawn) in servers::ALL {
             let mut echo = None;
             group.bench_function(name, |bencher| {
                 // Here, so that a server nobody selected is not started.
-                let echo = echo.get_or_insert_with(|| Echo::new(spawn, message_len, connections));
+                let echo = echo.get_or_insert_with(|| {
+                    Echo::new(spawn(family, message_len), message_len, connections)
+                });
                 bencher.iter_custom(|requests| echo.client.exchange(requests));
             });
         }
@@ -52,7 +59,7 @@ fn bench(criterion: &mut Criterion) {
 }
 
 fn compare(rounds: usize) {
-    for (title, message_len, connections) in
+    for (title, family, message_len, connections) in
         ROWS.into_iter().filter(|row| paired::is_selected(row.0))
     {
         let again = ("raw_ring again", servers::spawn_raw_ring as Spawn);
@@ -60,7 +67,7 @@ fn compare(rounds: usize) {
             .into_iter()
             .chain([again])
             .map(|(name, spawn)| {
-                let mut echo = Echo::new(spawn, message_len, connections);
+                let mut echo = Echo::new(spawn(family, message_len), message_len, connections);
                 Contender::new(name, move |requests| echo.window(requests))
             })
             .collect();
@@ -75,10 +82,9 @@ struct Echo {
 }
 
 impl Echo {
-    fn new(spawn: Spawn, message_len: usize, connections: usize) -> Self {
-        let server = spawn(message_len);
-        let mut client = Client::connect(server.addr, connections, message_len)
-            .expect("a loopback connection (RLIMIT_NOFILE must allow some thousand descriptors)");
+    fn new(server: Server, message_len: usize, connections: usize) -> Self {
+        let mut client = Client::connect(&server.addr, connections, message_len)
+            .expect("a connection (RLIMIT_NOFILE must allow some thousand descriptors)");
         client.exchange(2 * connections as u64); // every connection is accepted and has echoed
         Echo { client, server }
     }

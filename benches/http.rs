@@ -101,8 +101,8 @@ struct Hello {
 impl Hello {
     fn new(spawn: Spawn, connections: usize) -> Self {
         let server = spawn();
-        let answer = ask_once(server.addr).expect("the server answers");
-        let mut client = Client::asking(server.addr, connections, QUESTION, &answer)
+        let answer = ask_once(server.addr.tcp()).expect("the server answers");
+        let mut client = Client::asking(&server.addr, connections, QUESTION, &answer)
             .expect("a loopback connection");
         client.exchange(2 * connections as u64);
         Hello { client, server }

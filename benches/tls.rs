@@ -104,7 +104,7 @@ struct Row {
 impl Row {
     fn new(spawn: Spawn, load: MakeLoad, configs: &Configs) -> Self {
         let server = spawn(configs.server.clone());
-        Row { load: load(server.addr, configs), server }
+        Row { load: load(server.addr.tcp(), configs), server }
     }
 
     fn window(&mut self, iterations: u64) -> Window {

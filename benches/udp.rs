@@ -16,14 +16,16 @@
 
 mod support;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
+use support::client::exchange;
 use support::paired::{self, Contender, Window};
 use support::servers::raw_ring::udp::{self as raw, Work};
 use support::servers::{self, Server};
@@ -111,7 +113,7 @@ fn set_option(socket: &UdpSocket, level: libc::c_int, name: libc::c_int, value: 
 
 /// A server and what drives it. The clients are first: they are gone before the server is stopped.
 struct Load {
-    clients: Vec<UdpSocket>,
+    clients: Vec<File>,
     received: Arc<AtomicU64>,
     task: Task,
     server: Server,
@@ -135,7 +137,7 @@ impl Load {
                 let len = task.datagram_len as libc::c_int;
                 set_option(&socket, libc::SOL_UDP, libc::UDP_SEGMENT, len);
             }
-            socket
+            File::from(OwnedFd::from(socket))
         });
         let mut load = Load { clients: clients.collect(), received, task, server };
         load.window(2 * CLIENTS as u64);
@@ -146,29 +148,10 @@ impl Load {
         let before = self.server.cpu();
         let start = Instant::now();
         match self.task.flood {
-            None => self.exchange(datagrams),
+            None => exchange(&self.clients, self.task.datagram_len, datagrams),
             Some(_) => self.flood(datagrams),
         }
         Window { elapsed: start.elapsed(), cpu: Some(self.server.cpu() - before) }
-    }
-
-    /// Each client sends one and receives one.
-    fn exchange(&self, mut datagrams: u64) {
-        let mut buffer = vec![0; self.task.datagram_len + 1];
-        while datagrams > 0 {
-            let count = datagrams.min(self.clients.len() as u64);
-            let clients = &self.clients[..count as usize];
-            let message = |client: usize| vec![(datagrams + client as u64) as u8; buffer.len() - 1];
-            let messages: Vec<_> = (0..clients.len()).map(message).collect();
-            for (socket, message) in clients.iter().zip(&messages) {
-                socket.send(message).expect("room");
-            }
-            for (socket, message) in clients.iter().zip(&messages) {
-                let len = socket.recv(&mut buffer).expect("an answer");
-                assert!(buffer[..len] == message[..], "another datagram comes back");
-            }
-            datagrams -= count;
-        }
     }
 
     /// Forty datagrams in one send, as long as the server has received what the last ones were.
@@ -181,7 +164,7 @@ impl Load {
         while sent < datagrams {
             let count = AT_ONCE.min(datagrams - sent);
             let len = count as usize * self.task.datagram_len;
-            self.clients[0].send(&bytes[..len]).expect("room");
+            assert_eq!((&self.clients[0]).write(&bytes[..len]).expect("room"), len);
             sent += count;
             let arrived = || self.received.load(Ordering::Relaxed) - begin;
             while arrived() + UNDER_WAY < sent || (sent == datagrams && arrived() < sent) {

@@ -10,7 +10,6 @@
 //! Read next: [`EchoLoop::turn`].
 
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 const EVENTS_MAX: usize = 1024;
@@ -18,11 +17,10 @@ const IN: u32 = (libc::EPOLLIN | libc::EPOLLRDHUP | libc::EPOLLET) as u32;
 const IN_OUT: u32 = IN | libc::EPOLLOUT as u32;
 const ENDED: u32 = (libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) as u32;
 
-/// Echoes on every connection of `listener` until `stop` (an eventfd) becomes readable.
+/// Echoes on every connection of `listener`, which is non-blocking and of any family, until `stop` (an eventfd) becomes readable.
 ///
 /// `buffer_len` is the size of the receive buffer. The calling thread becomes the server.
-pub fn serve(listener: &TcpListener, stop: BorrowedFd<'_>, buffer_len: usize) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
+pub fn serve(listener: BorrowedFd<'_>, stop: BorrowedFd<'_>, buffer_len: usize) -> io::Result<()> {
     // SAFETY: no memory is passed.
     let set = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
     // SAFETY: just opened, and nobody else owns it.

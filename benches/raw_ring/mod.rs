@@ -22,7 +22,6 @@ pub mod udp;
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::TcpListener;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -40,10 +39,10 @@ const FILES_LEN: u32 = 4096;
 /// All buffers together stay within a typical L2 cache, since the kernel cycles through them.
 const BUFFERS_BYTES: usize = 1 << 20;
 
-/// Echoes on every connection of `listener` until `stop` (an eventfd) becomes readable.
+/// Echoes on every connection of `listener`, which is non-blocking and of any family, until `stop` (an eventfd) becomes readable.
 ///
 /// `buffer_len` is the size of one provided buffer. The calling thread becomes the server.
-pub fn serve(listener: &TcpListener, stop: BorrowedFd<'_>, buffer_len: usize) -> io::Result<()> {
+pub fn serve(listener: BorrowedFd<'_>, stop: BorrowedFd<'_>, buffer_len: usize) -> io::Result<()> {
     // Declared before the ring, hence unmapped after the ring is gone.
     let mut buffers = Buffers::map(buffer_len, 64)?;
     let mut ring = setup()?;

@@ -5,11 +5,14 @@
 //! Every message carries its connection and sequence number; every byte that comes back is compared.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::servers::Addr;
 use super::two_cores;
 
 /// A server that makes no progress for this long has lost something: stop instead of hanging.
@@ -27,27 +30,20 @@ pub struct Client {
 
 impl Client {
     /// Connections whose messages come back as they are.
-    pub fn connect(addr: SocketAddr, count: usize, message_len: usize) -> io::Result<Self> {
+    pub fn connect(addr: &Addr, count: usize, message_len: usize) -> io::Result<Self> {
         Client::with(addr, count, |index| Message::new(index, message_len))
     }
 
     /// Connections that ask the same each time, and want the same answer.
-    pub fn asking(
-        addr: SocketAddr,
-        count: usize,
-        question: &[u8],
-        answer: &[u8],
-    ) -> io::Result<Self> {
+    pub fn asking(addr: &Addr, count: usize, question: &[u8], answer: &[u8]) -> io::Result<Self> {
         Client::with(addr, count, |_| Message::fixed(question, answer))
     }
 
-    fn with(addr: SocketAddr, count: usize, message: impl Fn(u32) -> Message) -> io::Result<Self> {
+    fn with(addr: &Addr, count: usize, message: impl Fn(u32) -> Message) -> io::Result<Self> {
         let poller = Poller::new()?;
         let mut connections = Vec::with_capacity(count);
         for index in 0..count {
-            let stream = TcpStream::connect(addr)?;
-            stream.set_nodelay(true)?;
-            stream.set_nonblocking(true)?;
+            let stream = connect(addr)?;
             // Edge-triggered and for both directions, so that it is registered once and for all.
             poller.add(&stream, libc::EPOLLIN | libc::EPOLLOUT, index)?;
             connections.push(Connection::new(stream, message(index as u32)));
@@ -84,13 +80,13 @@ impl Client {
 }
 
 /// The sockets of a client, and which of them have news. Spins on a core of its own.
-pub(super) struct Poller {
+pub struct Poller {
     epoll: OwnedFd,
     events: Vec<libc::epoll_event>,
 }
 
 impl Poller {
-    pub(super) fn new() -> io::Result<Self> {
+    pub fn new() -> io::Result<Self> {
         // SAFETY: no memory is passed.
         let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
         if epoll < 0 {
@@ -102,7 +98,7 @@ impl Poller {
     }
 
     /// Watches a socket for edges of `interest`; they come with `index`.
-    pub(super) fn add(
+    pub fn add(
         &self,
         socket: &impl AsRawFd,
         interest: libc::c_int,
@@ -119,7 +115,15 @@ impl Poller {
     }
 
     pub(super) fn wait(&mut self) -> &[libc::epoll_event] {
-        let timeout_ms = if two_cores() { 0 } else { 1000 };
+        self.wait_for(if two_cores() { 0 } else { 1000 })
+    }
+
+    /// Does not spin.
+    pub fn sleep(&mut self) -> &[libc::epoll_event] {
+        self.wait_for(-1)
+    }
+
+    fn wait_for(&mut self, timeout_ms: i32) -> &[libc::epoll_event] {
         let (events, len) = (self.events.as_mut_ptr(), self.events.len() as i32);
         // SAFETY: `events` has room for `len` entries.
         let ready = unsafe { libc::epoll_wait(self.epoll.as_raw_fd(), events, len, timeout_ms) };
@@ -134,8 +138,27 @@ impl Poller {
     }
 }
 
+/// A non-blocking connection, of either family: as a file, which reads and writes as both do.
+fn connect(addr: &Addr) -> io::Result<File> {
+    let fd: OwnedFd = match addr {
+        Addr::Tcp(addr) => {
+            let stream = TcpStream::connect(addr)?;
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+            stream.into()
+        }
+        Addr::Unix(addr) => {
+            let stream = UnixStream::connect_addr(addr)?;
+            stream.set_nonblocking(true)?;
+            stream.into()
+        }
+        Addr::Nowhere => return Err(ErrorKind::AddrNotAvailable.into()),
+    };
+    Ok(fd.into())
+}
+
 struct Connection {
-    stream: TcpStream,
+    stream: File,
     message: Message,
     sent: usize,
     received: usize,
@@ -143,7 +166,7 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, message: Message) -> Self {
+    fn new(stream: File, message: Message) -> Self {
         Connection { stream, message, sent: 0, received: 0, under_way: false }
     }
 
@@ -190,6 +213,26 @@ impl Connection {
         }
         self.under_way = false;
         Ok(true)
+    }
+}
+
+/// Datagrams that come back as they are: each client sends one and receives one, until there were this many.
+/// A client is a socket with a peer, as a file.
+pub fn exchange(clients: &[File], len: usize, mut datagrams: u64) {
+    let mut buffer = vec![0; len + 1];
+    while datagrams > 0 {
+        let count = datagrams.min(clients.len() as u64);
+        let clients = &clients[..count as usize];
+        let message = |client: usize| vec![(datagrams + client as u64) as u8; len];
+        let messages: Vec<_> = (0..clients.len()).map(message).collect();
+        for (mut socket, message) in clients.iter().zip(&messages) {
+            assert_eq!(socket.write(message).expect("room"), len);
+        }
+        for (mut socket, message) in clients.iter().zip(&messages) {
+            let len = socket.read(&mut buffer).expect("an answer");
+            assert!(buffer[..len] == message[..], "another datagram comes back");
+        }
+        datagrams -= count;
     }
 }
 
