@@ -354,6 +354,17 @@ impl Driver {
         self.submissions.attempt(op)
     }
 
+    /// As [`attempt`](Self::attempt), on the ring too: for requests with memory of their own that
+    /// cost less as a system call, and seldom wait. There, a short send is an answer.
+    pub(crate) fn attempt_now<R: Request, P>(&self, op: &mut Op<R, P>) -> Option<Completion> {
+        if self.attempts_first() {
+            return self.attempt(op);
+        }
+        self.assert_not_forked();
+        self.count_call();
+        op.attempt_now(self.pool())
+    }
+
     /// The second half of [`submit`](Self::submit), after an [`attempt`](Self::attempt) that gave
     /// no answer. Panics if there was no attempt.
     #[inline]

@@ -169,6 +169,21 @@ impl<R: Request, P> Op<R, P> {
         self.sent
     }
 
+    /// Makes an attempt where nothing is known of the descriptor. `None`: it would wait, and nothing
+    /// was done. A short send is an answer. The request must have memory of its own: on the ring, the
+    /// buffers of `pool` are the kernel's.
+    #[allow(unsafe_code)]
+    #[inline]
+    pub(super) fn attempt_now(&mut self, pool: &BufferPool) -> Option<Completion> {
+        let left = self.target.len;
+        // SAFETY: the op owns the memory of the target or borrows it, and is not in flight. So the
+        // memory lives, and no other code uses it during the call.
+        let attempt = unsafe { R::attempt(&mut self.target, pool) };
+        let sent = (left - self.target.len) as u32;
+        self.attempted = true;
+        (sent > 0 || !attempt.is_blocked()).then(|| attempt.answer(sent))
+    }
+
     /// Gives the memory back, of an op that has ended or was never submitted.
     #[inline]
     pub(crate) fn into_payload(self) -> P {

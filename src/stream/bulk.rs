@@ -30,6 +30,11 @@ impl Bulk {
         self.filled >= self.needed
     }
 
+    /// Whether the last receive has filled a pooled buffer, or would have: more is there, likely.
+    pub(super) fn has_filled(self) -> bool {
+        self.filled > 0
+    }
+
     /// Counts a receive that has brought `len` bytes. They make the row longer if they would have
     /// filled a pooled buffer, of `buffer_len` bytes; otherwise they end the row.
     #[inline]

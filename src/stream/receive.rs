@@ -7,7 +7,7 @@
 //! | lent | the caller's buffer is larger than a pooled one, and nothing is in flight |
 //! | bulk | the peer keeps filling pooled buffers: one large buffer on the heap (`bulk.rs`) |
 //! | pooled | otherwise: multishot, until it ends by itself, by a cancel, or because the pool is empty; one-shot where the kernel's multishot may miss a reset or an end |
-//! | heap | the pool is empty |
+//! | heap | the pool is empty; or an attempt at a pipe on the ring, see [`Connection::expects_more`] |
 //!
 //! Bytes are kept in order of arrival (`unread.rs`). An arrival wakes every waiting future, and the
 //! one that is polled first takes the bytes. When the unread bytes of a stream pin more memory than
@@ -262,9 +262,27 @@ impl Connection {
                 self.arm_op(ops::recv::multishot(self.fd()), memory)
             }
             Memory::Pooled { .. } => {
-                self.arm_op(ops::recv::into_pool(self.fd(), self.medium), memory)
+                self.read_now() || self.arm_op(ops::recv::into_pool(self.fd(), self.medium), memory)
             }
         }
+    }
+
+    /// Whether the ring makes an attempt, too: at a pipe whose last receive has filled its buffer. More
+    /// is there, likely, and a read(2) that does not wait costs half of an op.
+    fn expects_more(&self) -> bool {
+        self.medium == Medium::Pipe && self.receive.borrow().bulk.has_filled()
+    }
+
+    /// On the ring, if more is there, likely: receives it in an attempt. The memory is of the heap,
+    /// because the pool is the kernel's to pick from. True: the receive has ended.
+    fn read_now(self: &Rc<Self>) -> bool {
+        if self.home.attempts_first() || !self.expects_more() {
+            return false;
+        }
+        let len = self.home.pool().buffer_len();
+        let mut op = ops::recv::into_heap(self.fd(), self.medium, len);
+        let answer = self.home.attempt_now(&mut op);
+        answer.is_some() && self.arm_after_attempt(op, Memory::Heap, answer)
     }
 
     /// Arms a receive into one large heap buffer; under epoll only if bytes are there already, and
@@ -272,7 +290,7 @@ impl Connection {
     #[cold]
     fn arm_bulk(self: &Rc<Self>) -> bool {
         let mut op = ops::recv::into_heap(self.fd(), self.medium, BULK_LEN);
-        match self.home.attempt(&mut op) {
+        match self.attempt(&mut op) {
             // Under epoll there are no bytes yet. The wait for them needs no large buffer.
             None if self.home.attempts_first() => {
                 self.arm_usual(match self.home.pool().has_free() {
@@ -288,8 +306,17 @@ impl Connection {
     /// to. True: it ended at once.
     #[inline]
     fn arm_op<R: Request>(self: &Rc<Self>, mut op: Op<R>, memory: Memory) -> bool {
-        let answer = self.home.attempt(&mut op);
+        let answer = match memory {
+            Memory::Pooled { .. } => self.home.attempt(&mut op),
+            Memory::Heap | Memory::Bulk | Memory::Lent => self.attempt(&mut op),
+        };
         self.arm_after_attempt(op, memory, answer)
+    }
+
+    /// Attempts a receive that brings its memory.
+    #[inline]
+    fn attempt<R: Request>(&self, op: &mut Op<R>) -> Option<Completion> {
+        if self.expects_more() { self.home.attempt_now(op) } else { self.home.attempt(op) }
     }
 
     /// Submits a receive after an attempt, unless the attempt gave the `answer`, which is handled

@@ -15,7 +15,7 @@ use super::transmit::{Answer, Direction, Flight, Share, TransmitSide};
 use crate::buf::{BufError, Handed, Outgoing};
 use crate::context;
 use crate::deferred::Deferred;
-use crate::driver::{self, Completion, Payload, Role, error};
+use crate::driver::{self, Completion, Medium, Payload, Role, error};
 use crate::ops;
 use crate::queue::{Key, WaiterId};
 use crate::sys::TRANSFER_LEN_MAX;
@@ -92,12 +92,14 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
             }
             return Poll::Ready(SendReport { sent: 0, error, buf: handed.into_buf() });
         }
-        if home.attempts_first() { self.start_at_once(handed, cx) } else { self.submit(handed, cx) }
+        // Into a pipe the ring attempts, too: a write(2) that is over costs half of an op.
+        let is_attempted = home.attempts_first() || connection.medium == Medium::Pipe;
+        if is_attempted { self.start_at_once(handed, cx) } else { self.submit(handed, cx) }
     }
 
-    /// Under epoll, if nothing is queued, the kernel may take all bytes at once. Then the buffer
-    /// stays in the future and does not enter the queue. Otherwise the rest, or the whole buffer,
-    /// is queued.
+    /// Under epoll, or into a pipe: if nothing is queued, the kernel may take all bytes at once. Then
+    /// the buffer stays in the future and does not enter the queue. Otherwise the rest, or the whole
+    /// buffer, is queued.
     #[inline]
     fn start_at_once(&mut self, handed: H, cx: &mut Context<'_>) -> Poll<SendReport<H::Buf>> {
         let connection = self.connection;
@@ -113,7 +115,7 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
             return self.queue(payload, None, cx);
         };
         let mut op = ops::send::borrowed(connection.fd(), connection.medium, bytes);
-        match connection.home().attempt(&mut op) {
+        match connection.home().attempt_now(&mut op) {
             None => {
                 let sent = op.sent();
                 self.send_rest(payload, sent, cx)
@@ -133,8 +135,8 @@ impl<'a, H: Handed, A> SendBuffer<'a, H, A> {
         }
     }
 
-    /// The kernel has taken `sent` bytes in an attempt. An op sends the rest. Nothing else is
-    /// queued.
+    /// The kernel has taken `sent` bytes in an attempt: none on the ring, where a short send is an
+    /// answer. An op sends the rest. Nothing else is queued.
     #[cold]
     fn send_rest(
         &mut self,
