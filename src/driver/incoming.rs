@@ -162,19 +162,29 @@ pub(crate) unsafe fn receive_record(
     unsafe { receive_into(header_for_room(NAME_ROOM, CONTROL_ROOM), receive, buffer, len) }
 }
 
-/// As [`receive_record`], into memory of its own, with this much room for the payload. It takes no
-/// control data: descriptors that came along are closed by the kernel.
+/// The record of the next datagram, by recvfrom(2), in memory of its own with this much room for the
+/// payload. `receive` is given the payload and its room, the name and its length, and returns how long
+/// the datagram is, or was. There is no control data: descriptors that came along are closed by the
+/// kernel.
 pub(crate) fn receive_own_record(
-    receive: impl FnOnce(*mut libc::msghdr) -> std::io::Result<u32>,
+    receive: impl FnOnce(*mut u8, usize, *mut u8, &mut u32) -> std::io::Result<usize>,
     room: usize,
 ) -> std::io::Result<Chunk> {
     let mut memory: Vec<u8> = Vec::with_capacity(RECORD_HEAD + room);
     memory.resize(RECORD_HEAD, 0);
-    let (start, len) = (memory.as_mut_ptr(), RECORD_HEAD + room);
-    // SAFETY: the memory has this capacity, and nobody else has it.
-    let received = unsafe { receive_into(header_for_room(NAME_ROOM, 0), receive, start, len) }?;
-    let received = received as usize;
-    assert!(received <= room, "the kernel writes no more than it was given");
+    let start = memory.as_mut_ptr();
+    // SAFETY: the memory begins with a head, and the name is behind what it begins with.
+    let name = unsafe { start.add(mem::size_of::<RecordHead>()) };
+    // SAFETY: the memory has this capacity.
+    let payload = unsafe { start.add(RECORD_HEAD) };
+    let mut name_len = NAME_ROOM as u32;
+    let len = receive(payload, room, name, &mut name_len)?;
+    let received = len.min(room);
+    let flags = if len > room { libc::MSG_TRUNC as u32 } else { 0 };
+    let payload_len = received as u32;
+    let head = RecordHead { name_len, control_len: 0, payload_len, flags };
+    // SAFETY: the memory begins with a head. It may be unaligned.
+    unsafe { start.cast::<RecordHead>().write_unaligned(head) };
     // SAFETY: the kernel has written so many bytes behind the head, which was initialised.
     unsafe { memory.set_len(RECORD_HEAD + received) };
     Ok(Chunk::from(memory))

@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use io_uring::{opcode, squeue, types};
@@ -85,13 +85,17 @@ pub(crate) fn record(incoming: Rc<IncomingDatagram>, len: usize) -> Chunk {
 
 /// The record of the next datagram, in memory of just its size, without waiting: for families whose
 /// datagrams may be larger than any buffer. It is no op. recv(2) with MSG_PEEK tells the size, and
-/// recvmsg(2) receives. If another process takes that datagram in between, the next one may be cut
-/// off, and its record says so.
+/// recvfrom(2) receives: it has less to copy than recvmsg(2). If another process takes that datagram in
+/// between, the next one may be cut off, and its record says so.
 pub(crate) fn whole_now(fd: BorrowedFd<'_>) -> io::Result<Chunk> {
     let len = sys::datagram::next_len(fd)?;
-    // SAFETY: `receive_own_record` passes a header that is valid during the call.
-    let receive = |header| unsafe { sys::recvmsg(fd.as_raw_fd(), header) };
-    receive_own_record(receive, len)
+    receive_own_record(
+        |memory, room, name, name_len| {
+            // SAFETY: `receive_own_record` passes memory that is writable for these lengths.
+            unsafe { sys::datagram::receive(fd, memory, room, name, name_len) }
+        },
+        len,
+    )
 }
 
 /// One recvmsg(2), of a datagram or of bytes of a stream: the memory of its target is the header.

@@ -22,6 +22,27 @@ pub(crate) fn next_len(fd: BorrowedFd<'_>) -> io::Result<usize> {
     retry(|| check_len(unsafe { libc::recv(fd.as_raw_fd(), ptr::null_mut(), 0, flags) }))
 }
 
+/// recvfrom(2) of one datagram, without waiting. Returns how long it was: more than `room` if it was cut
+/// off. `name_len` is the room for the sender's address, and then its length.
+///
+/// # Safety
+/// `memory` is writable for `room` bytes, and `name` for `name_len`.
+pub(crate) unsafe fn receive(
+    fd: BorrowedFd<'_>,
+    memory: *mut u8,
+    room: usize,
+    name: *mut u8,
+    name_len: &mut libc::socklen_t,
+) -> io::Result<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+    let (fd, memory, name) = (fd.as_raw_fd(), memory.cast(), name.cast());
+    let name_len: *mut libc::socklen_t = name_len;
+    retry(|| {
+        // SAFETY: the caller promises room for both, and lends `name_len`.
+        check_len(unsafe { libc::recvfrom(fd, memory, room, flags, name, name_len) })
+    })
+}
+
 /// sendmsg(2) of one datagram, without waiting; to the peer of the socket if there is no `name`.
 /// Without control data it is sendto(2), which has less to copy. Returns how many bytes went out.
 pub(crate) fn send_message(

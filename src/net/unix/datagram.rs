@@ -208,11 +208,11 @@ impl UnixDatagram {
     /// `ConnectionReset`, of a connected socket whose peer has connected to another one while
     /// datagrams waited for it: they are gone. It is told once, to this or another call, and
     /// receiving goes on. That a peer is gone is not told: others may come. `InvalidInput` if
-    /// somebody has shut the socket down. Others carry the errno of recvmsg(2).
+    /// somebody has shut the socket down. Others carry the errno of recvfrom(2).
     /// # Cancel safety
     /// Cancel safe: a dropped or forgotten `recv` has taken nothing.
     /// # Kernel
-    /// recvmsg(2), tried at once; if there is none, 5.1, `IORING_OP_POLL_ADD`. The receive itself is
+    /// recvfrom(2), tried at once; if there is none, 5.1, `IORING_OP_POLL_ADD`. The receive itself is
     /// no op: a datagram may be larger than any buffer, so its size is asked first.
     /// # Examples
     /// Who has sent it:
