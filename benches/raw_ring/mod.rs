@@ -8,7 +8,8 @@
 //!    enter still counts them and returns without waiting;
 //! 3. sends are settled, then the other completions push the next submissions.
 //!
-//! Receives are multishot from a ring of provided buffers, and a reply is sent from the very buffer
+//! Receives are multishot from a ring of provided buffers (of Unix sockets one-shot, since the kernel's
+//! multishot can lose their end: src/docs/kernels.md), and a reply is sent from the very buffer
 //! its request came in. Sends are **eager**: MSG_DONTWAIT with a completion only on failure. The
 //! kernel runs such a send inside the enter that submits it, so after that enter either the bytes are
 //! in the socket's buffer, or there is a completion that says how many are not. This halves the
@@ -39,7 +40,8 @@ const FILES_LEN: u32 = 4096;
 /// All buffers together stay within a typical L2 cache, since the kernel cycles through them.
 const BUFFERS_BYTES: usize = 1 << 20;
 
-/// Echoes on every connection of `listener`, which is non-blocking and of any family, until `stop` (an eventfd) becomes readable.
+/// Echoes on every connection of `listener`, which is non-blocking and of any family, until `stop` (an
+/// eventfd) becomes readable.
 ///
 /// `buffer_len` is the size of one provided buffer. The calling thread becomes the server.
 pub fn serve(listener: BorrowedFd<'_>, stop: BorrowedFd<'_>, buffer_len: usize) -> io::Result<()> {
@@ -54,6 +56,7 @@ pub fn serve(listener: BorrowedFd<'_>, stop: BorrowedFd<'_>, buffer_len: usize) 
 
     let mut server = EchoLoop {
         listener: listener.as_raw_fd(),
+        is_unix: is_unix(listener)?,
         enter_flags: match no_iowait {
             true => EnterFlags::GETEVENTS | EnterFlags::NO_IOWAIT,
             false => EnterFlags::GETEVENTS,
@@ -80,6 +83,17 @@ pub fn serve(listener: BorrowedFd<'_>, stop: BorrowedFd<'_>, buffer_len: usize) 
         _ => {}
     }
     server.submitter.unregister_files()
+}
+
+fn is_unix(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    let (mut domain, mut len): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    let value = (&raw mut domain).cast();
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_DOMAIN);
+    // SAFETY: there is room for an int, and for its length.
+    match unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, value, &mut len) } {
+        0 => Ok(domain == libc::AF_UNIX),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// The newest setup this kernel takes: NO_SQARRAY is of 6.6, the others of 6.1.
@@ -132,6 +146,7 @@ enum Next {
 
 struct EchoLoop<'a> {
     listener: RawFd,
+    is_unix: bool,
     enter_flags: EnterFlags,
     submitter: Submitter<'a>,
     sq: SubmissionQueue<'a>,
@@ -319,8 +334,14 @@ impl EchoLoop<'_> {
     }
 
     fn push_recv(&mut self, connection: u32) {
-        let recv = opcode::RecvMulti::new(Fixed(connection), BUFFER_GROUP);
-        self.push(recv.build(), RECV | u64::from(connection));
+        let recv = match self.is_unix {
+            false => opcode::RecvMulti::new(Fixed(connection), BUFFER_GROUP).build(),
+            true => opcode::Recv::new(Fixed(connection), std::ptr::null_mut(), 0)
+                .buf_group(BUFFER_GROUP)
+                .build()
+                .flags(squeue::Flags::BUFFER_SELECT),
+        };
+        self.push(recv, RECV | u64::from(connection));
     }
 
     fn push_send_eager(&mut self, connection: u32, piece: Piece) {
