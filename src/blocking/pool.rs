@@ -16,7 +16,7 @@ const CLOSURES_MAX: usize = 8;
 /// How many host names are looked up at the same time.
 const LOOKUPS_MAX: usize = 4;
 /// A thread ends when it has had nothing to do for so long.
-const IDLE: Duration = Duration::from_secs(5);
+pub(super) const IDLE: Duration = Duration::from_secs(5);
 /// The name of each thread. (The kernel keeps 15 bytes, one more than this has.)
 const NAME: &str = "tamam-blocking";
 
@@ -28,7 +28,7 @@ pub(super) static POOL: ThreadPool = ThreadPool {
 
 /// The error when no thread can be started. pthread_create(3) says EAGAIN for a lack of memory or of
 /// threads, which must not look as if the call was to be repeated at once.
-fn no_thread(error: &io::Error) -> io::Error {
+pub(super) fn no_thread(error: &io::Error) -> io::Error {
     let text = format!("no thread can be started for a call that blocks: {error}");
     io::Error::new(io::ErrorKind::OutOfMemory, text)
 }
@@ -47,7 +47,7 @@ pub(super) struct ThreadPool {
 struct PoolState {
     /// The process that started the threads. A forked child inherits the counts, but no threads.
     process: u32,
-    lanes: [JobQueue; LANES],
+    lanes: [JobQueue; 2],
     /// How many threads were started and have not ended.
     threads: usize,
 }
@@ -64,14 +64,7 @@ struct JobQueue {
 pub(super) enum Lane {
     Closures,
     Lookups,
-    /// Reads of stdin, and writes to stdout and to stderr: at most one of each.
-    Input,
-    Output,
-    Errors,
 }
-
-/// How many kinds there are.
-const LANES: usize = 5;
 
 impl ThreadPool {
     fn lock(&self) -> MutexGuard<'_, PoolState> {
@@ -165,13 +158,7 @@ impl ThreadPool {
 
 impl PoolState {
     const fn new(process: u32, closures_max: usize) -> PoolState {
-        let lanes = [
-            JobQueue::new(closures_max),
-            JobQueue::new(LOOKUPS_MAX),
-            JobQueue::new(1),
-            JobQueue::new(1),
-            JobQueue::new(1),
-        ];
+        let lanes = [JobQueue::new(closures_max), JobQueue::new(LOOKUPS_MAX)];
         PoolState { process, lanes, threads: 0 }
     }
 

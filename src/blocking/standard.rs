@@ -1,183 +1,136 @@
-//! The standard streams: what was read ahead of stdin, and the threads that epoll needs for them.
+//! The standard streams where a call of them may wait: under epoll, and for files and terminals that
+//! no engine can wait for. Each has a thread of its own, which begins when it is needed and ends after
+//! some seconds without work. And what was read ahead of stdin and not used, by either engine.
 //!
-//! epoll can watch neither files nor what others share and O_NONBLOCK must not be set on. So a thread
-//! of the pool waits in read(2) and write(2). For the engine a stream then looks like a socket:
-//! [`read_now`] takes what the thread has read, [`write_now`] hands it what it is to write, and both
-//! say EAGAIN in between. What the engine watches is an eventfd, made by [`subscribe`]: the thread adds
-//! to it when another call gets further.
-//!
-//! stdin is read only while a call waits for it. When there is none any more, the thread leaves it
-//! alone, so the next line is for the next program.
+//! stdin is read only while a call waits for it. When there is none any more, the thread leaves its
+//! poll(2), so the next line is for the next program. What is sent is copied: a piece that the thread
+//! has begun goes out whole, whatever becomes of its future.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::mem;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+use std::time::Duration;
 
-use super::pool::{Lane, POOL};
-use crate::sys::signal::{block, unblock};
+use super::pool::{IDLE, no_thread};
+use crate::deferred::Deferred;
+use crate::queue::{WaiterId, Waiters};
+use crate::sys::signal::{spawn_without_signals, unblock};
 use crate::sys::standard::{self, Standard};
 use crate::sys::{eventfd, eventfd_add, eventfd_clear};
 
-/// How much a thread reads, or takes to write, at a time: what a pipe holds.
+/// How much the thread reads at a time: what a pipe holds.
 const PIECE_LEN: usize = 64 * 1024;
+
+/// How long the drop of a stream waits for what was queued.
+const DROP_WAIT: Duration = Duration::from_millis(100);
 
 /// What stops a program that uses the terminal from the background: it must reach the thread.
 const JOB_CONTROL: [i32; 2] = [libc::SIGTTIN, libc::SIGTTOU];
 
-static INPUT: Input = Input { state: Mutex::new(InputState::new()) };
-static OUTPUT: Output = Output::new(Standard::Output, Lane::Output);
-static ERRORS: Output = Output::new(Standard::Error, Lane::Errors);
+static INPUT: OfProcess<Input> = OfProcess::new();
+static OUTPUT: OfProcess<Output> = OfProcess::new();
+static ERRORS: OfProcess<Output> = OfProcess::new();
 
-// ---- what connections call ----------------------------------------------------------------------
-
-/// An eventfd for the engine to watch in the place of this stream. Its number is the name of the
-/// subscriber.
-pub(crate) fn subscribe(stream: Standard) -> io::Result<OwnedFd> {
-    let watched = standard::keep_numbers_free(eventfd()?)?;
-    let subscriber =
-        Subscriber { id: watched.as_raw_fd(), bell: watched.try_clone()?, waits: false };
-    with_subscribers(stream, |subscribers| subscribers.0.push(subscriber));
-    Ok(watched)
+/// stdin, as this process has it.
+pub(crate) fn input() -> &'static Input {
+    INPUT.get()
 }
 
-/// `fd` is about to be closed, and may be a subscriber.
-pub(crate) fn unsubscribe(stream: Standard, fd: BorrowedFd<'_>) {
-    settle(stream, fd.as_raw_fd());
-    with_subscribers(stream, |subscribers| subscribers.0.retain(|one| one.id != fd.as_raw_fd()));
-    if stream == Standard::Input {
-        INPUT.lock().leave_alone();
-    }
-}
-
-/// Takes what was read of stdin and not used by anyone.
-pub(crate) fn take_unread() -> Vec<u8> {
-    mem::take(&mut INPUT.lock().unread).into()
-}
-
-/// Gives bytes of stdin back: they are the next to be read.
-pub(crate) fn put_back(bytes: &[u8]) {
-    let mut state = INPUT.lock();
-    for byte in bytes.iter().rev() {
-        state.unread.push_front(*byte);
-    }
-}
-
-/// read(2) of stdin as a non-blocking descriptor has it. `take` gets bytes in order and says how many
-/// it has taken. 0 is EOF.
-pub(crate) fn read_now(id: RawFd, take: impl FnOnce(&[u8]) -> usize) -> io::Result<u32> {
-    INPUT.read_now(id, take)
-}
-
-/// writev(2) as a non-blocking descriptor has it. What it returns has been written. After an EAGAIN
-/// the caller comes again with the same bytes, or calls [`settle`].
-pub(crate) fn write_now(stream: Standard, id: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<u32> {
-    output(stream).write_now(id, pieces)
-}
-
-/// The caller of [`write_now`] does not come again. Returns how many bytes were written, or will be.
-pub(crate) fn settle(stream: Standard, id: RawFd) -> u32 {
-    if stream == Standard::Input { 0 } else { output(stream).settle(id) }
-}
-
-/// Writes what there is room for, when a connection is closed. Returns how many bytes it took. `fd`
-/// is the stream, or its subscriber; then what a thread is writing goes first.
-pub(crate) fn write_last(stream: Standard, fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    let mut state = output(stream).lock();
-    if !state.subscribers.has(fd.as_raw_fd()) {
-        return standard::write_now(fd, bytes);
-    }
-    if state.is_writing {
-        state.behind.extend_from_slice(bytes);
-        return Ok(bytes.len());
-    }
-    standard::write_now(stream.fd(), bytes)
-}
-
-fn output(stream: Standard) -> &'static Output {
+/// stdout or stderr, as this process has it.
+pub(crate) fn output(stream: Standard) -> &'static Output {
     match stream {
-        Standard::Output => &OUTPUT,
-        Standard::Error => &ERRORS,
+        Standard::Output => OUTPUT.get(),
+        Standard::Error => ERRORS.get(),
         Standard::Input => unreachable!("stdin is not written"),
     }
 }
 
-fn with_subscribers(stream: Standard, change: impl FnOnce(&mut Subscribers)) {
-    match stream {
-        Standard::Input => change(&mut INPUT.lock().subscribers),
-        stream => change(&mut output(stream).lock().subscribers),
+/// Bytes of stdin that nobody has used: they are the next to be read.
+pub(crate) fn keep_unread(bytes: &[u8]) {
+    if !bytes.is_empty() {
+        input().put_back(bytes);
     }
 }
 
-/// The engine passes on nothing but an errno. This one is shown once: the lack may be over soon.
-fn no_thread(_: io::Error) -> io::Error {
-    io::Error::from_raw_os_error(libc::ENOMEM)
+/// A state of the process. A forked child begins with a new one: of the old one a thread of the parent
+/// may hold the lock, for ever.
+struct OfProcess<T: 'static> {
+    first: OnceLock<State<T>>,
 }
 
-// ---- subscribers --------------------------------------------------------------------------------
-
-/// Those whose engine watches an eventfd.
-struct Subscribers(Vec<Subscriber>);
-
-struct Subscriber {
-    /// The number of the eventfd that the engine watches.
-    id: RawFd,
-    /// A duplicate of it.
-    bell: OwnedFd,
-    /// A read of it has found nothing.
-    waits: bool,
+struct State<T: 'static> {
+    process: u32,
+    value: T,
+    next: OnceLock<&'static State<T>>,
 }
 
-impl Subscribers {
-    fn has(&self, id: RawFd) -> bool {
-        self.0.iter().any(|one| one.id == id)
+impl<T: Default> State<T> {
+    fn new() -> State<T> {
+        State { process: std::process::id(), value: T::default(), next: OnceLock::new() }
+    }
+}
+
+impl<T: Default> OfProcess<T> {
+    const fn new() -> OfProcess<T> {
+        OfProcess { first: OnceLock::new() }
     }
 
-    /// Has all try again.
-    fn ring(&mut self) {
-        for one in &mut self.0 {
-            one.waits = false;
-            let _ = eventfd_add(one.bell.as_fd()); // its count is never full
+    fn get(&'static self) -> &'static T {
+        let process = std::process::id();
+        let mut state = self.first.get_or_init(State::new);
+        while state.process != process {
+            state = state.next.get_or_init(|| Box::leak(Box::new(State::new())));
         }
+        &state.value
     }
+}
+
+/// Starts the thread of a stream.
+fn start(stream: Standard, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let run = || {
+        unblock(&JOB_CONTROL);
+        run();
+    };
+    let name = format!("tamam-{}", stream.name());
+    spawn_without_signals(&name, run).map_err(|error| no_thread(&error))
 }
 
 // ---- stdin --------------------------------------------------------------------------------------
 
-struct Input {
+#[derive(Default)]
+pub(crate) struct Input {
     state: Mutex<InputState>,
+    /// Notified when the thread may have something to read.
+    work: Condvar,
 }
 
+#[derive(Default)]
 struct InputState {
-    /// The process that started the thread. A forked child inherits the state, but no thread.
-    process: u32,
     unread: VecDeque<u8>,
-    /// EOF or an errno behind `unread`, until a read has been told.
+    /// EOF or an errno behind `unread`, until a call has been told.
     ending: Option<Result<(), i32>>,
-    /// There while a thread reads. It takes the thread out of its wait.
+    /// Those that wait for one of these.
+    waiters: Waiters,
+    has_thread: bool,
+    /// It takes the thread out of its poll(2). There while a stream is open.
     bell: Option<Arc<OwnedFd>>,
-    subscribers: Subscribers,
+    open: usize,
 }
 
 impl InputState {
-    const fn new() -> InputState {
-        InputState {
-            process: 0,
-            unread: VecDeque::new(),
-            ending: None,
-            bell: None,
-            subscribers: Subscribers(Vec::new()),
-        }
+    fn has_answer(&self) -> bool {
+        !self.unread.is_empty() || self.ending.is_some()
     }
 
     fn is_wanted(&self) -> bool {
-        self.subscribers.0.iter().any(|one| one.waits)
+        !self.waiters.is_empty() && !self.has_answer()
     }
 
-    /// Takes the thread out of its wait if no one waits for it.
-    fn leave_alone(&self) {
-        if let Some(bell) = self.bell.as_ref().filter(|_| !self.is_wanted()) {
+    fn ring(&self) {
+        if let Some(bell) = &self.bell {
             let _ = eventfd_add(bell.as_fd()); // its count is never full
         }
     }
@@ -185,239 +138,405 @@ impl InputState {
 
 impl Input {
     fn lock(&self) -> MutexGuard<'_, InputState> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = std::process::id();
-        if mem::replace(&mut state.process, process) != process {
+        // No foreign code runs under the lock, so it is never poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` under the lock. What it puts into the `Deferred` is done afterwards.
+    fn change<T>(&self, change: impl FnOnce(&mut InputState, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.lock(), &mut deferred);
+        deferred.run();
+        result
+    }
+
+    /// A stream is open from now on, until [`close`](Self::close).
+    pub(crate) fn open(&self) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.bell.is_none() {
+            state.bell = Some(Arc::new(eventfd()?));
+        }
+        state.open += 1;
+        Ok(())
+    }
+
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.open -= 1;
+        state.ring();
+        if state.open == 0 {
             state.bell = None;
         }
-        state
     }
 
-    fn read_now(&'static self, id: RawFd, take: impl FnOnce(&[u8]) -> usize) -> io::Result<u32> {
+    /// Takes the bytes that were read and not used.
+    pub(crate) fn take_unread(&self) -> Vec<u8> {
+        mem::take(&mut self.lock().unread).into()
+    }
+
+    /// Takes EOF or an errno, if it comes next.
+    pub(crate) fn take_ending(&self) -> Option<Result<(), i32>> {
         let mut state = self.lock();
-        if !state.unread.is_empty() {
-            let taken = take(state.unread.as_slices().0);
-            state.unread.drain(..taken);
-            return Ok(taken as u32);
-        }
-        if let Some(ending) = state.ending.take() {
-            return ending.map(|()| 0).map_err(io::Error::from_raw_os_error);
-        }
-        for one in state.subscribers.0.iter_mut().filter(|one| one.id == id) {
-            one.waits = true;
-        }
-        if state.bell.is_none() {
-            let bell = Arc::new(standard::keep_numbers_free(eventfd()?)?);
-            let threads = bell.clone();
-            let submitted = POOL.submit(Lane::Input, Box::new(move || self.read(&threads)));
-            submitted.map_err(no_thread)?;
-            state.bell = Some(bell);
-        }
-        Err(io::Error::from_raw_os_error(libc::EAGAIN))
+        if state.unread.is_empty() { state.ending.take() } else { None }
     }
 
-    /// What the thread runs: one read, unless no one waits for it any more.
-    fn read(&self, bell: &OwnedFd) {
-        unblock(&JOB_CONTROL);
-        let read = self.wait_and_read(bell);
-        block(&JOB_CONTROL);
+    fn put_back(&self, bytes: &[u8]) {
+        self.change(|state, deferred| {
+            for byte in bytes.iter().rev() {
+                state.unread.push_front(*byte);
+            }
+            state.waiters.wake(deferred);
+        });
+    }
+
+    pub(crate) fn has_answer(&self) -> bool {
+        self.lock().has_answer()
+    }
+
+    /// Makes sure that there is a thread.
+    pub(crate) fn start(&'static self) -> io::Result<()> {
         let mut state = self.lock();
-        match read {
-            None => return, // the wait has put `bell` away
-            Some(Ok(bytes)) if !bytes.is_empty() => state.unread.extend(bytes),
-            Some(Ok(_)) => state.ending = Some(Ok(())),
-            Some(Err(libc::EBADF)) => state.ending = Some(Ok(())), // it is closed, which is as empty
-            Some(Err(errno)) => state.ending = Some(Err(errno)),
+        if !state.has_thread {
+            start(Standard::Input, || self.run())?;
+            state.has_thread = true;
         }
-        state.bell = None;
-        state.subscribers.ring();
+        Ok(())
     }
 
-    /// `None`: no one waits any more.
-    fn wait_and_read(&self, bell: &OwnedFd) -> Option<Result<Vec<u8>, i32>> {
+    /// The next answer wakes the future `id`, and the thread reads until there is one.
+    pub(crate) fn wait(&self, id: &mut Option<WaiterId>, waker: Waker) {
+        self.change(|state, deferred| state.waiters.register(id, waker, deferred));
+        self.work.notify_one();
+    }
+
+    pub(crate) fn stop_waiting(&self, id: Option<WaiterId>) {
+        self.change(|state, deferred| {
+            state.waiters.remove(id, deferred);
+            if state.waiters.is_empty() {
+                state.ring();
+            }
+        });
+    }
+
+    pub(crate) fn wake(&self) {
+        self.change(|state, deferred| state.waiters.wake(deferred));
+    }
+
+    /// What the thread runs.
+    fn run(&self) {
+        let mut state = self.lock();
         loop {
-            let is_ready = standard::wait(Standard::Input, Some(bell.as_fd()));
-            eventfd_clear(bell.as_fd());
-            let mut state = self.lock();
-            if !state.is_wanted() {
-                state.bell = None;
-                return None;
-            }
-            drop(state);
-            if !is_ready {
-                continue;
-            }
-            let mut memory = vec![0; PIECE_LEN];
-            match standard::read(Standard::Input, &mut memory) {
-                Ok(len) => {
-                    memory.truncate(len);
-                    return Some(Ok(memory));
+            let Some(bell) = state.bell.clone().filter(|_| state.is_wanted()) else {
+                let wait = self.work.wait_timeout(state, IDLE);
+                let (again, waited) = wait.unwrap_or_else(PoisonError::into_inner);
+                state = again;
+                if waited.timed_out() && !state.is_wanted() {
+                    state.has_thread = false;
+                    return;
                 }
-                Err(error) => match error.raw_os_error().unwrap_or(libc::EIO) {
-                    libc::EINTR | libc::EAGAIN => {}
-                    errno => return Some(Err(errno)),
-                },
-            }
+                continue;
+            };
+            drop(state);
+            let is_ready = standard::wait_for_input(bell.as_fd());
+            eventfd_clear(bell.as_fd());
+            drop(bell);
+            // What the bell has said comes first: the input may be for another program by now.
+            let is_wanted = self.lock().is_wanted();
+            let read = match is_ready {
+                Ok(is_ready) if is_ready && is_wanted => read_piece(),
+                Ok(_) => None,
+                Err(error) => failed(&error),
+            };
+            self.change(|state, deferred| {
+                match read {
+                    None => return,
+                    Some(Ok(bytes)) if bytes.is_empty() => state.ending = Some(Ok(())),
+                    Some(Ok(bytes)) => state.unread.extend(bytes),
+                    Some(Err(errno)) => state.ending = Some(Err(errno)),
+                }
+                state.waiters.wake(deferred);
+            });
+            state = self.lock();
         }
+    }
+}
+
+/// Reads what is there; no bytes are EOF. `None`: there is nothing after all.
+fn read_piece() -> Option<Result<Vec<u8>, i32>> {
+    let mut memory = vec![0; PIECE_LEN];
+    match standard::read(Standard::Input, &mut memory) {
+        Ok(len) => {
+            memory.truncate(len);
+            Some(Ok(memory))
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+/// What an error of stdin means, as an answer of [`read_piece`].
+fn failed(error: &io::Error) -> Option<Result<Vec<u8>, i32>> {
+    match error.raw_os_error().unwrap_or(libc::EIO) {
+        libc::EINTR | libc::EAGAIN => None,
+        libc::EBADF if Standard::Input.is_closed() => Some(Ok(Vec::new())), // as /dev/null
+        errno => Some(Err(errno)),
     }
 }
 
 // ---- stdout and stderr --------------------------------------------------------------------------
 
-struct Output {
-    stream: Standard,
-    lane: Lane,
+#[derive(Default)]
+pub(crate) struct Output {
     state: Mutex<OutputState>,
+    /// Notified when the thread may have something to write.
+    work: Condvar,
+    /// Notified when a piece is out.
+    progress: Condvar,
 }
 
+#[derive(Default)]
 struct OutputState {
-    /// As for stdin.
-    process: u32,
-    handed: HandedPiece,
-    /// A thread writes.
-    is_writing: bool,
-    /// What it writes next, and no subscriber waits for.
-    behind: Vec<u8>,
-    subscribers: Subscribers,
+    /// In order. What is out and has a future is here until that takes the result.
+    pieces: BTreeMap<PieceId, Piece>,
+    next: u64,
+    /// The bytes of pieces that are not out.
+    unsent: usize,
+    /// The first failure stays until no stream is open.
+    failure: Option<i32>,
+    /// Those that wait until something is out.
+    waiters: Waiters,
+    has_thread: bool,
+    open: usize,
 }
 
-/// The piece that a subscriber has handed over.
-#[derive(Clone, Copy, Debug)]
-enum HandedPiece {
-    Nothing,
-    /// The thread has it. `owner`: the subscriber, until it settles.
-    Writing {
-        owner: Option<RawFd>,
-        len: usize,
-    },
-    /// So much of it was written, or nothing because of this errno.
-    Written {
-        owner: RawFd,
-        result: Result<usize, i32>,
-    },
+/// The name of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct PieceId(u64);
+
+struct Piece {
+    /// Empty while the thread has them.
+    bytes: Vec<u8>,
+    len: usize,
+    stage: Stage,
+    /// Of its future; `None`: it has none.
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Writing,
+    Out(Written),
+}
+
+/// What became of a piece: how many bytes were written, and why not all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Written {
+    pub(crate) len: usize,
+    pub(crate) errno: Option<i32>,
+}
+
+impl OutputState {
+    /// Ends a piece. One without a future is forgotten.
+    fn finish(&mut self, id: PieceId, written: Written, deferred: &mut Deferred) {
+        let piece = self.pieces.get_mut(&id).expect("a piece stays until it is out");
+        self.unsent -= piece.len;
+        piece.stage = Stage::Out(written);
+        piece.bytes = Vec::new();
+        match piece.waker.take() {
+            Some(waker) => deferred.wake(waker),
+            None => drop(self.pieces.remove(&id)),
+        }
+    }
+
+    /// Takes the next piece to write.
+    fn begin(&mut self) -> Option<(PieceId, Vec<u8>)> {
+        let (id, piece) = self.pieces.iter_mut().find(|(_, piece)| piece.stage == Stage::Queued)?;
+        piece.stage = Stage::Writing;
+        Some((*id, mem::take(&mut piece.bytes)))
+    }
+
+    /// A piece could not be written: those behind it fail too.
+    fn fail(&mut self, errno: i32, deferred: &mut Deferred) {
+        self.failure.get_or_insert(errno);
+        let queued =
+            |(id, piece): (&PieceId, &Piece)| (piece.stage == Stage::Queued).then_some(*id);
+        let all: Vec<PieceId> = self.pieces.iter().filter_map(queued).collect();
+        for id in all {
+            self.finish(id, Written { len: 0, errno: Some(errno) }, deferred);
+        }
+    }
 }
 
 impl Output {
-    const fn new(stream: Standard, lane: Lane) -> Output {
-        let state = OutputState {
-            process: 0,
-            handed: HandedPiece::Nothing,
-            is_writing: false,
-            behind: Vec::new(),
-            subscribers: Subscribers(Vec::new()),
-        };
-        Output { stream, lane, state: Mutex::new(state) }
-    }
-
     fn lock(&self) -> MutexGuard<'_, OutputState> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = std::process::id();
-        if mem::replace(&mut state.process, process) != process {
-            // What the thread had is the parent's to write.
-            (state.handed, state.is_writing) = (HandedPiece::Nothing, false);
-            state.behind.clear();
-        }
-        state
+        // No foreign code runs under the lock, so it is never poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write_now(&'static self, id: RawFd, pieces: &[IoSlice<'_>]) -> io::Result<u32> {
+    /// Runs `change` under the lock. What it puts into the `Deferred` is done afterwards.
+    fn change<T>(&self, change: impl FnOnce(&mut OutputState, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.lock(), &mut deferred);
+        deferred.run();
+        result
+    }
+
+    /// A stream is open from now on, until [`close`](Self::close).
+    pub(crate) fn open(&self) {
+        self.lock().open += 1;
+    }
+
+    /// Waits a moment for what is queued, as the process may end behind it. The thread goes on.
+    pub(crate) fn close(&self) {
         let mut state = self.lock();
-        let mut written = 0;
-        match state.handed {
-            HandedPiece::Written { owner, result } if owner == id => {
-                state.handed = HandedPiece::Nothing;
-                written = result.map_err(io::Error::from_raw_os_error)?;
-            }
-            _ => {}
-        }
-        let piece = if state.is_writing { Vec::new() } else { first_bytes(pieces, written) };
-        if !piece.is_empty() {
-            let len = piece.len();
-            let submitted = POOL.submit(self.lane, Box::new(move || self.write(piece)));
-            match submitted {
-                Ok(()) => {
-                    state.handed = HandedPiece::Writing { owner: Some(id), len };
-                    state.is_writing = true;
-                }
-                Err(error) if written == 0 => return Err(no_thread(error)),
-                Err(_) => {} // the next call says it
-            }
-        } else if written > 0 {
-            state.subscribers.ring(); // it is another's turn
-        }
-        match written {
-            0 => Err(io::Error::from_raw_os_error(libc::EAGAIN)),
-            written => Ok(written as u32),
-        }
-    }
-
-    fn settle(&self, id: RawFd) -> u32 {
-        let mut state = self.lock();
-        let (handed, settled) = match state.handed {
-            HandedPiece::Writing { owner: Some(owner), len } if owner == id => {
-                (HandedPiece::Writing { owner: None, len }, len)
-            }
-            HandedPiece::Written { owner, result } if owner == id => {
-                state.subscribers.ring();
-                (HandedPiece::Nothing, result.unwrap_or(0))
-            }
-            handed => (handed, 0),
-        };
-        state.handed = handed;
-        settled as u32
-    }
-
-    /// What the thread runs: writes `piece`, and what comes behind it meanwhile.
-    fn write(&self, mut piece: Vec<u8>) {
-        unblock(&JOB_CONTROL);
-        loop {
-            let result = self.write_all(&piece);
-            let mut state = self.lock();
-            if let HandedPiece::Writing { owner, .. } = state.handed {
-                state.handed = match owner {
-                    Some(owner) => HandedPiece::Written { owner, result },
-                    None => HandedPiece::Nothing,
-                };
-            }
-            piece = mem::take(&mut state.behind);
-            if piece.is_empty() {
-                state.is_writing = false;
-                state.subscribers.ring();
+        let last = PieceId(state.next);
+        while state.pieces.range(..last).any(|(_, piece)| !matches!(piece.stage, Stage::Out(_))) {
+            let wait = self.progress.wait_timeout(state, DROP_WAIT);
+            let (again, waited) = wait.unwrap_or_else(PoisonError::into_inner);
+            state = again;
+            if waited.timed_out() {
                 break;
             }
         }
-        block(&JOB_CONTROL);
+        state.open -= 1;
+        if state.open == 0 {
+            state.failure = None;
+        }
     }
 
-    /// How many bytes were written; an errno if none were.
-    fn write_all(&self, piece: &[u8]) -> Result<usize, i32> {
-        let mut written = 0;
-        while written < piece.len() {
-            match standard::write(self.stream, &piece[written..]) {
-                Ok(0) => return if written > 0 { Ok(written) } else { Err(libc::EIO) },
-                Ok(len) => written += len,
-                Err(error) => match error.raw_os_error().unwrap_or(libc::EIO) {
-                    libc::EINTR => {}
-                    libc::EAGAIN => _ = standard::wait(self.stream, None),
-                    // It is closed, which takes everything as /dev/null does.
-                    libc::EBADF => return Ok(piece.len()),
-                    _ if written > 0 => break, // the next write says it
-                    errno => return Err(errno),
-                },
-            }
+    /// The errno that ended this stream.
+    pub(crate) fn failure(&self) -> Option<i32> {
+        self.lock().failure
+    }
+
+    /// How many bytes are not out.
+    pub(crate) fn unsent(&self) -> usize {
+        self.lock().unsent
+    }
+
+    /// Makes sure that there is a thread.
+    pub(crate) fn start(&'static self, stream: Standard) -> io::Result<()> {
+        let mut state = self.lock();
+        if !state.has_thread {
+            start(stream, move || self.run(stream))?;
+            state.has_thread = true;
         }
-        Ok(written)
+        Ok(())
+    }
+
+    /// Queues a piece. `waker`: that of its future, which takes the result.
+    pub(crate) fn push(&self, bytes: Vec<u8>, waker: Option<Waker>) -> PieceId {
+        let mut state = self.lock();
+        let id = PieceId(state.next);
+        state.next += 1;
+        let len = bytes.len();
+        state.unsent += len;
+        state.pieces.insert(id, Piece { bytes, len, stage: Stage::Queued, waker });
+        drop(state);
+        self.work.notify_one();
+        id
+    }
+
+    /// Takes the result of a piece, or has its end wake `waker`.
+    pub(crate) fn poll(&self, id: PieceId, waker: Waker) -> Option<Written> {
+        self.change(|state, deferred| {
+            let piece = state.pieces.get_mut(&id).expect("a piece stays until its future is gone");
+            let replaced = match piece.stage {
+                Stage::Out(written) => {
+                    state.pieces.remove(&id);
+                    deferred.discard(waker);
+                    return Some(written);
+                }
+                Stage::Queued | Stage::Writing => piece.waker.replace(waker),
+            };
+            if let Some(replaced) = replaced {
+                deferred.discard(replaced);
+            }
+            None
+        })
+    }
+
+    /// The future of a piece is gone. What was not begun is not written. True: nothing of it was, and
+    /// nothing will be.
+    pub(crate) fn abandon(&self, id: PieceId) -> bool {
+        self.change(|state, deferred| {
+            let Some(piece) = state.pieces.get_mut(&id) else { return false };
+            if let Some(waker) = piece.waker.take() {
+                deferred.discard(waker);
+            }
+            match piece.stage {
+                Stage::Writing => return false,
+                Stage::Queued => state.unsent -= piece.len,
+                Stage::Out(_) => {}
+            }
+            let gone = state.pieces.remove(&id).expect("just looked");
+            gone.stage == Stage::Queued
+        })
+    }
+
+    /// Progress wakes the future `id`. False, and nothing was done: nothing is under way.
+    pub(crate) fn wait(&self, id: &mut Option<WaiterId>, waker: Waker) -> bool {
+        self.change(|state, deferred| {
+            state.waiters.register(id, waker, deferred);
+            state.unsent > 0
+        })
+    }
+
+    pub(crate) fn stop_waiting(&self, id: Option<WaiterId>) {
+        self.change(|state, deferred| state.waiters.remove(id, deferred));
+    }
+
+    pub(crate) fn wake(&self) {
+        self.change(|state, deferred| state.waiters.wake(deferred));
+    }
+
+    /// What the thread runs.
+    fn run(&self, stream: Standard) {
+        let mut state = self.lock();
+        loop {
+            let Some((id, bytes)) = state.begin() else {
+                let wait = self.work.wait_timeout(state, IDLE);
+                let (again, waited) = wait.unwrap_or_else(PoisonError::into_inner);
+                state = again;
+                if waited.timed_out() && state.unsent == 0 {
+                    state.has_thread = false;
+                    return;
+                }
+                continue;
+            };
+            drop(state);
+            let written = write_all(stream, &bytes);
+            drop(bytes);
+            self.change(|state, deferred| {
+                state.finish(id, written, deferred);
+                if let Some(errno) = written.errno {
+                    state.fail(errno, deferred);
+                }
+                state.waiters.wake(deferred);
+            });
+            self.progress.notify_all();
+            state = self.lock();
+        }
     }
 }
 
-/// What is to be handed over of these pieces: their bytes from `from` on, at most [`PIECE_LEN`].
-fn first_bytes(pieces: &[IoSlice<'_>], mut from: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for piece in pieces {
-        let skipped = from.min(piece.len());
-        from -= skipped;
-        let rest = &piece[skipped..];
-        bytes.extend_from_slice(&rest[..rest.len().min(PIECE_LEN - bytes.len())]);
+fn write_all(stream: Standard, bytes: &[u8]) -> Written {
+    let mut len = 0;
+    while len < bytes.len() {
+        let errno = match standard::write(stream, &bytes[len..]) {
+            Ok(0) => libc::EIO,
+            Ok(written) => {
+                len += written;
+                continue;
+            }
+            Err(error) => error.raw_os_error().unwrap_or(libc::EIO),
+        };
+        match errno {
+            libc::EINTR => {}
+            libc::EAGAIN => standard::wait_for_room(stream),
+            libc::EBADF if stream.is_closed() => len = bytes.len(), // as /dev/null
+            errno => return Written { len, errno: Some(errno) },
+        }
     }
-    bytes
+    Written { len, errno: None }
 }

@@ -73,12 +73,12 @@ macro_rules! writing {
     )*};
 }
 
-reading!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver, Stdin);
-lending!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver); // `Stdin` is shared
-writing!(connection: TcpStream, OwnedWriteHalf, UnixStream, UnixWriteHalf, Sender, Stdout, Stderr);
-reading!(carrier: DuplexStream, AnyStream);
-lending!(carrier: DuplexStream, AnyStream);
-writing!(carrier: DuplexStream, AnyStream);
+reading!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver);
+lending!(connection: TcpStream, OwnedReadHalf, UnixStream, UnixReadHalf, Receiver);
+writing!(connection: TcpStream, OwnedWriteHalf, UnixStream, UnixWriteHalf, Sender);
+reading!(carrier: DuplexStream, AnyStream, Stdin);
+lending!(carrier: DuplexStream, AnyStream); // handles of `Stdin` share what is lent
+writing!(carrier: DuplexStream, AnyStream, Stdout, Stderr);
 #[cfg(feature = "tls")]
 reading!(session: TlsStream, TlsReadHalf);
 #[cfg(feature = "tls")]

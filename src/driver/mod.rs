@@ -193,6 +193,7 @@ impl Driver {
     /// refused, the driver keeps the reason and uses epoll. An error says why no such engine
     /// starts.
     pub(crate) fn new(settings: Settings) -> Result<Rc<Driver>, SetupError> {
+        sys::standard::take_free_numbers();
         let eventfd = sys::eventfd().map_err(|error| SetupError::at("eventfd", &error))?;
         let eventfd = Arc::new(eventfd);
         let ring = || Engine::ring(&settings);

@@ -21,7 +21,6 @@ use super::incoming::IncomingDatagram;
 use crate::buf::{Batch, Fill, Outgoing, OutgoingMessage, Parcel};
 use crate::deferred::Deferred;
 use crate::sys::addr::SockAddr;
-use crate::sys::standard::Standard;
 
 /// The arguments of a request: a descriptor, and memory to read or write.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +43,9 @@ pub(crate) enum Medium {
     Unix,
     /// An end of a pipe, or of a FIFO. It is read and written, and its end is a close.
     Pipe,
-    /// A standard stream of the process, of any kind. The descriptor is one of our own for it, or
-    /// under epoll an eventfd: `blocking/standard.rs`. It is never ended, since others share it.
-    Standard(Standard),
+    /// A standard stream of the process: a pipe, a socket or a terminal that other processes share. It
+    /// is read and written; its end is not ours to tell, and what is unread belongs to the process.
+    Shared,
 }
 
 /// What the descriptor must be ready for before the next attempt.
@@ -295,14 +294,6 @@ impl Completion {
     #[inline]
     pub(crate) fn result(self) -> Result<u32, i32> {
         u32::try_from(self.result).map_err(|_| -self.result)
-    }
-
-    /// The answer if `more` bytes were sent than the engine knows of.
-    pub(crate) fn with_more_sent(self, more: u32) -> Completion {
-        match more {
-            0 => self,
-            more => Completion::only(Ok(more + self.result().unwrap_or(0))),
-        }
     }
 
     /// Whether more answers to this op will follow, so that this one is not terminal.

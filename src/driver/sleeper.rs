@@ -99,6 +99,12 @@ impl Sleeper {
         self.notifier.close();
         drop(self.eventfd.take());
     }
+
+    /// As [`close`](Self::close), in a forked child.
+    pub(super) fn close_in_child(&self) {
+        self.notifier.close_in_child();
+        drop(self.eventfd.take());
+    }
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Driver {
         }
         self.submissions.take_all().into_iter().for_each(|op| contain(|| drop(op)));
         drop(self.descriptors.take_sockets());
-        self.sleeper.close();
+        self.sleeper.close_in_child();
     }
 
     /// Waits until everything in flight has ended. The work that follows goes to `deferred`. False:

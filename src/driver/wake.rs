@@ -33,6 +33,14 @@ impl Notifier {
     pub(super) fn close(&self) {
         *self.eventfd.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
+
+    /// As [`close`](Self::close), in a forked child. If another thread of the parent was notifying at
+    /// the fork, the lock is never released here, and the descriptor stays.
+    pub(super) fn close_in_child(&self) {
+        if let Ok(mut eventfd) = self.eventfd.try_lock() {
+            *eventfd = None;
+        }
+    }
 }
 
 impl Wake for Notifier {

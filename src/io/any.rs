@@ -7,6 +7,7 @@ use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use super::standard::{DirectStandard, ThreadedStandard};
 use super::{DuplexStream, receives, transmits};
 use crate::buf::{Fill, Outgoing};
 use crate::deferred::Deferred;
@@ -52,6 +53,8 @@ pub(crate) enum AnyCarrier {
     Tcp(TcpStream),
     Unix(UnixStream),
     Memory(DuplexStream),
+    DirectStandard(DirectStandard),
+    ThreadedStandard(ThreadedStandard),
     #[cfg(feature = "tls")]
     TlsOverTcp(TlsStream),
     #[cfg(feature = "tls")]
@@ -69,6 +72,8 @@ macro_rules! on {
             AnyCarrier::Tcp($stream) => $call,
             AnyCarrier::Unix($stream) => $call,
             AnyCarrier::Memory($stream) => $call,
+            AnyCarrier::DirectStandard($stream) => $call,
+            AnyCarrier::ThreadedStandard($stream) => $call,
             #[cfg(feature = "tls")]
             AnyCarrier::TlsOverTcp($stream) => $call,
             #[cfg(feature = "tls")]

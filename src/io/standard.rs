@@ -7,41 +7,111 @@ use std::future::Future;
 use std::io;
 use std::rc::{Rc, Weak};
 
+use super::any::AnyCarrier;
 use super::{CallError, receives, transmits};
-use crate::context;
-use crate::stream::{Connection, receiving_calls, sending_calls};
+use crate::driver::Driver;
+use crate::stream::{Carried, Carrier, Connection, ThreadedEnd, receiving_calls, sending_calls};
 use crate::sys::pipe::silence_sigpipe;
 use crate::sys::standard::Standard;
+use crate::{blocking, context, sys};
 
-/// What the handles of one stream share in a runtime. So what one has received is unread for all, and
-/// buffers of any number of tasks go out whole.
-struct OpenStream {
+/// A pipe, a socket or a terminal that the engine reads and writes.
+pub(crate) struct DirectStandard {
     connection: Rc<Connection>,
 }
 
-impl Drop for OpenStream {
+/// A stream whose calls a thread makes.
+pub(crate) struct ThreadedStandard {
+    end: Rc<ThreadedEnd>,
+}
+
+/// Opens a stream: the handles of a runtime share it. So what one has received is unread for all, and
+/// buffers of any number of tasks go out whole.
+fn open(stream: Standard, home: Rc<Driver>) -> io::Result<AnyCarrier> {
+    sys::standard::take_free_numbers();
+    let fd = sys::standard::for_engine(stream, !home.attempts_first());
+    let Some(fd) = fd.inspect_err(|error| home.note_failure(error))? else {
+        return Ok(AnyCarrier::ThreadedStandard(ThreadedStandard {
+            end: ThreadedEnd::open(stream)?,
+        }));
+    };
+    let unread = match stream {
+        Standard::Input => blocking::standard::input().take_unread(),
+        Standard::Output | Standard::Error => Vec::new(),
+    };
+    let connection = Connection::shared(fd, home, &unread);
+    Ok(AnyCarrier::DirectStandard(DirectStandard { connection }))
+}
+
+impl Carried for DirectStandard {
+    type Carrier = Connection;
+
+    fn carrier(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+}
+
+impl Carried for ThreadedStandard {
+    type Carrier = ThreadedEnd;
+
+    fn carrier(&self) -> &Rc<ThreadedEnd> {
+        &self.end
+    }
+}
+
+/// What `AnyStream` asks of each kind. None of them has these two, so it is never asked.
+macro_rules! any_kind {
+    ($($kind:ident),*) => {$(
+        impl $kind {
+            pub(crate) fn abort_on_drop(&self) {}
+        }
+
+        impl fmt::Debug for $kind {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(stringify!($kind))
+            }
+        }
+    )*};
+}
+
+any_kind!(DirectStandard, ThreadedStandard);
+
+impl Drop for DirectStandard {
     fn drop(&mut self) {
         self.connection.drop_handle();
     }
 }
 
+/// An open stream of this thread.
+struct Open {
+    stream: Standard,
+    /// Its runtime, by address: as long as it is open, no other has this one.
+    home: *const Driver,
+    carrier: Weak<AnyCarrier>,
+}
+
 thread_local! {
-    /// The open streams of this thread: stdin, stdout, stderr.
-    static OPEN: RefCell<[Weak<OpenStream>; 3]> = const { RefCell::new([Weak::new(), Weak::new(), Weak::new()]) };
+    static OPEN: RefCell<Vec<Open>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The stream of the runtime here: the one that is open, or a new one.
-fn shared(stream: Standard, name: &str) -> io::Result<Rc<OpenStream>> {
+fn shared(stream: Standard) -> io::Result<Rc<AnyCarrier>> {
     let home = context::try_current()?.driver.clone();
-    let open = OPEN.with_borrow(|open| open[stream as usize].upgrade());
-    if let Some(shared) = open.filter(|shared| Rc::ptr_eq(shared.connection.home(), &home)) {
-        return Ok(shared);
+    let address = Rc::as_ptr(&home);
+    let open_before = OPEN.with_borrow_mut(|all| {
+        all.retain(|open| open.carrier.strong_count() > 0);
+        let mut of_home = all.iter().filter(|open| open.stream == stream && open.home == address);
+        of_home.find_map(|open| open.carrier.upgrade())
+    });
+    if let Some(carrier) = open_before {
+        return Ok(carrier);
     }
-    let connection = Connection::standard(stream, home);
-    let connection = connection.map_err(|error| CallError::wrap("open", name, error))?;
-    let shared = Rc::new(OpenStream { connection });
-    OPEN.with_borrow_mut(|open| open[stream as usize] = Rc::downgrade(&shared));
-    Ok(shared)
+    let opened = open(stream, home);
+    let opened = opened.map_err(|error| CallError::wrap("open", stream.name(), error))?;
+    let opened = Rc::new(opened);
+    let carrier = Rc::downgrade(&opened);
+    OPEN.with_borrow_mut(|all| all.push(Open { stream, home: address, carrier }));
+    Ok(opened)
 }
 
 /// Standard input: a terminal, a pipe, a file, a socket or /dev/null. A closed one is as empty as
@@ -51,9 +121,10 @@ fn shared(stream: Standard, name: &str) -> io::Result<Rc<OpenStream>> {
 /// dropped read, stay for the next `stdin()` of the process; code that reads file descriptor 0 past
 /// this crate does not see them. O_NONBLOCK is never set on what other processes share.
 ///
-/// On io_uring the kernel reads. Under epoll a thread of the process does, which is started when it is
-/// needed. As long as a handle is there, one read may be under way after a call was dropped; drop all
-/// handles before a child that reads the same stdin is started.
+/// A terminal is read by the runtime's engine, on io_uring also a pipe or a socket. All else may wait in
+/// its call: a thread of the process makes it, which is started when it is needed. As long as a handle
+/// is there, one read may be under way after a call was dropped: drop all handles before a child that
+/// reads the same stdin is started.
 ///
 /// # Errors
 /// [`CallError`] with EMFILE and its like; `Other` outside a runtime.
@@ -74,7 +145,7 @@ fn shared(stream: Standard, name: &str) -> io::Result<Rc<OpenStream>> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn stdin() -> io::Result<Stdin> {
-    Ok(Stdin { shared: shared(Standard::Input, "stdin")? })
+    Ok(Stdin { carrier: shared(Standard::Input)? })
 }
 
 /// Standard output: a terminal, a pipe, a file, a socket or /dev/null. A closed one takes everything,
@@ -87,10 +158,11 @@ pub fn stdin() -> io::Result<Stdin> {
 ///
 /// [`shutdown`](Stdout::shutdown) waits for what was queued, such as the rest of a dropped send, and
 /// does not end the stream, since others share it. When the last handle is dropped, what is queued
-/// goes out as far as there is room.
+/// goes out as far as there is room; where a thread writes, the drop waits for it, 100 ms at most without
+/// progress.
 ///
-/// On io_uring the kernel writes. Under epoll a thread of the process does, 64 KiB at a time, from a
-/// copy.
+/// A terminal is written by the runtime's engine, on io_uring also a pipe or a socket; all else by a
+/// thread of the process, from a copy.
 ///
 /// # Errors
 /// As [`stdin`].
@@ -105,7 +177,7 @@ pub fn stdin() -> io::Result<Stdin> {
 /// ```
 pub fn stdout() -> io::Result<Stdout> {
     silence_sigpipe();
-    Ok(Stdout { shared: shared(Standard::Output, "stdout")? })
+    Ok(Stdout { carrier: shared(Standard::Output)? })
 }
 
 /// Standard error: as [`stdout`].
@@ -122,7 +194,7 @@ pub fn stdout() -> io::Result<Stdout> {
 /// ```
 pub fn stderr() -> io::Result<Stderr> {
     silence_sigpipe();
-    Ok(Stderr { shared: shared(Standard::Error, "stderr")? })
+    Ok(Stderr { carrier: shared(Standard::Error)? })
 }
 
 /// A handle of standard input: see [`stdin`]. All methods take `&self`.
@@ -130,7 +202,7 @@ pub fn stderr() -> io::Result<Stderr> {
 /// # Examples
 /// See [`stdin`].
 pub struct Stdin {
-    shared: Rc<OpenStream>,
+    carrier: Rc<AnyCarrier>,
 }
 
 /// A handle of standard output: see [`stdout`]. All methods take `&self`.
@@ -138,7 +210,7 @@ pub struct Stdin {
 /// # Examples
 /// See [`stdout`].
 pub struct Stdout {
-    shared: Rc<OpenStream>,
+    carrier: Rc<AnyCarrier>,
 }
 
 /// A handle of standard error: see [`stderr`]. All methods take `&self`.
@@ -146,27 +218,27 @@ pub struct Stdout {
 /// # Examples
 /// See [`stderr`].
 pub struct Stderr {
-    shared: Rc<OpenStream>,
+    carrier: Rc<AnyCarrier>,
 }
 
 impl Stdin {
-    receiving_calls!(connection, "# let (sender, receiver) = tamam::pipe::pipe()?;");
+    receiving_calls!(carrier, "# let (sender, receiver) = tamam::pipe::pipe()?;");
 }
 
 impl Stdout {
-    sending_calls!(connection, "# let (sender, receiver) = tamam::pipe::pipe()?;");
+    sending_calls!(carrier, "# let (sender, receiver) = tamam::pipe::pipe()?;");
 }
 
 impl Stderr {
-    sending_calls!(connection, "# let (sender, receiver) = tamam::pipe::pipe()?;");
+    sending_calls!(carrier, "# let (sender, receiver) = tamam::pipe::pipe()?;");
 }
 
 /// What all three have.
 macro_rules! standard_stream {
     ($stream:ident) => {
         impl $stream {
-            pub(crate) fn connection(&self) -> &Rc<Connection> {
-                &self.shared.connection
+            pub(crate) fn carrier(&self) -> &Rc<AnyCarrier> {
+                &self.carrier
             }
         }
 

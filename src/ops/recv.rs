@@ -15,7 +15,6 @@ use io_uring::{opcode, squeue, types};
 
 use super::recvmsg::RecvMessageRequest;
 use super::target_of;
-use crate::blocking::standard;
 use crate::buf::{Fill, Parcel};
 use crate::driver::{
     Attempt, BUFFER_GROUP, BufferPool, Interest, Medium, Op, Payload, Request, Target,
@@ -54,9 +53,7 @@ impl<const MULTISHOT: bool> Request for RecvPooledRequest<MULTISHOT> {
             Medium::Tcp | Medium::Unix => {
                 opcode::Recv::new(fd, memory, len).buf_group(BUFFER_GROUP).build()
             }
-            Medium::Pipe | Medium::Standard(_) => {
-                read(fd, memory, len).buf_group(BUFFER_GROUP).build()
-            }
+            Medium::Pipe | Medium::Shared => read(fd, memory, len).buf_group(BUFFER_GROUP).build(),
         };
         entry.flags(squeue::Flags::BUFFER_SELECT)
     }
@@ -133,7 +130,7 @@ impl Request for RecvRequest {
         let (fd, len) = (types::Fd(target.fd), target.len as u32);
         match target.medium {
             Medium::Tcp | Medium::Unix => opcode::Recv::new(fd, target.memory, len).build(),
-            Medium::Pipe | Medium::Standard(_) => read(fd, target.memory, len).build(),
+            Medium::Pipe | Medium::Shared => read(fd, target.memory, len).build(),
         }
     }
 
@@ -172,13 +169,7 @@ unsafe fn receive(target: &Target, memory: *mut u8, len: usize) -> Attempt {
         // SAFETY: the caller guarantees that there are `len` bytes at `memory` to write to.
         Medium::Tcp | Medium::Unix => unsafe { sys::recv(target.fd, memory, len) },
         // SAFETY: as above.
-        Medium::Pipe => unsafe { sys::pipe::read(target.fd, memory, len) },
-        Medium::Standard(_) => standard::read_now(target.fd, |bytes| {
-            let len = len.min(bytes.len());
-            // SAFETY: the caller guarantees that there is room for `len` bytes, and no one else has it.
-            unsafe { bytes.as_ptr().copy_to_nonoverlapping(memory, len) };
-            len
-        }),
+        Medium::Pipe | Medium::Shared => unsafe { sys::pipe::read(target.fd, memory, len) },
     });
     let left_room = attempt.ok().is_some_and(|received| (1..len).contains(&(received as usize)));
     attempt.drained(left_room && target.medium == Medium::Tcp)

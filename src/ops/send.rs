@@ -8,15 +8,12 @@
 //! What is sent, and when, is decided in `stream/transmit.rs`: read that next.
 #![allow(unsafe_code)]
 
-use std::io::IoSlice;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::slice;
 
 use io_uring::{opcode, squeue, types};
 
 use super::target_of;
-use crate::blocking::standard;
 use crate::buf::{Batch, Outgoing};
 use crate::driver::{Attempt, BufferPool, Interest, Medium, Op, Payload, Request, Target};
 use crate::sys::{self, TRANSFER_LEN_MAX};
@@ -86,7 +83,7 @@ impl Request for SendRequest {
         let (memory, len) = (target.memory.cast_const(), target.len as u32);
         match target.medium {
             Medium::Tcp | Medium::Unix => opcode::Send::new(fd, memory, len).flags(FLAGS).build(),
-            Medium::Pipe | Medium::Standard(_) => opcode::Write::new(fd, memory, len)
+            Medium::Pipe | Medium::Shared => opcode::Write::new(fd, memory, len)
                 .offset(u64::MAX)
                 .rw_flags(sys::pipe::no_signal_flag())
                 .build(),
@@ -99,12 +96,7 @@ impl Request for SendRequest {
             // SAFETY: the caller guarantees that there are `len` bytes at `memory` to read.
             Medium::Tcp | Medium::Unix => unsafe { sys::send(fd, memory, len) },
             // SAFETY: as above.
-            Medium::Pipe => unsafe { sys::pipe::write(fd, memory, len) },
-            Medium::Standard(stream) => {
-                // SAFETY: as above.
-                let bytes = unsafe { slice::from_raw_parts(memory, len) };
-                standard::write_now(stream, fd, &[IoSlice::new(bytes)])
-            }
+            Medium::Pipe | Medium::Shared => unsafe { sys::pipe::write(fd, memory, len) },
         });
         match attempt.ok() {
             Some(sent) if (sent as usize) < len => {
@@ -159,18 +151,11 @@ impl Request for SendMsgRequest {
         let attempt = Attempt::of(match target.medium {
             // SAFETY: the caller guarantees that `memory` is the header of a batch.
             Medium::Tcp | Medium::Unix => unsafe { sys::sendmsg(target.fd, header) },
-            Medium::Pipe => {
+            Medium::Pipe | Medium::Shared => {
                 // SAFETY: as above.
                 let (pieces, count) = unsafe { ((*header).msg_iov, (*header).msg_iovlen) };
                 // SAFETY: the batch owns the list, and what it lists.
                 unsafe { sys::pipe::write_pieces(target.fd, pieces, count) }
-            }
-            Medium::Standard(stream) => {
-                // SAFETY: as above.
-                let (pieces, count) = unsafe { ((*header).msg_iov, (*header).msg_iovlen) };
-                // SAFETY: the batch owns the list, and what it lists. `IoSlice` has the layout of iovec.
-                let pieces = unsafe { slice::from_raw_parts(pieces.cast::<IoSlice<'_>>(), count) };
-                standard::write_now(stream, target.fd, pieces)
             }
         });
         match attempt.ok() {

@@ -140,7 +140,7 @@ impl Listener {
     fn after_one_shot(&self) -> NextShot {
         match self.medium {
             Medium::Tcp => NextShot::Multi,
-            Medium::Unix | Medium::Pipe | Medium::Standard(_) => NextShot::One,
+            Medium::Unix | Medium::Pipe | Medium::Shared => NextShot::One,
         }
     }
 

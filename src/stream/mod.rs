@@ -30,6 +30,7 @@ mod layer;
 #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "TLS uses a part"))]
 mod bottom;
 mod memory;
+mod threaded;
 mod accept;
 mod calls;
 
@@ -54,6 +55,7 @@ use send::{SendBuffer, SendReport, Shutdown};
 pub(crate) use send_queue::Fate;
 #[cfg(feature = "tls")]
 pub(crate) use send_queue::{Abandoned, SendQueue};
+pub(crate) use threaded::ThreadedEnd;
 use transmit::TransmitSide;
 pub(crate) use unread::Unread;
 #[cfg(feature = "tls")]
@@ -63,7 +65,6 @@ use crate::blocking::standard;
 use crate::buf::{BufError, Described, Handed, IoBuf, Many, One};
 use crate::deferred::Deferred;
 use crate::driver::{self, Completion, Driver, Medium, Owner, Payload, Role, count};
-use crate::sys::standard::Standard;
 use crate::sys::{self, ClosableFd};
 
 /// How many unread bytes a drop discards, so that the close does not reset the connection.
@@ -100,18 +101,10 @@ impl Connection {
 
     /// A standard stream of the process, with what was read ahead of it. One handle is the caller's,
     /// as in `new`.
-    pub(crate) fn standard(stream: Standard, home: Rc<Driver>) -> io::Result<Rc<Connection>> {
-        let opened = match home.attempts_first() {
-            true => standard::subscribe(stream),
-            false => sys::standard::duplicate(stream),
-        };
-        let fd = opened.inspect_err(|error| home.note_failure(error))?;
-        let connection = Connection::new(fd, home, Medium::Standard(stream));
-        if stream == Standard::Input {
-            let unread = standard::take_unread();
-            connection.receiving(|receive, _| receive.unread.put_back(&unread));
-        }
-        Ok(connection)
+    pub(crate) fn shared(fd: OwnedFd, home: Rc<Driver>, unread: &[u8]) -> Rc<Connection> {
+        let connection = Connection::new(fd, home, Medium::Shared);
+        connection.receiving(|receive, _| receive.unread.put_back(unread));
+        connection
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
@@ -220,7 +213,7 @@ impl Connection {
     pub(crate) fn drop_handle(&self) {
         self.handles.set(self.handles.get() - 1);
         if self.handles.get() == 0 && !self.home.is_forked_copy() {
-            if self.medium == Medium::Standard(Standard::Input) {
+            if self.medium == Medium::Shared {
                 self.keep_unread();
             }
             self.end_receive();
@@ -232,7 +225,7 @@ impl Connection {
     fn keep_unread(&self) {
         self.cancel_receive_and_wait();
         let unread = self.receiving(|receive, deferred| receive.unread.take_all(deferred));
-        standard::put_back(&unread);
+        standard::keep_unread(&unread);
     }
 
     /// Whether no handle is left.
@@ -317,12 +310,9 @@ impl Drop for Connection {
                     Medium::Tcp => sys::discard_unread(fd.as_fd(), DRAIN_LEN),
                     Medium::Unix => sys::read_and_discard(fd.as_fd(), DRAIN_LEN),
                     // What is unread there costs its writer nothing.
-                    Medium::Pipe | Medium::Standard(_) => Ok(0),
+                    Medium::Pipe | Medium::Shared => Ok(0),
                 };
             }
-        }
-        if let Medium::Standard(stream) = self.medium {
-            standard::unsubscribe(stream, fd.as_fd());
         }
         self.home.close_descriptor(fd);
     }

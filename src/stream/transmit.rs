@@ -8,14 +8,13 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::rc::Rc;
 
 use super::Connection;
 use super::layer::buffer_is_lost;
 use super::send_queue::{Collected, NextPayload, SendQueue};
 use super::unread::End;
-use crate::blocking::standard;
 use crate::buf::Outgoing;
 use crate::deferred::Deferred;
 use crate::driver::{Completion, Medium, Payload, Role, Submitted, Token, error, is_retried};
@@ -133,10 +132,9 @@ impl TransmitSide {
     /// The last attempt, when the connection is closed: sends what the kernel takes without
     /// waiting, and nothing after a failure. No op may be in flight.
     pub(super) fn flush_now(&mut self, fd: BorrowedFd<'_>, medium: Medium) {
-        let send = |fd, piece: &[u8]| match medium {
-            Medium::Tcp | Medium::Unix => sys::send_now(fd, piece),
-            Medium::Pipe => sys::pipe::write_now(fd, piece),
-            Medium::Standard(stream) => standard::write_last(stream, fd, piece),
+        let send = match medium {
+            Medium::Tcp | Medium::Unix => sys::send_now,
+            Medium::Pipe | Medium::Shared => sys::pipe::write_now,
         };
         if self.errno().is_none() {
             self.queue
@@ -249,7 +247,6 @@ impl Connection {
             Flight::Recalling(share) => (share, Flight::Recalled),
             Flight::Idle | Flight::Recalled => unreachable!("a send completes once"),
         };
-        let done = self.with_settled(done);
         if self.complete_whole_send(transmit, share.len, done, payload, deferred) {
             transmit.flight = next;
             if transmit.direction == Direction::Open && !transmit.queue.has_written() {
@@ -261,19 +258,6 @@ impl Connection {
             transmit.flight = next;
         }
         self.continue_sending(transmit, deferred);
-    }
-
-    /// The answer `done` of a send. Of a standard stream, a thread may have bytes that the engine does
-    /// not know of, because the send was cancelled; they are as good as sent.
-    #[inline]
-    fn with_settled(&self, done: Completion) -> Completion {
-        match self.medium {
-            Medium::Standard(stream) => {
-                let settled = standard::settle(stream, self.fd().as_raw_fd());
-                done.with_more_sent(settled)
-            }
-            _ => done,
-        }
     }
 
     /// Handles the usual answer: one buffer was queued, and all of it went out. `len`: how many
@@ -391,7 +375,7 @@ impl Connection {
                 self.home.close_early(&self.fd);
                 Ok(())
             }
-            Medium::Standard(_) => unreachable!("others share it, so it is never ended"),
+            Medium::Shared => unreachable!("others share it, so it is never ended"),
         }
     }
 
@@ -414,14 +398,19 @@ impl Connection {
 
     /// Whether this is a standard stream, whose end is not ours to tell.
     pub(super) fn is_shared_by_others(&self) -> bool {
-        matches!(self.medium, Medium::Standard(_))
+        self.medium == Medium::Shared
     }
 
     /// The last handle is gone. The send in flight is cancelled, and the driver does not sleep
-    /// before it has ended. `Drop` makes one more attempt to send the rest.
+    /// before it has ended. `Drop` makes one more attempt to send the rest. A shared stream waits for
+    /// that: what its next handle sends comes behind.
     pub(super) fn end_send(&self) {
-        if let Flight::Sending(share) | Flight::Recalling(share) = self.transmit.borrow().flight {
-            self.home.cancel_before_sleep(share.token);
+        let flight = self.transmit.borrow().flight;
+        if let Flight::Sending(share) | Flight::Recalling(share) = flight {
+            match self.is_shared_by_others() {
+                true => self.home.cancel_and_wait(share.token),
+                false => self.home.cancel_before_sleep(share.token),
+            }
         }
     }
 

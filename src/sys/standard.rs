@@ -6,11 +6,11 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::descriptor::{file_type, status_flags};
-use super::{check, check_len, pipe};
+use super::{check, check_len};
 
 /// One of the three.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub(crate) enum Standard {
 }
 
 impl Standard {
-    pub(crate) fn fd(self) -> BorrowedFd<'static> {
+    fn fd(self) -> BorrowedFd<'static> {
         let number = match self {
             Standard::Input => libc::STDIN_FILENO,
             Standard::Output => libc::STDOUT_FILENO,
@@ -31,27 +31,52 @@ impl Standard {
         // one is closed, the calls here say EBADF.
         unsafe { BorrowedFd::borrow_raw(number) }
     }
-}
 
-/// A descriptor of our own of this stream: a terminal is opened again, without O_NONBLOCK for others;
-/// all else is duplicated. If the stream is closed, it is one of /dev/null, as in std.
-pub(crate) fn duplicate(stream: Standard) -> io::Result<OwnedFd> {
-    if let Some(terminal) = open_terminal_again(stream.fd()) {
-        return Ok(terminal);
+    /// Whether nothing is open there.
+    pub(crate) fn is_closed(self) -> bool {
+        is_closed(self.fd().as_raw_fd())
     }
-    match stream.fd().try_clone_to_owned() {
-        Err(error) if error.raw_os_error() == Some(libc::EBADF) => {
-            let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
-            keep_numbers_free(null.into())
+
+    /// The name, for errors and threads.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Standard::Input => "stdin",
+            Standard::Output => "stdout",
+            Standard::Error => "stderr",
         }
-        duplicated => duplicated,
     }
 }
 
-/// `fd` with a number that is none of a standard stream, which may be closed.
-pub(crate) fn keep_numbers_free(fd: OwnedFd) -> io::Result<OwnedFd> {
-    // The number of a duplicate is 3 or more.
-    if fd.as_raw_fd() > libc::STDERR_FILENO { Ok(fd) } else { fd.try_clone() }
+fn is_closed(fd: RawFd) -> bool {
+    // SAFETY: F_GETFD takes no pointers.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) == -1 }
+}
+
+/// Opens /dev/null where one of the three is closed: what is opened next would be taken for it.
+pub(crate) fn take_free_numbers() {
+    let numbers = libc::STDIN_FILENO..=libc::STDERR_FILENO;
+    while numbers.clone().any(is_closed) {
+        let Ok(null) = OpenOptions::new().read(true).write(true).open("/dev/null") else { return };
+        // It has the lowest free number. If that is another one by now, it is closed again.
+        if numbers.contains(&null.as_raw_fd()) {
+            let _ = null.into_raw_fd();
+        }
+    }
+}
+
+/// A descriptor of our own for an engine to read and write. `on_ring`: the engine can wait for a pipe
+/// or socket that is not non-blocking. `None`: a call of this stream may wait, so a thread has to make
+/// it. The ring is no way round: it calls a terminal's driver at once, and shares the position of a
+/// file without the lock of read(2) and write(2).
+pub(crate) fn for_engine(stream: Standard, on_ring: bool) -> io::Result<Option<OwnedFd>> {
+    let fd = stream.fd();
+    if let Some(terminal) = open_terminal_again(fd) {
+        return Ok(Some(terminal));
+    }
+    match file_type(fd) {
+        Ok(libc::S_IFIFO | libc::S_IFSOCK) if on_ring => fd.try_clone_to_owned().map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// The terminal `fd`, opened once more and non-blocking. `None`: it is no terminal, it is the side of
@@ -76,37 +101,50 @@ fn is_emulator_side(fd: BorrowedFd<'_>) -> bool {
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGPTN, &mut number) }).is_ok()
 }
 
-/// read(2), which waits. Returns how many bytes it read; 0 is EOF.
+/// Waits until there is something to read, or `bell` can be read. Returns whether it is the stream.
+pub(crate) fn wait_for_input(bell: BorrowedFd<'_>) -> io::Result<bool> {
+    let stream = Standard::Input.fd().as_raw_fd();
+    if status_flags(stream)? & libc::O_ACCMODE == libc::O_WRONLY {
+        return Err(io::Error::from_raw_os_error(libc::EBADF)); // poll(2) would wait for ever
+    }
+    Ok(poll_first(stream, libc::POLLIN, Some(bell)))
+}
+
+/// Waits until there is room to write, or an error to tell.
+pub(crate) fn wait_for_room(stream: Standard) {
+    poll_first(stream.fd().as_raw_fd(), libc::POLLOUT, None);
+}
+
+/// Reads what is there; 0 is EOF. It waits for a disk, and for the input of what cannot be read
+/// without waiting: terminals, FIFOs, pipes before kernel 6.5.
 pub(crate) fn read(stream: Standard, memory: &mut [u8]) -> io::Result<usize> {
     let fd = stream.fd().as_raw_fd();
+    let piece = libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() };
+    let is_file = file_type(stream.fd())? == libc::S_IFREG;
+    // Another process may have taken what poll(2) has seen.
+    // SAFETY: the piece is one borrowed slice.
+    let read = || check_len(unsafe { libc::preadv2(fd, &piece, 1, -1, libc::RWF_NOWAIT) });
+    match if is_file { None } else { Some(read()) } {
+        Some(Err(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+        Some(read) => return read,
+        None => {}
+    }
     // SAFETY: pointer and length are those of one borrowed slice.
     check_len(unsafe { libc::read(fd, memory.as_mut_ptr().cast(), memory.len()) })
 }
 
 /// write(2), which waits. Returns how many bytes it wrote.
 pub(crate) fn write(stream: Standard, bytes: &[u8]) -> io::Result<usize> {
-    write_to(stream.fd(), bytes)
-}
-
-/// Writes what there is room for without waiting for a reader. Returns how many bytes that was.
-pub(crate) fn write_now(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
-    // A write to a file that must not wait at all may be refused, though there is room.
-    let is_file = file_type(fd)? == libc::S_IFREG;
-    if is_file { write_to(fd, bytes) } else { pipe::write_now(fd, bytes) }
-}
-
-fn write_to(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    let fd = stream.fd().as_raw_fd();
     // SAFETY: pointer and length are those of one borrowed slice.
-    check_len(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) })
+    check_len(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
 }
 
-/// Waits until `stream` can be read, or written, or has an error to tell; or until `bell` can be read,
-/// if there is one. Returns whether it is the stream.
-pub(crate) fn wait(stream: Standard, bell: Option<BorrowedFd<'_>>) -> bool {
-    let events = if stream == Standard::Input { libc::POLLIN } else { libc::POLLOUT };
+/// Waits for these events of `fd`, or until `bell` can be read. Returns whether it is `fd`.
+fn poll_first(fd: RawFd, events: libc::c_short, bell: Option<BorrowedFd<'_>>) -> bool {
     let entry = |fd: RawFd, events| libc::pollfd { fd, events, revents: 0 };
     let bell = bell.map_or(-1, |bell| bell.as_raw_fd()); // poll(2) leaves -1 out
-    let mut entries = [entry(stream.fd().as_raw_fd(), events), entry(bell, libc::POLLIN)];
+    let mut entries = [entry(fd, events), entry(bell, libc::POLLIN)];
     // SAFETY: the count is that of the array, which lives through the call.
     unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, -1) };
     entries[0].revents != 0
