@@ -292,7 +292,7 @@ fn udp_echo_sends_datagrams_back() {
     assert!(wrong.stderr.contains("usage: udp_echo"), "{}", wrong.stderr);
 }
 
-/// Copies what `cat` does, to a pipe and to a file; the kinds of streams are in `tests/standard.rs`.
+/// Copies what `cat` does, to a pipe and to a file; the kinds of streams are in `tests/standard`.
 #[test]
 fn cat_copies() {
     for engine in common::peer::engines() {

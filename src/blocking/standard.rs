@@ -316,13 +316,13 @@ struct Piece {
     /// Empty while the thread has them.
     bytes: Vec<u8>,
     len: usize,
-    stage: Stage,
+    stage: PieceStage,
     /// Of its future; `None`: it has none.
     waker: Option<Waker>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum PieceStage {
     Queued,
     Writing,
     Out(Written),
@@ -340,7 +340,7 @@ impl OutputState {
     fn finish(&mut self, id: PieceId, written: Written, deferred: &mut Deferred) {
         let piece = self.pieces.get_mut(&id).expect("a piece stays until it is out");
         self.unsent -= piece.len;
-        piece.stage = Stage::Out(written);
+        piece.stage = PieceStage::Out(written);
         piece.bytes = Vec::new();
         match piece.waker.take() {
             Some(waker) => deferred.wake(waker),
@@ -350,8 +350,9 @@ impl OutputState {
 
     /// Takes the next piece to write.
     fn begin(&mut self) -> Option<(PieceId, Vec<u8>)> {
-        let (id, piece) = self.pieces.iter_mut().find(|(_, piece)| piece.stage == Stage::Queued)?;
-        piece.stage = Stage::Writing;
+        let (id, piece) =
+            self.pieces.iter_mut().find(|(_, piece)| piece.stage == PieceStage::Queued)?;
+        piece.stage = PieceStage::Writing;
         Some((*id, mem::take(&mut piece.bytes)))
     }
 
@@ -359,7 +360,7 @@ impl OutputState {
     fn fail(&mut self, errno: i32, deferred: &mut Deferred) {
         self.failure.get_or_insert(errno);
         let queued =
-            |(id, piece): (&PieceId, &Piece)| (piece.stage == Stage::Queued).then_some(*id);
+            |(id, piece): (&PieceId, &Piece)| (piece.stage == PieceStage::Queued).then_some(*id);
         let all: Vec<PieceId> = self.pieces.iter().filter_map(queued).collect();
         for id in all {
             self.finish(id, Written { len: 0, errno: Some(errno) }, deferred);
@@ -390,7 +391,11 @@ impl Output {
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         let last = PieceId(state.next);
-        while state.pieces.range(..last).any(|(_, piece)| !matches!(piece.stage, Stage::Out(_))) {
+        while state
+            .pieces
+            .range(..last)
+            .any(|(_, piece)| !matches!(piece.stage, PieceStage::Out(_)))
+        {
             let wait = self.progress.wait_timeout(state, DROP_WAIT);
             let (again, waited) = wait.unwrap_or_else(PoisonError::into_inner);
             state = again;
@@ -431,7 +436,7 @@ impl Output {
         state.next += 1;
         let len = bytes.len();
         state.unsent += len;
-        state.pieces.insert(id, Piece { bytes, len, stage: Stage::Queued, waker });
+        state.pieces.insert(id, Piece { bytes, len, stage: PieceStage::Queued, waker });
         drop(state);
         self.work.notify_one();
         id
@@ -442,12 +447,12 @@ impl Output {
         self.change(|state, deferred| {
             let piece = state.pieces.get_mut(&id).expect("a piece stays until its future is gone");
             let replaced = match piece.stage {
-                Stage::Out(written) => {
+                PieceStage::Out(written) => {
                     state.pieces.remove(&id);
                     deferred.discard(waker);
                     return Some(written);
                 }
-                Stage::Queued | Stage::Writing => piece.waker.replace(waker),
+                PieceStage::Queued | PieceStage::Writing => piece.waker.replace(waker),
             };
             if let Some(replaced) = replaced {
                 deferred.discard(replaced);
@@ -465,12 +470,12 @@ impl Output {
                 deferred.discard(waker);
             }
             match piece.stage {
-                Stage::Writing => return false,
-                Stage::Queued => state.unsent -= piece.len,
-                Stage::Out(_) => {}
+                PieceStage::Writing => return false,
+                PieceStage::Queued => state.unsent -= piece.len,
+                PieceStage::Out(_) => {}
             }
             let gone = state.pieces.remove(&id).expect("just looked");
-            gone.stage == Stage::Queued
+            gone.stage == PieceStage::Queued
         })
     }
 

@@ -29,10 +29,10 @@ pub(crate) struct ThreadedEnd {
     process: u32,
     unread: RefCell<Unread>,
     /// Buffers of which the thread has copies, until their futures take them.
-    sends: RefCell<Line<Handed>>,
+    sends: RefCell<Line<HandedOver>>,
 }
 
-struct Handed {
+struct HandedOver {
     id: PieceId,
     payload: Outgoing,
 }
@@ -202,7 +202,7 @@ impl Carrier for ThreadedEnd {
     fn queue(self: &Rc<Self>, payload: Outgoing, waker: Option<Waker>, _: Fate) -> Ticket {
         let output = self.output().expect("the caller has asked `check_sendable`");
         let id = output.push(payload.copy(0, payload.len()), waker);
-        Ticket { depth: 0, key: self.sends.borrow_mut().push(Handed { id, payload }) }
+        Ticket { depth: 0, key: self.sends.borrow_mut().push(HandedOver { id, payload }) }
     }
 
     fn queue_detached(self: &Rc<Self>, bytes: Vec<u8>) {
