@@ -78,7 +78,7 @@ async fn start(options: &Options) -> io::Result<()> {
     let server = tamam::spawn(serve(socket, echoed.clone()));
     println!("READY {}", addr.port());
     io::stdout().flush()?;
-    tamam::signal::terminate().await?;
+    tamam::signal::shutdown().await?;
     server.abort();
     println!("{} datagrams echoed", echoed.get());
     Ok(())

@@ -1,6 +1,6 @@
-//! A few threads for calls that block and have no asynchronous form: closures of `spawn_blocking`,
-//! lookups of host names, and the standard streams under epoll. They are not for computing in parallel. No I/O of a socket or timer
-//! uses them.
+//! Threads for calls that block and have no asynchronous form: a few for closures of `spawn_blocking` and
+//! lookups of host names, and one for each standard stream that no engine can wait for. They are not for
+//! computing in parallel. No I/O of a socket or timer uses them.
 //!
 //! There is one pool for the process, not one for each runtime, for two reasons. A process may have
 //! a runtime for each core or more, and threads that sleep in getaddrinfo(3) are better shared. And

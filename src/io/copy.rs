@@ -17,7 +17,9 @@ use crate::buf::{Return, Returning};
 /// # Errors
 /// Those of either. The chunk that could not be sent is first in line of `from` again.
 /// # Cancel safety
-/// No byte is lost: a chunk that was received is sent, or given back.
+/// No byte is lost: a chunk that was received is sent, or given back. A chunk that has begun goes on with
+/// `to`, so it is lost if `to` is dropped too. To reconnect, let the copy fail by itself: it gives the
+/// whole chunk back, of which the peer that is gone may have had a part.
 /// # Examples
 /// An echo:
 /// ```

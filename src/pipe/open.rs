@@ -48,8 +48,9 @@ impl OpenOptions {
         self
     }
 
-    /// Opens the FIFO at `path` to receive from it. As long as nobody has it open for sending, a
-    /// receive sees the end.
+    /// Opens the FIFO at `path` to receive from it. If nobody has it open for sending, the first receive
+    /// sees the end, and it stays: open the FIFO again, or both ways
+    /// ([`read_write`](Self::read_write)), to wait for a sender.
     ///
     /// # Errors
     /// Those of open(2), such as `NotFound`; `InvalidInput` if it is no FIFO; `Other` outside a

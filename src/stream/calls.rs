@@ -119,8 +119,8 @@ macro_rules! receiving_calls {
     };
 }
 
-/// `send`, `send_all`, `sendv` and `shutdown`.
-macro_rules! sending_calls {
+/// `send`, `send_all` and `sendv`.
+macro_rules! queueing_calls {
     ($connection:ident, $ends:expr) => {
         /// Sends `buf`, and returns how many of its bytes went out: all of them, unless the
         /// connection failed on the way; then the next call gives the error.
@@ -195,6 +195,13 @@ macro_rules! sending_calls {
         ) -> impl Future<Output = Result<(usize, Vec<B>), $crate::buf::BufError<Vec<B>>>> {
             self.$connection().sendv(bufs)
         }
+    };
+}
+
+/// `send`, `send_all`, `sendv` and `shutdown`.
+macro_rules! sending_calls {
+    ($connection:ident, $ends:expr) => {
+        $crate::stream::queueing_calls!($connection, $ends);
 
         /// Ends sending: the peer sees the end after every byte of sends that were polled before.
         ///
@@ -452,4 +459,4 @@ macro_rules! half_names {
     };
 }
 
-pub(crate) use {half_names, halves, receiving_calls, sending_calls};
+pub(crate) use {half_names, halves, queueing_calls, receiving_calls, sending_calls};

@@ -43,7 +43,7 @@ use std::rc::Rc;
 
 pub(crate) use accept::{AcceptNext, Listener};
 pub(crate) use bottom::Bottom;
-pub(crate) use calls::{half_names, halves, receiving_calls, sending_calls};
+pub(crate) use calls::{half_names, halves, queueing_calls, receiving_calls, sending_calls};
 pub(crate) use layer::{Carried, Carrier, Drained, QueuedOutcome, QueuedSend, Ticket};
 #[cfg(feature = "tls")]
 pub(crate) use layer::{check_home, drain};

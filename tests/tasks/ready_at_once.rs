@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tamam::io::{
     AnyStream, DuplexStream, Lines, Readiness, ReadyFor, Receive, copy, copy_both, duplex,
-    read_to_end, read_until,
+    read_to_end, read_until, stderr, stdout,
 };
 use tamam::net::{
     Envelope, TcpKeepalive, TcpListener, TcpSocket, TcpStream, UdpSocket, UnixAddr, UnixDatagram,
@@ -255,6 +255,12 @@ fn lines() -> Vec<Line> {
         line!("UnixReadHalf::recv_fds", ended_unix().await.into_split().0, |half| half.recv_fds()),
         line!("UnixWriteHalf::send_fds", ended_unix().await.into_split().1, |half| half
             .send_fds("", &[])),
+        line!("Stdout::shutdown", stdout().expect("open"), |stream| async {
+            stream.shutdown().await
+        }),
+        line!("Stderr::shutdown", stderr().expect("open"), |stream| async {
+            stream.shutdown().await
+        }),
         line!("UnixStream::connect", (), |_state| UnixStream::connect("/nonsense/socket")),
         line!("UnixStream::connect", (), |_state| UnixStream::connect("a\0b")),
         line!("UnixStream::connect_addr", unnamed(), |addr| UnixStream::connect_addr(&addr)),

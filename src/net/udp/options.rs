@@ -179,7 +179,8 @@ impl UdpSocket {
     }
 
     /// SO_MEMINFO: how many datagrams the kernel has thrown away since the socket was made, because
-    /// its buffer was full. The number begins again after 2^32.
+    /// its buffer was full. Those that it had merged ([`set_gro`](Self::set_gro)) count as one. The
+    /// number begins again after 2^32.
     ///
     /// # Errors
     /// Those of getsockopt(2): ENOPROTOOPT where the kernel has none (before 4.12).

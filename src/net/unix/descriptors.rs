@@ -41,10 +41,11 @@ impl UnixStream {
     /// From now on the stream keeps descriptors that the peer sends, at most `max` of them, for
     /// [`recv_fds`](Self::recv_fds). Without this they are closed, as the kernel does it.
     ///
-    /// To be called before the first receive. Receives are recvmsg(2)s then, into memory on the heap.
+    /// To be called before the first receive: descriptors that came with earlier bytes are gone. Receives
+    /// are recvmsg(2)s then, into memory on the heap.
     ///
     /// # Errors
-    /// `InvalidInput` if receiving has begun, or if `max` is zero or above 253.
+    /// `InvalidInput` if bytes are unread or a receive is under way, or if `max` is zero or above 253.
     /// # Examples
     /// See [`recv_fds`](Self::recv_fds).
     pub fn accept_fds(&self, max: usize) -> io::Result<()> {

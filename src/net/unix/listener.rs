@@ -61,6 +61,10 @@ impl UnixListener {
     /// Those of bind(2), such as `AddrInUse` if there is a file, which is not touched, and
     /// `NotFound` if there is no such folder. `InvalidInput` if the path has 108 bytes or more, or a
     /// zero byte; `Other` outside a runtime. The text has the path.
+    ///
+    /// On io_uring the kernel closes the socket of a killed process some milliseconds after it is gone:
+    /// in that time a successor gets `AddrInUse`, connects to it succeed and end in a reset, and it tries
+    /// again.
     /// # Examples
     /// A file that a service has left behind:
     /// ```
