@@ -85,8 +85,8 @@ impl Drop for DirectStandard {
 /// An open stream of this thread.
 struct Open {
     stream: Standard,
-    /// Its runtime, by address: as long as it is open, no other has this one.
-    home: *const Driver,
+    /// Of its runtime.
+    home: Weak<Driver>,
     carrier: Weak<AnyCarrier>,
 }
 
@@ -97,20 +97,20 @@ thread_local! {
 /// The stream of the runtime here: the one that is open, or a new one.
 fn shared(stream: Standard) -> io::Result<Rc<AnyCarrier>> {
     let home = context::try_current()?.driver.clone();
-    let address = Rc::as_ptr(&home);
     let open_before = OPEN.with_borrow_mut(|all| {
         all.retain(|open| open.carrier.strong_count() > 0);
-        let mut of_home = all.iter().filter(|open| open.stream == stream && open.home == address);
-        of_home.find_map(|open| open.carrier.upgrade())
+        let is_wanted =
+            |open: &&Open| open.stream == stream && open.home.as_ptr() == Rc::as_ptr(&home);
+        all.iter().find(is_wanted).and_then(|open| open.carrier.upgrade())
     });
     if let Some(carrier) = open_before {
         return Ok(carrier);
     }
-    let opened = open(stream, home);
+    let opened = open(stream, home.clone());
     let opened = opened.map_err(|error| CallError::wrap("open", stream.name(), error))?;
     let opened = Rc::new(opened);
-    let carrier = Rc::downgrade(&opened);
-    OPEN.with_borrow_mut(|all| all.push(Open { stream, home: address, carrier }));
+    let (home, carrier) = (Rc::downgrade(&home), Rc::downgrade(&opened));
+    OPEN.with_borrow_mut(|all| all.push(Open { stream, home, carrier }));
     Ok(opened)
 }
 

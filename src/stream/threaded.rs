@@ -51,14 +51,18 @@ impl ThreadedEnd {
         }))
     }
 
+    fn is_forked_copy(&self) -> bool {
+        self.process != std::process::id()
+    }
+
     /// The thread that reads. `None`: this is a forked copy.
     fn input(&self) -> Option<&'static Input> {
-        (self.process == std::process::id()).then(standard::input)
+        (!self.is_forked_copy()).then(standard::input)
     }
 
     /// The thread that writes. `None`: this is a forked copy.
     fn output(&self) -> Option<&'static Output> {
-        (self.process == std::process::id()).then(|| standard::output(self.stream))
+        (!self.is_forked_copy()).then(|| standard::output(self.stream))
     }
 
     fn change_unread<T>(&self, change: impl FnOnce(&mut Unread, &mut Deferred) -> T) -> T {
@@ -79,7 +83,11 @@ impl Drop for ThreadedEnd {
                     input.close();
                 }
             }
-            _ => self.output().into_iter().for_each(Output::close),
+            Standard::Output | Standard::Error => {
+                if let Some(output) = self.output() {
+                    output.close();
+                }
+            }
         }
     }
 }
@@ -124,10 +132,10 @@ impl Source for ThreadedEnd {
 impl Bottom for ThreadedEnd {
     /// At home everywhere but in a forked copy, if there is a thread.
     fn poll_home(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let started = match (self.stream, self.input()) {
-            (_, None) => Err(driver::forked()),
-            (Standard::Input, Some(input)) => input.start(),
-            _ => Ok(()),
+        let started = match self.stream {
+            _ if self.is_forked_copy() => Err(driver::forked()),
+            Standard::Input => standard::input().start(),
+            Standard::Output | Standard::Error => Ok(()), // `check_sendable` starts it
         };
         match started {
             Ok(()) => Poll::Ready(Ok(())),
@@ -137,15 +145,21 @@ impl Bottom for ThreadedEnd {
 
     fn wait_for_arrival(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         let waker = cx.waker().clone(); // runs foreign code, so before the lock
-        self.input().into_iter().for_each(|input| input.wait(id, waker.clone()));
+        if let Some(input) = self.input() {
+            input.wait(id, waker);
+        }
     }
 
     fn stop_waiting_for_arrival(&self, id: Option<WaiterId>) {
-        self.input().into_iter().for_each(|input| input.stop_waiting(id));
+        if let Some(input) = self.input() {
+            input.stop_waiting(id);
+        }
     }
 
     fn wake_receivers(&self) {
-        self.input().into_iter().for_each(Input::wake);
+        if let Some(input) = self.input() {
+            input.wake();
+        }
     }
 
     /// No buffer is lent.
@@ -166,13 +180,15 @@ impl Bottom for ThreadedEnd {
     }
 
     fn stop_waiting_for_progress(&self, id: Option<WaiterId>) {
-        if id.is_some() {
-            self.output().into_iter().for_each(|output| output.stop_waiting(id));
+        if let Some(output) = self.output().filter(|_| id.is_some()) {
+            output.stop_waiting(id);
         }
     }
 
     fn wake_senders(&self) {
-        self.output().into_iter().for_each(Output::wake);
+        if let Some(output) = self.output() {
+            output.wake();
+        }
     }
 }
 
@@ -206,8 +222,8 @@ impl Carrier for ThreadedEnd {
     }
 
     fn queue_detached(self: &Rc<Self>, bytes: Vec<u8>) {
-        if !bytes.is_empty() {
-            self.output().into_iter().for_each(|output| _ = output.push(bytes.clone(), None));
+        if let Some(output) = self.output().filter(|_| !bytes.is_empty()) {
+            output.push(bytes, None);
         }
     }
 
