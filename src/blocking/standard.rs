@@ -48,13 +48,6 @@ pub(crate) fn output(stream: Standard) -> &'static Output {
     }
 }
 
-/// Bytes of stdin that nobody has used: they are the next to be read.
-pub(crate) fn keep_unread(bytes: &[u8]) {
-    if !bytes.is_empty() {
-        input().put_back(bytes);
-    }
-}
-
 /// A state of the process. A forked child begins with a new one: of the old one a thread of the parent
 /// may hold the lock, for ever.
 struct OfProcess<T: 'static> {
@@ -88,6 +81,36 @@ impl<T: Default> OfProcess<T> {
     }
 }
 
+/// What callers and the thread of a stream share.
+#[derive(Default)]
+struct Guarded<S> {
+    state: Mutex<S>,
+    /// Notified when the thread may have something to do.
+    work: Condvar,
+}
+
+impl<S> Guarded<S> {
+    fn lock(&self) -> MutexGuard<'_, S> {
+        // No foreign code runs under the lock, so it is never poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `change` under the lock. What it puts into the `Deferred` is done afterwards.
+    fn change<T>(&self, change: impl FnOnce(&mut S, &mut Deferred) -> T) -> T {
+        let mut deferred = Deferred::default();
+        let result = change(&mut self.lock(), &mut deferred);
+        deferred.run();
+        result
+    }
+
+    /// The thread has nothing to do, and waits for work. True: it has waited long enough.
+    fn idle<'a>(&'a self, state: MutexGuard<'a, S>) -> (MutexGuard<'a, S>, bool) {
+        let wait = self.work.wait_timeout(state, IDLE);
+        let (state, waited) = wait.unwrap_or_else(PoisonError::into_inner);
+        (state, waited.timed_out())
+    }
+}
+
 /// Starts the thread of a stream.
 fn start(stream: Standard, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let run = || {
@@ -102,9 +125,7 @@ fn start(stream: Standard, run: impl FnOnce() + Send + 'static) -> io::Result<()
 
 #[derive(Default)]
 pub(crate) struct Input {
-    state: Mutex<InputState>,
-    /// Notified when the thread may have something to read.
-    work: Condvar,
+    guarded: Guarded<InputState>,
 }
 
 #[derive(Default)]
@@ -137,22 +158,9 @@ impl InputState {
 }
 
 impl Input {
-    fn lock(&self) -> MutexGuard<'_, InputState> {
-        // No foreign code runs under the lock, so it is never poisoned.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs `change` under the lock. What it puts into the `Deferred` is done afterwards.
-    fn change<T>(&self, change: impl FnOnce(&mut InputState, &mut Deferred) -> T) -> T {
-        let mut deferred = Deferred::default();
-        let result = change(&mut self.lock(), &mut deferred);
-        deferred.run();
-        result
-    }
-
     /// A stream is open from now on, until [`close`](Self::close).
     pub(crate) fn open(&self) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         if state.bell.is_none() {
             state.bell = Some(Arc::new(eventfd()?));
         }
@@ -161,7 +169,7 @@ impl Input {
     }
 
     pub(crate) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         state.open -= 1;
         state.ring();
         if state.open == 0 {
@@ -171,17 +179,18 @@ impl Input {
 
     /// Takes the bytes that were read and not used.
     pub(crate) fn take_unread(&self) -> Vec<u8> {
-        mem::take(&mut self.lock().unread).into()
+        mem::take(&mut self.guarded.lock().unread).into()
     }
 
     /// Takes EOF or an errno, if it comes next.
     pub(crate) fn take_ending(&self) -> Option<Result<(), i32>> {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         if state.unread.is_empty() { state.ending.take() } else { None }
     }
 
-    fn put_back(&self, bytes: &[u8]) {
-        self.change(|state, deferred| {
+    /// Gives bytes back that no call has used: they are the next to be read.
+    pub(crate) fn put_back(&self, bytes: &[u8]) {
+        self.guarded.change(|state, deferred| {
             for byte in bytes.iter().rev() {
                 state.unread.push_front(*byte);
             }
@@ -190,12 +199,12 @@ impl Input {
     }
 
     pub(crate) fn has_answer(&self) -> bool {
-        self.lock().has_answer()
+        self.guarded.lock().has_answer()
     }
 
     /// Makes sure that there is a thread.
     pub(crate) fn start(&'static self) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         if !state.has_thread {
             start(Standard::Input, || self.run())?;
             state.has_thread = true;
@@ -205,12 +214,12 @@ impl Input {
 
     /// The next answer wakes the future `id`, and the thread reads until there is one.
     pub(crate) fn wait(&self, id: &mut Option<WaiterId>, waker: Waker) {
-        self.change(|state, deferred| state.waiters.register(id, waker, deferred));
-        self.work.notify_one();
+        self.guarded.change(|state, deferred| state.waiters.register(id, waker, deferred));
+        self.guarded.work.notify_one();
     }
 
     pub(crate) fn stop_waiting(&self, id: Option<WaiterId>) {
-        self.change(|state, deferred| {
+        self.guarded.change(|state, deferred| {
             state.waiters.remove(id, deferred);
             if state.waiters.is_empty() {
                 state.ring();
@@ -219,18 +228,17 @@ impl Input {
     }
 
     pub(crate) fn wake(&self) {
-        self.change(|state, deferred| state.waiters.wake(deferred));
+        self.guarded.change(|state, deferred| state.waiters.wake(deferred));
     }
 
     /// What the thread runs.
     fn run(&self) {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         loop {
             let Some(bell) = state.bell.clone().filter(|_| state.is_wanted()) else {
-                let wait = self.work.wait_timeout(state, IDLE);
-                let (again, waited) = wait.unwrap_or_else(PoisonError::into_inner);
-                state = again;
-                if waited.timed_out() && !state.is_wanted() {
+                let is_over;
+                (state, is_over) = self.guarded.idle(state);
+                if is_over && !state.is_wanted() {
                     state.has_thread = false;
                     return;
                 }
@@ -241,13 +249,13 @@ impl Input {
             eventfd_clear(bell.as_fd());
             drop(bell);
             // What the bell has said comes first: the input may be for another program by now.
-            let is_wanted = self.lock().is_wanted();
+            let is_wanted = self.guarded.lock().is_wanted();
             let read = match is_ready {
                 Ok(is_ready) if is_ready && is_wanted => read_piece(),
                 Ok(_) => None,
                 Err(error) => failed(&error),
             };
-            self.change(|state, deferred| {
+            self.guarded.change(|state, deferred| {
                 match read {
                     None => return,
                     Some(Ok(bytes)) if bytes.is_empty() => state.ending = Some(Ok(())),
@@ -256,7 +264,7 @@ impl Input {
                 }
                 state.waiters.wake(deferred);
             });
-            state = self.lock();
+            state = self.guarded.lock();
         }
     }
 }
@@ -286,9 +294,7 @@ fn failed(error: &io::Error) -> Option<Result<Vec<u8>, i32>> {
 
 #[derive(Default)]
 pub(crate) struct Output {
-    state: Mutex<OutputState>,
-    /// Notified when the thread may have something to write.
-    work: Condvar,
+    guarded: Guarded<OutputState>,
     /// Notified when a piece is out.
     progress: Condvar,
 }
@@ -348,6 +354,17 @@ impl OutputState {
         }
     }
 
+    /// A piece has no future any more. If it is out, it is forgotten.
+    fn detach(&mut self, id: PieceId, deferred: &mut Deferred) {
+        let Some(piece) = self.pieces.get_mut(&id) else { return };
+        if let Some(waker) = piece.waker.take() {
+            deferred.discard(waker);
+        }
+        if matches!(piece.stage, PieceStage::Out(_)) {
+            self.pieces.remove(&id);
+        }
+    }
+
     /// Takes the next piece to write.
     fn begin(&mut self) -> Option<(PieceId, Vec<u8>)> {
         let (id, piece) =
@@ -369,27 +386,14 @@ impl OutputState {
 }
 
 impl Output {
-    fn lock(&self) -> MutexGuard<'_, OutputState> {
-        // No foreign code runs under the lock, so it is never poisoned.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Runs `change` under the lock. What it puts into the `Deferred` is done afterwards.
-    fn change<T>(&self, change: impl FnOnce(&mut OutputState, &mut Deferred) -> T) -> T {
-        let mut deferred = Deferred::default();
-        let result = change(&mut self.lock(), &mut deferred);
-        deferred.run();
-        result
-    }
-
     /// A stream is open from now on, until [`close`](Self::close).
     pub(crate) fn open(&self) {
-        self.lock().open += 1;
+        self.guarded.lock().open += 1;
     }
 
     /// Waits a moment for what is queued, as the process may end behind it. The thread goes on.
     pub(crate) fn close(&self) {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         let last = PieceId(state.next);
         while state
             .pieces
@@ -411,17 +415,17 @@ impl Output {
 
     /// The errno that ended this stream.
     pub(crate) fn failure(&self) -> Option<i32> {
-        self.lock().failure
+        self.guarded.lock().failure
     }
 
     /// How many bytes are not out.
     pub(crate) fn unsent(&self) -> usize {
-        self.lock().unsent
+        self.guarded.lock().unsent
     }
 
     /// Makes sure that there is a thread.
     pub(crate) fn start(&'static self, stream: Standard) -> io::Result<()> {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         if !state.has_thread {
             start(stream, move || self.run(stream))?;
             state.has_thread = true;
@@ -431,20 +435,20 @@ impl Output {
 
     /// Queues a piece. `waker`: that of its future, which takes the result.
     pub(crate) fn push(&self, bytes: Vec<u8>, waker: Option<Waker>) -> PieceId {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         let id = PieceId(state.next);
         state.next += 1;
         let len = bytes.len();
         state.unsent += len;
         state.pieces.insert(id, Piece { bytes, len, stage: PieceStage::Queued, waker });
         drop(state);
-        self.work.notify_one();
+        self.guarded.work.notify_one();
         id
     }
 
     /// Takes the result of a piece, or has its end wake `waker`.
     pub(crate) fn poll(&self, id: PieceId, waker: Waker) -> Option<Written> {
-        self.change(|state, deferred| {
+        self.guarded.change(|state, deferred| {
             let piece = state.pieces.get_mut(&id).expect("a piece stays until its future is gone");
             let replaced = match piece.stage {
                 PieceStage::Out(written) => {
@@ -464,46 +468,47 @@ impl Output {
     /// The future of a piece is gone. What was not begun is not written. True: nothing of it was, and
     /// nothing will be.
     pub(crate) fn abandon(&self, id: PieceId) -> bool {
-        self.change(|state, deferred| {
-            let Some(piece) = state.pieces.get_mut(&id) else { return false };
-            if let Some(waker) = piece.waker.take() {
-                deferred.discard(waker);
+        self.guarded.change(|state, deferred| {
+            let stage = state.pieces.get(&id).map(|piece| piece.stage);
+            state.detach(id, deferred);
+            if stage != Some(PieceStage::Queued) {
+                return matches!(stage, Some(PieceStage::Out(Written { len: 0, .. })));
             }
-            match piece.stage {
-                PieceStage::Writing => return false,
-                PieceStage::Queued => state.unsent -= piece.len,
-                PieceStage::Out(_) => {}
-            }
-            let gone = state.pieces.remove(&id).expect("just looked");
-            gone.stage == PieceStage::Queued
+            let withdrawn = state.pieces.remove(&id).expect("what is queued stays");
+            state.unsent -= withdrawn.len;
+            true
         })
     }
 
-    /// Progress wakes the future `id`. False, and nothing was done: nothing is under way.
+    /// No future waits for the piece any more, and it goes out.
+    pub(crate) fn detach(&self, id: PieceId) {
+        self.guarded.change(|state, deferred| state.detach(id, deferred));
+    }
+
+    /// Progress wakes the future `id`. False: nothing is under way that would bring any.
     pub(crate) fn wait(&self, id: &mut Option<WaiterId>, waker: Waker) -> bool {
-        self.change(|state, deferred| {
+        self.guarded.change(|state, deferred| {
             state.waiters.register(id, waker, deferred);
             state.unsent > 0
         })
     }
 
     pub(crate) fn stop_waiting(&self, id: Option<WaiterId>) {
-        self.change(|state, deferred| state.waiters.remove(id, deferred));
+        self.guarded.change(|state, deferred| state.waiters.remove(id, deferred));
     }
 
     pub(crate) fn wake(&self) {
-        self.change(|state, deferred| state.waiters.wake(deferred));
+        self.guarded.change(|state, deferred| state.waiters.wake(deferred));
     }
 
     /// What the thread runs.
     fn run(&self, stream: Standard) {
-        let mut state = self.lock();
+        let mut state = self.guarded.lock();
         loop {
             let Some((id, bytes)) = state.begin() else {
-                let wait = self.work.wait_timeout(state, IDLE);
-                let (again, waited) = wait.unwrap_or_else(PoisonError::into_inner);
-                state = again;
-                if waited.timed_out() && state.unsent == 0 {
+                let is_over;
+                (state, is_over) = self.guarded.idle(state);
+                if is_over && state.unsent == 0 {
                     state.has_thread = false;
                     return;
                 }
@@ -512,7 +517,7 @@ impl Output {
             drop(state);
             let written = write_all(stream, &bytes);
             drop(bytes);
-            self.change(|state, deferred| {
+            self.guarded.change(|state, deferred| {
                 state.finish(id, written, deferred);
                 if let Some(errno) = written.errno {
                     state.fail(errno, deferred);
@@ -520,7 +525,7 @@ impl Output {
                 state.waiters.wake(deferred);
             });
             self.progress.notify_all();
-            state = self.lock();
+            state = self.guarded.lock();
         }
     }
 }

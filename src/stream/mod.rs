@@ -225,7 +225,7 @@ impl Connection {
     fn keep_unread(&self) {
         self.cancel_receive_and_wait();
         let unread = self.receiving(|receive, deferred| receive.unread.take_all(deferred));
-        standard::keep_unread(&unread);
+        standard::input().put_back(&unread);
     }
 
     /// Whether no handle is left.

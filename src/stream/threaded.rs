@@ -4,7 +4,7 @@
 //! Read next: `layer.rs`.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -20,16 +20,26 @@ use crate::context;
 use crate::deferred::Deferred;
 use crate::driver::{self, Driver, error};
 use crate::queue::{Key, Line, WaiterId};
+use crate::sys::fork::ForkMark;
 use crate::sys::standard::Standard;
 
 /// One open standard stream.
 pub(crate) struct ThreadedEnd {
-    stream: Standard,
-    /// The process that opened it. In a forked copy nothing is done.
-    process: u32,
+    thread: Thread,
+    /// Of the process that opened it. In a forked copy nothing is done.
+    mark: ForkMark,
     unread: RefCell<Unread>,
     /// Buffers of which the thread has copies, until their futures take them.
     sends: RefCell<Line<HandedOver>>,
+    /// The caller that polls without a future, among all that wait for the thread: each open stream has
+    /// one.
+    poller: Cell<Option<WaiterId>>,
+}
+
+/// Who makes the calls.
+enum Thread {
+    Reads(&'static Input),
+    Writes(Standard, &'static Output),
 }
 
 struct HandedOver {
@@ -39,30 +49,53 @@ struct HandedOver {
 
 impl ThreadedEnd {
     pub(crate) fn open(stream: Standard) -> io::Result<Rc<ThreadedEnd>> {
-        match stream {
-            Standard::Input => standard::input().open()?,
-            stream => standard::output(stream).open(),
+        let mark = ForkMark::get()?;
+        let thread = match stream {
+            Standard::Input => Thread::Reads(standard::input()),
+            stream => Thread::Writes(stream, standard::output(stream)),
+        };
+        match thread {
+            Thread::Reads(input) => input.open()?,
+            Thread::Writes(_, output) => output.open(),
         }
         Ok(Rc::new(ThreadedEnd {
-            stream,
-            process: std::process::id(),
+            thread,
+            mark,
             unread: RefCell::default(),
             sends: RefCell::default(),
+            poller: Cell::default(),
         }))
     }
 
-    fn is_forked_copy(&self) -> bool {
-        self.process != std::process::id()
-    }
-
-    /// The thread that reads. `None`: this is a forked copy.
+    /// The thread that reads. `None`: it writes, or this is a forked copy.
     fn input(&self) -> Option<&'static Input> {
-        (!self.is_forked_copy()).then(standard::input)
+        match self.thread {
+            Thread::Reads(input) if !self.mark.is_child() => Some(input),
+            _ => None,
+        }
     }
 
-    /// The thread that writes. `None`: this is a forked copy.
+    /// The thread that writes. `None`: it reads, or this is a forked copy.
     fn output(&self) -> Option<&'static Output> {
-        (!self.is_forked_copy()).then(|| standard::output(self.stream))
+        match self.thread {
+            Thread::Writes(_, output) if !self.mark.is_child() => Some(output),
+            _ => None,
+        }
+    }
+
+    /// Runs `wait` with the name that the waiting caller `id` has at the thread.
+    fn as_waiter<T>(
+        &self,
+        id: &mut Option<WaiterId>,
+        wait: impl FnOnce(&mut Option<WaiterId>) -> T,
+    ) -> T {
+        if *id != Some(WaiterId::Poller) {
+            return wait(id);
+        }
+        let mut poller = self.poller.get();
+        let result = wait(&mut poller);
+        self.poller.set(poller);
+        result
     }
 
     fn change_unread<T>(&self, change: impl FnOnce(&mut Unread, &mut Deferred) -> T) -> T {
@@ -75,19 +108,16 @@ impl ThreadedEnd {
 
 impl Drop for ThreadedEnd {
     fn drop(&mut self) {
-        match self.stream {
-            Standard::Input => {
-                let unread = self.change_unread(|unread, deferred| unread.take_all(deferred));
-                if let Some(input) = self.input() {
-                    standard::keep_unread(&unread);
-                    input.close();
-                }
-            }
-            Standard::Output | Standard::Error => {
-                if let Some(output) = self.output() {
-                    output.close();
-                }
-            }
+        if let Some(input) = self.input() {
+            let unread = self.change_unread(|unread, deferred| unread.take_all(deferred));
+            input.put_back(&unread);
+            input.stop_waiting(self.poller.get());
+            input.close();
+        }
+        if let Some(output) = self.output() {
+            self.sends.get_mut().iter().for_each(|send| output.detach(send.id)); // of forgotten futures
+            output.stop_waiting(self.poller.get());
+            output.close();
         }
     }
 }
@@ -132,10 +162,10 @@ impl Source for ThreadedEnd {
 impl Bottom for ThreadedEnd {
     /// At home everywhere but in a forked copy, if there is a thread.
     fn poll_home(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let started = match self.stream {
-            _ if self.is_forked_copy() => Err(driver::forked()),
-            Standard::Input => standard::input().start(),
-            Standard::Output | Standard::Error => Ok(()), // `check_sendable` starts it
+        let started = match self.thread {
+            _ if self.mark.is_child() => Err(driver::forked()),
+            Thread::Reads(input) => input.start(),
+            Thread::Writes(..) => Ok(()), // `check_sendable` starts it
         };
         match started {
             Ok(()) => Poll::Ready(Ok(())),
@@ -146,7 +176,7 @@ impl Bottom for ThreadedEnd {
     fn wait_for_arrival(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         let waker = cx.waker().clone(); // runs foreign code, so before the lock
         if let Some(input) = self.input() {
-            input.wait(id, waker);
+            self.as_waiter(id, |id| input.wait(id, waker));
         }
     }
 
@@ -173,7 +203,8 @@ impl Bottom for ThreadedEnd {
 
     fn wait_for_progress(&self, id: &mut Option<WaiterId>, cx: &mut Context<'_>) {
         let waker = cx.waker().clone(); // runs foreign code, so before the lock
-        let waits = self.output().is_some_and(|output| output.wait(id, waker));
+        let waits =
+            self.output().is_some_and(|output| self.as_waiter(id, |id| output.wait(id, waker)));
         if !waits {
             cx.waker().wake_by_ref();
         }
@@ -203,7 +234,10 @@ impl Carrier for ThreadedEnd {
 
     fn check_sendable(&self) -> io::Result<()> {
         self.check_going_out()?;
-        self.output().map_or(Ok(()), |output| output.start(self.stream))
+        match self.thread {
+            Thread::Writes(stream, output) => output.start(stream),
+            Thread::Reads(_) => unreachable!("stdin has no call that sends"),
+        }
     }
 
     fn check_going_out(&self) -> io::Result<()> {

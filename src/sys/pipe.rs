@@ -105,10 +105,8 @@ fn probe_no_signal() -> Option<libc::c_int> {
 /// # Safety
 /// `memory` is writable for `len` bytes.
 pub(crate) unsafe fn read(fd: RawFd, memory: *mut u8, len: usize) -> io::Result<u32> {
-    let piece = libc::iovec { iov_base: memory.cast(), iov_len: len };
     // SAFETY: the caller promises that `memory` is writable for `len` bytes.
-    let read = || check_len(unsafe { libc::preadv2(fd, &piece, 1, -1, libc::RWF_NOWAIT) });
-    let read = match retry(read) {
+    let read = match retry(|| unsafe { read_without_waiting(fd, memory, len) }) {
         Err(error) if is_unsupported(&error) => {
             // SAFETY: the caller has a descriptor that stays open through this call.
             let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -121,6 +119,21 @@ pub(crate) unsafe fn read(fd: RawFd, memory: *mut u8, len: usize) -> io::Result<
         read => read,
     };
     read.map(|read| read as u32)
+}
+
+/// One preadv2(2) at the file's position that does not wait. Returns how many bytes it read; 0 is EOF.
+/// An error that [`is_unsupported`]: the file knows no such call.
+///
+/// # Safety
+/// `memory` is writable for `len` bytes.
+pub(super) unsafe fn read_without_waiting(
+    fd: RawFd,
+    memory: *mut u8,
+    len: usize,
+) -> io::Result<usize> {
+    let piece = libc::iovec { iov_base: memory.cast(), iov_len: len };
+    // SAFETY: the caller promises that `memory` is writable for `len` bytes.
+    check_len(unsafe { libc::preadv2(fd, &piece, 1, -1, libc::RWF_NOWAIT) })
 }
 
 /// write(2) without waiting and without SIGPIPE, also where O_NONBLOCK was cleared. Returns how many
@@ -195,7 +208,7 @@ unsafe fn write_while_writable(
 }
 
 /// Whether a call has refused its flags: pipes know RWF_NOWAIT since 6.5, FIFOs do not.
-fn is_unsupported(error: &io::Error) -> bool {
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EOPNOTSUPP)
 }
 

@@ -1,7 +1,7 @@
-//! poll(2) on one descriptor, for the places that need no epoll set.
+//! poll(2) on one descriptor or two, for the places that need no epoll set.
 #![allow(unsafe_code)]
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
 use super::time::milliseconds;
@@ -72,4 +72,14 @@ fn poll(fd: BorrowedFd<'_>, events: libc::c_short, timeout_ms: libc::c_int) -> l
     // SAFETY: `entry` is the one pollfd that the count of 1 announces, and lives through the call.
     unsafe { libc::poll(&mut entry, 1, timeout_ms) };
     entry.revents
+}
+
+/// Waits for these events of `fd`, or until `bell` can be read. Returns whether it is `fd`.
+pub(super) fn poll_either(fd: RawFd, events: libc::c_short, bell: Option<BorrowedFd<'_>>) -> bool {
+    let entry = |fd: RawFd, events| libc::pollfd { fd, events, revents: 0 };
+    let bell = bell.map_or(-1, |bell| bell.as_raw_fd()); // poll(2) leaves -1 out
+    let mut entries = [entry(fd, events), entry(bell, libc::POLLIN)];
+    // SAFETY: the count is that of the array, which lives through the call.
+    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, -1) };
+    entries[0].revents != 0
 }

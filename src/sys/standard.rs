@@ -10,6 +10,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
 use super::descriptor::{file_type, status_flags};
+use super::pipe::{is_unsupported, read_without_waiting};
+use super::poll::poll_either;
 use super::{check, check_len};
 
 /// One of the three.
@@ -107,27 +109,25 @@ pub(crate) fn wait_for_input(bell: BorrowedFd<'_>) -> io::Result<bool> {
     if status_flags(stream)? & libc::O_ACCMODE == libc::O_WRONLY {
         return Err(io::Error::from_raw_os_error(libc::EBADF)); // poll(2) would wait for ever
     }
-    Ok(poll_first(stream, libc::POLLIN, Some(bell)))
+    Ok(poll_either(stream, libc::POLLIN, Some(bell)))
 }
 
 /// Waits until there is room to write, or an error to tell.
 pub(crate) fn wait_for_room(stream: Standard) {
-    poll_first(stream.fd().as_raw_fd(), libc::POLLOUT, None);
+    poll_either(stream.fd().as_raw_fd(), libc::POLLOUT, None);
 }
 
 /// Reads what is there; 0 is EOF. It waits for a disk, and for the input of what cannot be read
 /// without waiting: terminals, FIFOs, pipes before kernel 6.5.
 pub(crate) fn read(stream: Standard, memory: &mut [u8]) -> io::Result<usize> {
     let fd = stream.fd().as_raw_fd();
-    let piece = libc::iovec { iov_base: memory.as_mut_ptr().cast(), iov_len: memory.len() };
-    let is_file = file_type(stream.fd())? == libc::S_IFREG;
-    // Another process may have taken what poll(2) has seen.
-    // SAFETY: the piece is one borrowed slice.
-    let read = || check_len(unsafe { libc::preadv2(fd, &piece, 1, -1, libc::RWF_NOWAIT) });
-    match if is_file { None } else { Some(read()) } {
-        Some(Err(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
-        Some(read) => return read,
-        None => {}
+    if file_type(stream.fd())? != libc::S_IFREG {
+        // Another process may have taken what poll(2) has seen.
+        // SAFETY: pointer and length are those of one borrowed slice.
+        match unsafe { read_without_waiting(fd, memory.as_mut_ptr(), memory.len()) } {
+            Err(error) if is_unsupported(&error) => {}
+            read => return read,
+        }
     }
     // SAFETY: pointer and length are those of one borrowed slice.
     check_len(unsafe { libc::read(fd, memory.as_mut_ptr().cast(), memory.len()) })
@@ -138,14 +138,4 @@ pub(crate) fn write(stream: Standard, bytes: &[u8]) -> io::Result<usize> {
     let fd = stream.fd().as_raw_fd();
     // SAFETY: pointer and length are those of one borrowed slice.
     check_len(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
-}
-
-/// Waits for these events of `fd`, or until `bell` can be read. Returns whether it is `fd`.
-fn poll_first(fd: RawFd, events: libc::c_short, bell: Option<BorrowedFd<'_>>) -> bool {
-    let entry = |fd: RawFd, events| libc::pollfd { fd, events, revents: 0 };
-    let bell = bell.map_or(-1, |bell| bell.as_raw_fd()); // poll(2) leaves -1 out
-    let mut entries = [entry(fd, events), entry(bell, libc::POLLIN)];
-    // SAFETY: the count is that of the array, which lives through the call.
-    unsafe { libc::poll(entries.as_mut_ptr(), entries.len() as libc::nfds_t, -1) };
-    entries[0].revents != 0
 }

@@ -8,7 +8,7 @@ use tamam::io::stdin;
 use tamam::time::{sleep, timeout};
 
 use crate::common::{
-    self, Gone, Watchdog, alone, assert_same, build, everywhere, pattern, start, turn,
+    self, Gone, Watchdog, alone, assert_same, build, everywhere, pattern, poll_once, start, turn,
 };
 use crate::{MS, Redirected, all_of, pipe, terminal};
 
@@ -178,6 +178,40 @@ fn pp2_runtimes_of_one_thread_have_a_stream_each() {
                 second.read_exact(Vec::with_capacity(7), 7).await.expect("it is there")
             });
             assert_eq!((&a[..], &rest[..]), (&b"a"[..], &b"bclater"[..]));
+        }
+    });
+}
+
+/// Callers that poll in two threads have a waker each.
+#[test]
+fn tx15_each_runtime_has_a_poller_of_its_own() {
+    alone("input::tx15_each_runtime_has_a_poller_of_its_own", || {
+        for (name, builder) in common::engines() {
+            eprintln!("-- {name}");
+            let _watchdog = Watchdog::start();
+            let (reader, mut writer) = pipe();
+            let _redirected = Redirected::stdin(&reader);
+            let (tell, told) = std::sync::mpsc::channel();
+            let threads = [(); 2].map(|()| {
+                let (builder, tell) = (builder.clone(), tell.clone());
+                std::thread::spawn(move || {
+                    build(builder).block_on(async {
+                        let mut stdin = stdin().expect("a pipe");
+                        let mut buf = [0; 1];
+                        let mut reading = futures_util::AsyncReadExt::read(&mut stdin, &mut buf);
+                        let _ = poll_once(&mut reading).await;
+                        tell.send(()).expect("the test waits");
+                        assert_eq!(reading.await.expect("a byte"), 1);
+                        tell.send(()).expect("the test waits");
+                    });
+                })
+            });
+            (0..2).for_each(|_| told.recv().expect("both wait"));
+            for byte in [b"a", b"b"] {
+                writer.write_all(byte).expect("room");
+                told.recv().expect("one has it");
+            }
+            threads.into_iter().for_each(|thread| thread.join().expect("no panic"));
         }
     });
 }

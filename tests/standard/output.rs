@@ -227,3 +227,24 @@ fn pp2_handles_that_come_and_go_keep_the_order() {
         });
     });
 }
+
+/// What could not be written, and whose future is dropped before it was told, is not lost.
+#[test]
+fn st7_a_dropped_copy_gives_back_what_has_failed() {
+    alone("output::st7_a_dropped_copy_gives_back_what_has_failed", || {
+        everywhere(async || {
+            let full = File::options().write(true).open("/dev/full").expect("it is there");
+            let redirected = Redirected::stdout(full);
+            let (sender, receiver) = tamam::io::duplex(100);
+            sender.send_all("kept").await.expect("room");
+            let stdout = stdout().expect("/dev/full");
+            let mut copying = Box::pin(tamam::io::copy(&receiver, &stdout));
+            let _ = poll_once(&mut copying).await;
+            let failed = stdout.shutdown().await.unwrap_err();
+            assert_eq!(errno(&failed), Some(libc::ENOSPC), "{failed}");
+            drop(copying);
+            assert_eq!(&receiver.recv().await.expect("open").expect("bytes")[..], b"kept");
+            drop((stdout, redirected));
+        });
+    });
+}
