@@ -33,7 +33,7 @@ fn bench(criterion: &mut Criterion) {
     for (name, spawn) in servers::ALL {
         let mut short = None;
         group.bench_function(name, |bencher| {
-            // Here, so that a server nobody selected is not started.
+            // Made here: criterion calls this for the servers that were selected only.
             let short = short.get_or_insert_with(|| Short::new(spawn));
             bencher.iter_custom(|connections| short.dialer.exchange(connections));
         });

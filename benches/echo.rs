@@ -47,7 +47,7 @@ fn bench(criterion: &mut Criterion) {
         for (name, spawn) in servers::ALL {
             let mut echo = None;
             group.bench_function(name, |bencher| {
-                // Here, so that a server nobody selected is not started.
+                // Made here: criterion calls this for the servers that were selected only.
                 let echo = echo.get_or_insert_with(|| {
                     Echo::new(spawn(family, message_len), message_len, connections)
                 });

@@ -78,7 +78,7 @@ fn bench(criterion: &mut Criterion) {
         for (name, spawn) in contenders(task) {
             let mut load = None;
             group.bench_function(name, |bencher| {
-                // Here, so that a side nobody selected is not started.
+                // Made here: criterion calls this for the sides that were selected only.
                 let load = load.get_or_insert_with(|| Load::new(spawn, task, piece_len));
                 bencher.iter_custom(|units| load.window(units).elapsed);
             });
@@ -203,7 +203,7 @@ fn pipe() -> (OwnedFd, OwnedFd) {
     // SAFETY: there is room for two descriptors.
     let done = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) };
     assert_eq!(done, 0, "descriptors are left: {}", io::Error::last_os_error());
-    // SAFETY: just opened, and nobody else owns them.
+    // SAFETY: pipe2(2) has just opened both, so nothing else owns them.
     unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) }
 }
 

@@ -78,7 +78,7 @@ fn bench(criterion: &mut Criterion) {
         for (name, spawn) in ALL {
             let mut load = None;
             group.bench_function(name, |bencher| {
-                // Here, so that a server nobody selected is not started.
+                // Made here: criterion calls this for the servers that were selected only.
                 let load = load.get_or_insert_with(|| Load::new(spawn, task));
                 bencher.iter_custom(|datagrams| load.window(datagrams).elapsed);
             });

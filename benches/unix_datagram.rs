@@ -1,9 +1,10 @@
 //! What does a datagram of a Unix socket cost?
 //!
 //! An echo of 64 B at 1 and at 50 pairs of sockets, of 16 KiB at 50, each with one datagram under way; and
-//! of 64 B by one socket that 10 clients with paths share (as many as the kernel keeps in line). tamam on io_uring and on epoll, tokio's
-//! current-thread runtime, and plain recvfrom(2) and sendto(2) behind epoll_wait(2) (the floor). The
-//! client is a thread with plain sockets on another core; it compares every byte.
+//! of 64 B by one socket that 10 clients with paths share (as many as the kernel keeps in line). tamam on
+//! io_uring and on epoll, tokio's current-thread runtime, and plain recvfrom(2) and sendto(2) behind
+//! epoll_wait(2) (the floor). The client is a thread with plain sockets on another core; it compares every
+//! byte.
 //!
 //! ```text
 //! cargo bench -p tamam-benches --bench unix_datagram                       criterion: time per datagram
@@ -70,7 +71,7 @@ fn bench(criterion: &mut Criterion) {
         for (name, spawn) in ALL {
             let mut load = None;
             group.bench_function(name, |bencher| {
-                // Here, so that a server nobody selected is not started.
+                // Made here: criterion calls this for the servers that were selected only.
                 let load = load.get_or_insert_with(|| Load::new(spawn, datagram_len, peers));
                 bencher.iter_custom(|datagrams| load.window(datagrams).elapsed);
             });

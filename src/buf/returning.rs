@@ -7,8 +7,8 @@ use std::rc::Rc;
 use super::{Chunk, IoBuf};
 
 /// A chunk as a buffer to send. If the buffer is dropped before a byte of it was taken, the chunk
-/// goes to the [`Return`]: so whoever drops the future of a send learns whether the buffer went
-/// with it, or is on its way out.
+/// goes to the [`Return`]. So code that drops the future of a send can ask the `Return` afterwards: it has
+/// the chunk, or the chunk is on its way out.
 pub(crate) struct Returning {
     /// `None` only in the midst of its end.
     chunk: Option<Chunk>,

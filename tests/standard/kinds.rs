@@ -1,7 +1,7 @@
 //! PP2: streams of every kind, and in the wrong direction.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write, read_to_string};
 use std::os::unix::net::UnixStream as StdUnixStream;
 
 use tamam::io::{Lines, errno, stderr, stdin, stdout};
@@ -90,9 +90,8 @@ fn pp2_stdout_is_of_any_kind() {
             stdout_of_file.send_all("one ").await.expect("room");
             stdout_of_file.sendv(vec!["two ", "three"]).await.expect("room");
             drop((stdout_of_file, redirected));
-            let mut read = String::new();
             (&file).rewind().expect("a file");
-            (&file).read_to_string(&mut read).expect("a file");
+            let read = read_to_string(&file).expect("text");
             assert_eq!(read, "before one two three");
 
             let redirected = Redirected::stdout(
@@ -112,12 +111,11 @@ fn pp2_stdout_is_of_any_kind() {
             assert!(!is_nonblocking(&terminal));
             drop(redirected);
 
-            let (mut reader, writer) = pipe();
+            let (reader, writer) = pipe();
             let redirected = Redirected::to(2, &writer);
             stderr().expect("a pipe").send_all("failed").await.expect("room");
             drop((redirected, writer));
-            let mut said = String::new();
-            reader.read_to_string(&mut said).expect("a pipe");
+            let said = read_to_string(reader).expect("text");
             assert_eq!(said, "failed");
         });
     });
@@ -151,7 +149,7 @@ fn pp2_outside_a_runtime_it_is_an_error() {
 fn pp2_code_for_every_stream_takes_them() {
     alone("kinds::pp2_code_for_every_stream_takes_them", || {
         everywhere(async || {
-            let ((reader, mut to_stdin), (mut from_stdout, writer)) = (pipe(), pipe());
+            let ((reader, mut to_stdin), (from_stdout, writer)) = (pipe(), pipe());
             let redirected = (Redirected::stdin(&reader), Redirected::stdout(&writer));
             drop(writer);
             to_stdin.write_all(b"hello").expect("room");
@@ -159,8 +157,7 @@ fn pp2_code_for_every_stream_takes_them() {
             let (stdin, stdout) = (stdin().expect("a pipe"), stdout().expect("a pipe"));
             assert_eq!(tamam::io::copy(&stdin, &stdout).await.expect("it is read"), 5);
             drop((stdin, stdout, redirected));
-            let mut read = String::new();
-            from_stdout.read_to_string(&mut read).expect("a pipe");
+            let read = read_to_string(from_stdout).expect("text");
             assert_eq!(read, "hello");
         });
     });

@@ -1,7 +1,7 @@
 //! PP2: order, ends and failures of stdout.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write, read_to_string};
 use std::time::Duration;
 
 use tamam::io::{errno, stdout};
@@ -103,12 +103,11 @@ fn pp2_failures_of_stdout_are_told() {
             assert_eq!(errno(error.error()), Some(libc::ENOSPC), "{error}");
             drop((handle, redirected));
 
-            let (mut reader, writer) = pipe();
+            let (reader, writer) = pipe();
             let redirected = Redirected::stdout(&writer);
             stdout().expect("a pipe").send_all("a new handle").await.expect("room");
             drop((redirected, writer));
-            let mut read = String::new();
-            reader.read_to_string(&mut read).expect("a pipe");
+            let read = read_to_string(reader).expect("text");
             assert_eq!(read, "a new handle");
         });
     });
@@ -163,9 +162,8 @@ fn pp2_the_position_of_a_file_is_shared() {
             }
             join(writing).await.expect("room");
             drop((stdout, redirected));
-            let mut read = String::new();
             (&file).rewind().expect("a file");
-            (&file).read_to_string(&mut read).expect("text");
+            let read = read_to_string(&file).expect("text");
             assert_eq!(read.lines().filter(|line| *line == "own").count(), 1000);
             assert_eq!(read.lines().filter(|line| *line == "other").count(), 3000);
         });
@@ -185,6 +183,7 @@ fn pp2_handles_that_come_and_go_keep_the_order() {
                 let draining = std::thread::spawn(move || {
                     let mut bytes = Vec::new();
                     let mut piece = [0; 8192];
+                    // Slowly, so that most buffers are cut by the drop of their handle.
                     while let Ok(len @ 1..) = reader.read(&mut piece) {
                         bytes.extend_from_slice(&piece[..len]);
                         std::thread::sleep(Duration::from_micros(300));

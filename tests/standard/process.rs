@@ -1,7 +1,7 @@
 //! PP2, BL4, SY2: a lack of means, closed numbers, the end of the process, forked children.
 
 use std::fs::File;
-use std::io::{ErrorKind, Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write, read_to_string};
 use std::os::fd::AsRawFd;
 
 use tamam::Backend;
@@ -38,7 +38,7 @@ fn pp2_a_lack_of_descriptors_is_told() {
 fn bl4_a_lack_of_threads_is_told() {
     alone("process::bl4_a_lack_of_threads_is_told", || {
         let _watchdog = Watchdog::start();
-        let ((reader, mut writer), (mut from_stdout, to_reader)) = (pipe(), pipe());
+        let ((reader, mut writer), (from_stdout, to_reader)) = (pipe(), pipe());
         let redirected = (Redirected::stdin(&reader), Redirected::stdout(&to_reader));
         drop(to_reader);
         build(tamam::Runtime::builder().backend(Backend::Epoll)).block_on(async {
@@ -58,8 +58,7 @@ fn bl4_a_lack_of_threads_is_told() {
             stdout.send_all("there").await.expect("open");
         });
         drop(redirected);
-        let mut read = String::new();
-        from_stdout.read_to_string(&mut read).expect("a pipe");
+        let read = read_to_string(from_stdout).expect("text");
         assert_eq!(read, "there");
     });
 }
@@ -95,7 +94,7 @@ fn pp2_what_was_written_survives_the_end() {
         for (name, builder) in common::engines() {
             eprintln!("-- {name}");
             for round in 0..10 {
-                let ((mut reader, writer), file) = (pipe(), file_of(b""));
+                let ((reader, writer), file) = (pipe(), file_of(b""));
                 let to_file = round % 2 == 0;
                 let child = child(|| {
                     let out = if to_file { file.as_raw_fd() } else { writer.as_raw_fd() };
@@ -112,10 +111,8 @@ fn pp2_what_was_written_survives_the_end() {
                 });
                 assert_eq!(child, 0);
                 drop(writer);
-                let mut read = String::new();
                 (&file).rewind().expect("a file");
-                (&file).read_to_string(&mut read).expect("text");
-                reader.read_to_string(&mut read).expect("text");
+                let read = read_to_string((&file).chain(reader)).expect("text");
                 assert!(read.starts_with("hello\n"), "{read:?}");
             }
         }
@@ -149,7 +146,7 @@ fn sy2_a_forked_child_begins_anew() {
         for (name, builder) in common::engines() {
             eprintln!("-- {name}");
             let _watchdog = Watchdog::start();
-            let ((reader, mut writer), (mut from_stdout, to_reader)) = (pipe(), pipe());
+            let ((reader, mut writer), (from_stdout, to_reader)) = (pipe(), pipe());
             let redirected = (Redirected::stdin(&reader), Redirected::stdout(&to_reader));
             drop(to_reader);
             let runtime = build(builder.clone());
@@ -177,8 +174,7 @@ fn sy2_a_forked_child_begins_anew() {
             let rest = runtime.block_on(stdin.read_exact(Vec::with_capacity(2), 2));
             assert_eq!(rest.expect("all of it"), b"bc");
             drop((stdin, stdout, redirected));
-            let mut said = String::new();
-            from_stdout.read_to_string(&mut said).expect("a pipe");
+            let said = read_to_string(from_stdout).expect("text");
             assert_eq!(said, "parent child");
         }
     });
