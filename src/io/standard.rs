@@ -59,7 +59,8 @@ impl Carried for ThreadedStandard {
     }
 }
 
-/// What `AnyStream` asks of each kind. None of them has these two, so it is never asked.
+/// What `AnyStream` asks of each kind of carrier. No `AnyStream` is made of these two, so neither is ever
+/// called.
 macro_rules! any_kind {
     ($($kind:ident),*) => {$(
         impl $kind {
@@ -226,59 +227,40 @@ impl Stdin {
     receiving_calls!(carrier, "# let (sender, receiver) = tamam::pipe::pipe()?;");
 }
 
-impl Stdout {
-    queueing_calls!(carrier, "# let (sender, receiver) = tamam::pipe::pipe()?;");
+/// What the two that are written have. `$name`: the function that opens one.
+macro_rules! written_stream {
+    ($stream:ident, $name:literal) => {
+        impl $stream {
+            queueing_calls!(carrier, "# let (sender, receiver) = tamam::pipe::pipe()?;");
 
-    /// Waits until everything is written that was queued by any handle, such as the rest of a dropped
-    /// send. It is a flush: the stream does not end, since others share it.
-    ///
-    /// # Errors
-    /// The first failure of this stream.
-    /// # Cancel safety
-    /// Cancel safe: it only waits.
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// let stdout = tamam::io::stdout()?;
-    /// stdout.send_all("hello\n").await?;
-    /// stdout.shutdown().await?;
-    /// stdout.send_all("it goes on\n").await?;
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[doc(alias = "flush")]
-    pub async fn shutdown(&self) -> io::Result<()> {
-        self.carrier().shutdown().await
-    }
+            /// Waits until everything is written that was queued by any handle, such as the rest of a
+            /// dropped send. It is a flush: the stream does not end, since others share it.
+            ///
+            /// # Errors
+            /// The first failure of this stream.
+            /// # Cancel safety
+            /// Cancel safe: it only waits.
+            /// # Examples
+            /// ```
+            /// # tamam::run(async {
+            #[doc = concat!("let stream = tamam::io::", $name, "()?;")]
+            /// stream.send_all("hello\n").await?;
+            /// stream.shutdown().await?;
+            /// stream.send_all("it goes on\n").await?;
+            /// # std::io::Result::Ok(())
+            /// # })?;
+            /// # Ok::<(), std::io::Error>(())
+            /// ```
+            #[doc(alias = "flush")]
+            pub async fn shutdown(&self) -> io::Result<()> {
+                self.carrier().shutdown().await
+            }
+        }
+    };
 }
 
-impl Stderr {
-    queueing_calls!(carrier, "# let (sender, receiver) = tamam::pipe::pipe()?;");
-
-    /// Waits until everything is written that was queued by any handle, such as the rest of a dropped
-    /// send. It is a flush: the stream does not end, since others share it.
-    ///
-    /// # Errors
-    /// The first failure of this stream.
-    /// # Cancel safety
-    /// Cancel safe: it only waits.
-    /// # Examples
-    /// ```
-    /// # tamam::run(async {
-    /// let stderr = tamam::io::stderr()?;
-    /// stderr.send_all("hello\n").await?;
-    /// stderr.shutdown().await?;
-    /// stderr.send_all("it goes on\n").await?;
-    /// # std::io::Result::Ok(())
-    /// # })?;
-    /// # Ok::<(), std::io::Error>(())
-    /// ```
-    #[doc(alias = "flush")]
-    pub async fn shutdown(&self) -> io::Result<()> {
-        self.carrier().shutdown().await
-    }
-}
+written_stream!(Stdout, "stdout");
+written_stream!(Stderr, "stderr");
 
 /// What all three have.
 macro_rules! standard_stream {
